@@ -1,0 +1,122 @@
+"""Sessions: short transactions on SQLite or PostgreSQL, and nothing slow inside them."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlmodel import Session
+
+from catalog.settings import get_settings
+
+
+class Catalog:
+    """A connection to one catalog.
+
+    On SQLite every write transaction first takes a file lock beside the database
+    (`catalog.lock`): SQLite's own busy timeout starves some writers under load.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._lock_path: Path | None = _lock_path(self.url.database)
+            self._reader = _sqlite_engine(self.url, "BEGIN")
+            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE")
+        else:
+            self._lock_path = None
+            self._reader = self._writer = sa.create_engine(
+                self.url.set(drivername="postgresql+psycopg"),
+                pool_size=pool_size,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",
+            )
+        self._thread_lock = threading.Lock()
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine that writes, for migrations."""
+        return self._writer
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads."""
+        with Session(self._reader) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction: committed at the end of the block, rolled back on an error."""
+        with ExitStack() as stack:
+            if self.is_sqlite:
+                stack.enter_context(self.lock())
+            session = stack.enter_context(Session(self._writer, expire_on_commit=False))
+            with session.begin():
+                yield session
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """SQLite's queue of writers, among the threads of this process and all processes."""
+        with self._thread_lock:
+            if self._lock_path is None:
+                yield
+                return
+            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+def _lock_path(database: str | None) -> Path | None:
+    if not database or database == ":memory:":
+        raise ValueError("the catalog needs a file: an in-memory SQLite can't be shared")
+    path = Path(database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name("catalog.lock")
+
+
+def _sqlite_engine(url: sa.URL, begin: str) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": 60})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "temp_store = MEMORY",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@lru_cache(maxsize=4)
+def _catalog(url: str) -> Catalog:
+    return Catalog(url)
+
+
+def get_catalog() -> Catalog:
+    """The catalog of the settings, one per process and URL."""
+    return _catalog(get_settings().catalog_url)

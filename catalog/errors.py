@@ -1,0 +1,151 @@
+"""Errors of every layer, and the codes under which attempts end."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from catalog.states import Phase
+
+
+class SpdfError(Exception):
+    """Something went wrong. The message says what, to what, and how to mend it."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class BadInput(SpdfError):
+    """What was given can't be used; nothing was changed."""
+
+
+class BadName(BadInput):
+    """A name that breaks the rules for names."""
+
+
+class BadTemplate(BadInput):
+    """A CWL document that can't run here; `line` is 1-based in `source` where it is known."""
+
+    def __init__(self, reason: str, source: str = "", line: int | None = None) -> None:
+        self.reason, self.source, self.line = reason, source, line
+        where = f"{source}:{line}: " if source and line else f"{source}: " if source else ""
+        super().__init__(f"{where}{reason}")
+
+
+class NotFound(SpdfError):
+    """No such thing in the catalog."""
+
+    exit_code = 3
+
+    def __init__(self, kind: str, name: object, hint: str = "") -> None:
+        self.kind, self.name = kind, name
+        hint = hint or f"`spdf {kind} list` shows what there is"
+        super().__init__(f"no {kind} {name!r}; {hint}.")
+
+
+class Conflict(SpdfError):
+    """The state of the catalog forbids it; nothing was changed."""
+
+    exit_code = 4
+
+
+class StateConflict(Conflict):
+    """A transition that the table of states doesn't allow from where the entity is."""
+
+    def __init__(
+        self, kind: str, name: object, state: object, target: object, why: str = ""
+    ) -> None:
+        self.kind, self.name, self.state, self.target = kind, name, state, target
+        super().__init__(
+            f"{kind} {name!r} is {state} and can't become {target}" + (f": {why}." if why else ".")
+        )
+
+
+class Unavailable(SpdfError):
+    """A service or a place that is needed can't be reached now; trying again may help."""
+
+    exit_code = 5
+
+
+class StorageError(SpdfError):
+    """A storage could not do what it was asked."""
+
+    exit_code = 5
+
+    def __init__(self, code: "ErrorCode", message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class ErrorClass(StrEnum):
+    """What is done about an error: see docs/reference/errors.md."""
+
+    TRANSIENT = "TRANSIENT"
+    PAYLOAD = "PAYLOAD"
+    PERMANENT = "PERMANENT"
+    SYSTEM = "SYSTEM"
+
+
+class ErrorCode(StrEnum):
+    """Why an attempt ended without success."""
+
+    INPUT_MISSING = "INPUT_MISSING"
+    INPUT_CORRUPT = "INPUT_CORRUPT"
+    INPUT_MODIFIED = "INPUT_MODIFIED"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    STORAGE_FULL = "STORAGE_FULL"
+    NODE_DISK_FULL = "NODE_DISK_FULL"
+    EXPRESSION_FAILED = "EXPRESSION_FAILED"
+    BAD_JOB_INPUT = "BAD_JOB_INPUT"
+    PROGRAM_NOT_FOUND = "PROGRAM_NOT_FOUND"
+    PAYLOAD_FAILED = "PAYLOAD_FAILED"
+    PAYLOAD_TEMPORARY = "PAYLOAD_TEMPORARY"
+    PAYLOAD_PERMANENT = "PAYLOAD_PERMANENT"
+    PAYLOAD_KILLED = "PAYLOAD_KILLED"
+    TIME_LIMIT = "TIME_LIMIT"
+    OUTPUT_MISSING = "OUTPUT_MISSING"
+    OUTPUT_INVALID = "OUTPUT_INVALID"
+    OUTPUT_EXISTS = "OUTPUT_EXISTS"
+    PILOT_LOST = "PILOT_LOST"
+    PILOT_STOPPED = "PILOT_STOPPED"
+    KILLS_PILOT = "KILLS_PILOT"
+    CANCELLED = "CANCELLED"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True)
+class ErrorInfo:
+    """The meaning of a code."""
+
+    phase: Phase
+    error_class: ErrorClass
+    sentence: str
+
+
+_IN, _RUN, _OUT = Phase.STAGE_IN, Phase.PAYLOAD, Phase.STAGE_OUT
+_TRANS, _PAY, _PERM, _SYS = (
+    ErrorClass.TRANSIENT, ErrorClass.PAYLOAD, ErrorClass.PERMANENT, ErrorClass.SYSTEM,
+)  # fmt: skip
+
+ERRORS: dict[ErrorCode, ErrorInfo] = {
+    ErrorCode.INPUT_MISSING: ErrorInfo(_IN, _PERM, "An input's bytes are not on its storage."),
+    ErrorCode.INPUT_CORRUPT: ErrorInfo(_IN, _PERM, "An input's size or checksum is not the catalog's."),
+    ErrorCode.INPUT_MODIFIED: ErrorInfo(_RUN, _PERM, "The payload changed an input file."),
+    ErrorCode.STORAGE_UNAVAILABLE: ErrorInfo(_IN, _TRANS, "A storage could not be reached."),
+    ErrorCode.STORAGE_FULL: ErrorInfo(_OUT, _TRANS, "The output storage has no space left."),
+    ErrorCode.NODE_DISK_FULL: ErrorInfo(_IN, _SYS, "The node's work disk has no space left."),
+    ErrorCode.EXPRESSION_FAILED: ErrorInfo(_IN, _PERM, "A CWL expression failed."),
+    ErrorCode.BAD_JOB_INPUT: ErrorInfo(_IN, _PERM, "A value doesn't fit the tool's input."),
+    ErrorCode.PROGRAM_NOT_FOUND: ErrorInfo(_RUN, _SYS, "The payload's program is not on the node."),
+    ErrorCode.PAYLOAD_FAILED: ErrorInfo(_RUN, _PAY, "The payload ended with a failing exit code."),
+    ErrorCode.PAYLOAD_TEMPORARY: ErrorInfo(_RUN, _TRANS, "The payload ended with a code that its tool calls temporary."),
+    ErrorCode.PAYLOAD_PERMANENT: ErrorInfo(_RUN, _PERM, "The payload ended with a code that its tool calls permanent."),
+    ErrorCode.PAYLOAD_KILLED: ErrorInfo(_RUN, _PAY, "The payload was killed by a signal."),
+    ErrorCode.TIME_LIMIT: ErrorInfo(_RUN, _PAY, "The payload ran into its time limit."),
+    ErrorCode.OUTPUT_MISSING: ErrorInfo(_OUT, _PAY, "A required output was not made."),
+    ErrorCode.OUTPUT_INVALID: ErrorInfo(_OUT, _PERM, "An output doesn't fit the tool's declaration."),
+    ErrorCode.OUTPUT_EXISTS: ErrorInfo(_OUT, _SYS, "The output's place on the storage is taken."),
+    ErrorCode.PILOT_LOST: ErrorInfo(_RUN, _SYS, "The pilot stopped beating; its jobs were taken back."),
+    ErrorCode.PILOT_STOPPED: ErrorInfo(_RUN, _SYS, "The pilot was asked to stop before the job ended."),
+    ErrorCode.KILLS_PILOT: ErrorInfo(_RUN, _PERM, "Pilots died each time this job ran."),
+    ErrorCode.CANCELLED: ErrorInfo(_RUN, _PERM, "The workflow was cancelled."),
+    ErrorCode.INTERNAL: ErrorInfo(_RUN, _SYS, "A defect of spdf itself; please report the log."),
+}  # fmt: skip

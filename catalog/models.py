@@ -1,0 +1,394 @@
+"""The tables of the catalog. Rows don't leave the catalog's transactions."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from catalog.clock import UtcTime, now
+from catalog.states import (
+    AttemptState,
+    DatasetState,
+    JobState,
+    Phase,
+    PilotState,
+    ReplicaState,
+    RequestState,
+    TaskState,
+    TemplateState,
+    WorkflowState,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+SQLModel.metadata.naming_convention = NAMING
+
+BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def _state(enum: type[StrEnum]) -> Any:
+    """A column that stores a state's whole word."""
+    return sa.Enum(
+        enum,
+        native_enum=False,
+        create_constraint=False,
+        length=16,
+        values_callable=lambda e: [member.value for member in e],
+    )
+
+
+def _id() -> Any:
+    return Field(default=None, primary_key=True, sa_type=BigInt)
+
+
+def _ref(target: str, *, index: bool = False, null: bool = False) -> Any:
+    default: Any = {"default": None} if null else {}
+    return Field(foreign_key=target, sa_type=BigInt, index=index, nullable=null, **default)
+
+
+def _created() -> Any:
+    return Field(default=None, sa_type=UtcTime, nullable=False, sa_column_kwargs={"default": now()})
+
+
+def _time() -> Any:
+    return Field(default=None, sa_type=UtcTime, nullable=True)
+
+
+class StorageKind(StrEnum):
+    """Which driver speaks to a storage."""
+
+    LOCAL = "local"
+    S3 = "s3"
+
+
+class StorageRole(StrEnum):
+    """What a storage is for."""
+
+    INPUT = "input"
+    INTERNAL = "internal"
+    OUTPUT = "output"
+
+
+class Storage(SQLModel, table=True):
+    """A place that holds bytes."""
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    kind: StorageKind = Field(sa_type=_state(StorageKind))
+    role: StorageRole = Field(sa_type=_state(StorageRole))
+    url: str
+    created_at: datetime = _created()
+
+
+class Dataset(SQLModel, table=True):
+    """A named, ordered set of files; immutable once CLOSED."""
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    state: DatasetState = Field(default=DatasetState.OPEN, sa_type=_state(DatasetState))
+    derived: bool = Field(default=False, description="Made by a workflow.")
+    task_id: int | None = _ref("task.id", index=True, null=True)
+    port: str | None = Field(default=None, description="Output port of the task, or `log`.")
+    storage_id: int | None = _ref("storage.id", null=True)
+    next_position: int = Field(default=0, sa_type=BigInt)
+    file_count: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
+    size_bytes: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
+    digest: str | None = Field(default=None, description="Manifest digest, set at close.")
+    created_at: datetime = _created()
+    closed_at: datetime | None = _time()
+
+
+class File(SQLModel, table=True):
+    """A logical file."""
+
+    __table_args__ = (sa.UniqueConstraint("scope", "name"),)
+
+    id: int = _id()
+    scope: str
+    name: str
+    size_bytes: int = Field(sa_type=BigInt)
+    checksum: str = Field(description="`algorithm:hex`")
+    primary_id: int | None = _ref("file.id", index=True, null=True)
+    created_at: datetime = _created()
+
+
+class Replica(SQLModel, table=True):
+    """One copy of a file on one storage; `path` is relative to the storage."""
+
+    __table_args__ = (sa.UniqueConstraint("storage_id", "path"),)
+
+    id: int = _id()
+    file_id: int = _ref("file.id", index=True)
+    storage_id: int = _ref("storage.id")
+    path: str
+    state: ReplicaState = Field(default=ReplicaState.AVAILABLE, sa_type=_state(ReplicaState))
+    created_at: datetime = _created()
+
+
+class DatasetFile(SQLModel, table=True):
+    """Membership. `key` is the root file's name that the file descends from."""
+
+    __tablename__ = "dataset_file"
+    __table_args__ = (
+        sa.UniqueConstraint("dataset_id", "name"),
+        sa.Index("ix_dataset_file_order", "dataset_id", "position", "name"),
+    )
+
+    dataset_id: int = Field(foreign_key="dataset.id", primary_key=True, sa_type=BigInt)
+    file_id: int = Field(foreign_key="file.id", primary_key=True, sa_type=BigInt, index=True)
+    name: str
+    key: str
+    position: int = Field(sa_type=BigInt)
+
+
+class Template(SQLModel, table=True):
+    """A packed CWL workflow, its compiled plan, and the datasets that it is for."""
+
+    __table_args__ = (sa.UniqueConstraint("name", "version"),)
+
+    id: int = _id()
+    name: str
+    version: int
+    state: TemplateState = Field(default=TemplateState.DRAFT, sa_type=_state(TemplateState))
+    mask: str = Field(description="Glob over dataset names.")
+    derived: bool = Field(default=False, description="Matches datasets made by workflows too.")
+    document: dict[str, Any] = Field(sa_type=Json)
+    plan: dict[str, Any] = Field(sa_type=Json)
+    digest: str
+    created_at: datetime = _created()
+
+
+class Workflow(SQLModel, table=True):
+    """One template applied to one input dataset."""
+
+    __table_args__ = (
+        sa.UniqueConstraint("template_id", "dataset_id", "number"),
+        sa.Index(
+            "uq_workflow_once",
+            "template_id",
+            "dataset_id",
+            "inputs_digest",
+            unique=True,
+            sqlite_where=sa.text("state <> 'CANCELLED' AND NOT again"),
+            postgresql_where=sa.text("state <> 'CANCELLED' AND NOT again"),
+        ),
+    )
+
+    id: int = _id()
+    template_id: int = _ref("template.id")
+    dataset_id: int = _ref("dataset.id", index=True)
+    inputs: dict[str, Any] = Field(sa_type=Json, description="Fixed inputs; Files by file_id.")
+    inputs_digest: str
+    number: int = Field(default=1, description="The N of `.rN` in output names; 1 shows nothing.")
+    again: bool = Field(default=False)
+    rank: int = Field(default=0)
+    state: WorkflowState = Field(
+        default=WorkflowState.DEFINED, sa_type=_state(WorkflowState), index=True
+    )
+    reason: str | None = None
+    owner: str | None = Field(default=None, description="The run that advances it.")
+    epoch: int = Field(default=0, description="Grows with every new owner; fences the old one.")
+    lease_until: datetime | None = _time()
+    flow_run_id: str | None = Field(default=None, index=True)
+    created_at: datetime = _created()
+    started_at: datetime | None = _time()
+    ended_at: datetime | None = _time()
+
+
+class Task(SQLModel, table=True):
+    """One stage of a workflow over its input datasets."""
+
+    __table_args__ = (sa.UniqueConstraint("workflow_id", "stage"),)
+
+    id: int = _id()
+    workflow_id: int = _ref("workflow.id")
+    stage: str
+    ordinal: int = Field(description="Position in the plan, from 0.")
+    pool: str = Field(description="`cpu` or `gpu`.")
+    rank: int = Field(default=0)
+    state: TaskState = Field(default=TaskState.DEFINED, sa_type=_state(TaskState))
+    reason: str | None = None
+    roots_defined: int = Field(
+        default=0, sa_type=BigInt, description="Jobs (or groups) that the advancer has defined."
+    )
+    cursor: int = Field(
+        default=-1, sa_type=BigInt, description="Last position of the source that was consumed."
+    )
+    created_at: datetime = _created()
+    started_at: datetime | None = _time()
+    ended_at: datetime | None = _time()
+
+
+class Job(SQLModel, table=True):
+    """One file (or group) of a task: the unit of work."""
+
+    __table_args__ = (
+        sa.UniqueConstraint("task_id", "key"),
+        sa.Index("ix_job_lease", "task_id", "state", "ordinal"),
+        sa.Index(
+            "ix_job_unpassed",
+            "task_id",
+            "ordinal",
+            sqlite_where=sa.text("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
+            postgresql_where=sa.text("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
+        ),
+        sa.Index(
+            "ix_job_running",
+            "pilot_id",
+            sqlite_where=sa.text("state = 'RUNNING'"),
+            postgresql_where=sa.text("state = 'RUNNING'"),
+        ),
+    )
+
+    id: int = _id()
+    task_id: int = _ref("task.id")
+    key: str
+    ordinal: int = Field(sa_type=BigInt, description="Position of the key among its roots, from 0.")
+    state: JobState = Field(default=JobState.READY, sa_type=_state(JobState))
+    reason: str | None = None
+    error: str | None = Field(default=None, description="An ErrorCode.")
+    exit_code: int | None = None
+    values: dict[str, Any] | None = Field(
+        default=None, sa_type=Json, description="Non-file inputs of this key, by port."
+    )
+    outputs: dict[str, Any] | None = Field(
+        default=None, sa_type=Json, description="Non-file outputs, by port."
+    )
+    attempt: int = Field(default=0, description="Number of the last attempt; fences completion.")
+    failures: int = Field(default=0, description="Attempts that count against `retry`.")
+    losses: int = Field(default=0, description="Attempts LOST while in their payload.")
+    not_before: datetime | None = _time()
+    pilot_id: int | None = _ref("pilot.id", null=True)
+    lease_until: datetime | None = _time()
+    passed: bool = Field(default=False, description="What follows it has been defined.")
+    created_at: datetime = _created()
+    ended_at: datetime | None = _time()
+
+
+class Attempt(SQLModel, table=True):
+    """One try of a job: kept as the job's history, shown in Prefect by the recorder."""
+
+    __table_args__ = (
+        sa.UniqueConstraint("job_id", "number"),
+        sa.Index(
+            "ix_attempt_unshown",
+            "id",
+            sqlite_where=sa.text("NOT shown"),
+            postgresql_where=sa.text("NOT shown"),
+        ),
+    )
+
+    id: int = _id()
+    job_id: int = _ref("job.id")
+    number: int
+    pilot_id: int = _ref("pilot.id", index=True)
+    state: AttemptState = Field(default=AttemptState.RUNNING, sa_type=_state(AttemptState))
+    phase: Phase | None = Field(default=None, sa_type=_state(Phase), nullable=True)
+    error: str | None = Field(default=None, description="An ErrorCode.")
+    exit_code: int | None = None
+    message: str | None = None
+    log_tail: str | None = None
+    log_file_id: int | None = _ref("file.id", null=True)
+    tool_digest: str | None = None
+    program: str | None = Field(default=None, description="Version of spdf.")
+    node: str | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    peak_rss_bytes: int | None = Field(default=None, sa_type=BigInt)
+    bytes_in: int | None = Field(default=None, sa_type=BigInt)
+    bytes_out: int | None = Field(default=None, sa_type=BigInt)
+    started_at: datetime = _created()
+    ended_at: datetime | None = _time()
+    shown: bool = Field(default=False, description="Prefect was read back to show the end.")
+    shown_state: str | None = Field(default=None, description="Last state posted to Prefect.")
+    shown_try: int = Field(default=0)
+    shown_at: datetime | None = _time()
+
+
+class JobInput(SQLModel, table=True):
+    """Files that a job reads."""
+
+    __tablename__ = "job_input"
+    __table_args__ = (sa.UniqueConstraint("task_id", "port", "file_id"),)
+
+    job_id: int = Field(foreign_key="job.id", primary_key=True, sa_type=BigInt)
+    port: str = Field(primary_key=True)
+    position: int = Field(primary_key=True, sa_type=BigInt)
+    file_id: int = _ref("file.id", index=True)
+    task_id: int = _ref("task.id")
+
+
+class JobOutput(SQLModel, table=True):
+    """Files that a job made; `position` orders the files of one port."""
+
+    __tablename__ = "job_output"
+
+    job_id: int = Field(foreign_key="job.id", primary_key=True, sa_type=BigInt)
+    port: str = Field(primary_key=True)
+    position: int = Field(primary_key=True)
+    file_id: int = _ref("file.id", index=True)
+
+
+class Pilot(SQLModel, table=True):
+    """A process on a compute node that leases jobs of one task and maps them."""
+
+    id: int = _id()
+    task_id: int = _ref("task.id", index=True)
+    pool: str
+    state: PilotState = Field(default=PilotState.ACTIVE, sa_type=_state(PilotState), index=True)
+    reason: str | None = None
+    node: str
+    pid: int
+    slots: int
+    flow_run_id: str | None = None
+    jobs_done: int = Field(default=0)
+    started_at: datetime = _created()
+    beat_at: datetime = _created()
+    ended_at: datetime | None = _time()
+
+
+class Request(SQLModel, table=True):
+    """An asynchronous registration and its reply."""
+
+    id: int = _id()
+    kind: str
+    key: str = Field(unique=True)
+    payload: dict[str, Any] = Field(sa_type=Json)
+    state: RequestState = Field(
+        default=RequestState.QUEUED, sa_type=_state(RequestState), index=True
+    )
+    reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    created_at: datetime = _created()
+    ended_at: datetime | None = _time()
+
+
+class Event(SQLModel, table=True):
+    """A state change of a coarse entity, written in the transaction that made it."""
+
+    __table_args__ = (sa.Index("ix_event_entity", "entity", "entity_id"),)
+
+    id: int = _id()
+    at: datetime = _created()
+    entity: str
+    entity_id: int = Field(sa_type=BigInt)
+    before: str | None = None
+    after: str
+    message: str | None = None
+
+
+class Singleton(SQLModel, table=True):
+    """Who does what only one process may do at a time (such as the recorder)."""
+
+    name: str = Field(primary_key=True)
+    owner: str | None = None
+    epoch: int = Field(default=0)
+    lease_until: datetime | None = _time()

@@ -1,0 +1,74 @@
+"""Configuration, read once from the environment (`SPDF_*`) and `SPDF_HOME/spdf.env`."""
+
+import os
+import socket
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings. Each may be given as `SPDF_<NAME>`; times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SPDF_", extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".spdf",
+        description="Where the embedded profile keeps its state.",
+    )
+    catalog_url: str = Field(
+        "", description="SQLAlchemy URL of the catalog; empty: SQLite in SPDF_HOME."
+    )
+    work_dir: Path | None = Field(
+        None, description="Node-local scratch space of payloads; empty: SPDF_HOME/work."
+    )
+    node: str = Field(default_factory=socket.gethostname, description="This node's name.")
+    slots: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU slots of this node."
+    )
+    api_port: int = Field(0, ge=0, le=65535, description="Port of the server; 0: a free one.")
+
+    lease_s: float = Field(60.0, gt=0, description="Life of a job lease without a heartbeat.")
+    heartbeat_s: float = Field(5.0, gt=0, description="Time between a pilot's heartbeats.")
+    workflow_lease_s: float = Field(
+        45.0, gt=0, description="Life of a workflow's ownership without a beat."
+    )
+    advance_s: float = Field(1.0, gt=0, description="Time between advances of a workflow.")
+    watchdog_s: float = Field(60.0, gt=0, description="Time between starts of the watchdog.")
+    pilot_shift_jobs: int = Field(20_000, ge=1, description="Jobs after which a pilot ends.")
+    pilot_shift_s: float = Field(1800.0, gt=0, description="Time after which a pilot ends.")
+    drain_s: float = Field(30.0, gt=0, description="Time a stopping pilot gives running jobs.")
+    window: int = Field(200, ge=1, description="Most jobs that a pilot holds beyond its slots.")
+    commit_jobs: int = Field(200, ge=1, description="Most results in one group commit.")
+    commit_s: float = Field(0.25, gt=0, description="Longest wait of a result for its commit.")
+    max_pilots: int = Field(4, ge=1, description="Most live pilots per task by default.")
+
+    recorder_unconfirmed: int = Field(
+        2000, ge=1, description="Most task runs posted to Prefect and not yet read back."
+    )
+    recorder_batch: int = Field(100, ge=1, description="Task runs per post to Prefect.")
+
+    expression_s: float = Field(20.0, gt=0, description="Time limit of one CWL expression.")
+    expression_bytes: int = Field(
+        256 * 2**20, gt=0, description="Memory limit of the expression engine."
+    )
+    log_json: bool = Field(False, description="Log lines as JSON.")
+
+    def model_post_init(self, _context: Any) -> None:
+        """Make paths absolute and fill in what depends on `home`."""
+        self.home = self.home.expanduser().absolute()
+        if not self.catalog_url:
+            self.catalog_url = f"sqlite:///{self.home / 'catalog.db'}"
+        if self.work_dir is None:
+            self.work_dir = self.home / "work"
+        self.work_dir = self.work_dir.expanduser().absolute()
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read on the first call."""
+    home = Path(os.environ.get("SPDF_HOME", "") or Path.home() / ".spdf").expanduser()
+    return Settings(_env_file=home / "spdf.env")  # type: ignore[call-arg]

@@ -1,0 +1,92 @@
+"""Guarded state changes: the only way in which a coarse entity's state changes."""
+
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, SQLModel
+
+from catalog.errors import StateConflict
+from catalog.models import Event
+from catalog.states import sources
+
+
+def move(
+    session: Session,
+    model: type[SQLModel],
+    ids: Collection[int],
+    target: StrEnum,
+    *,
+    only_from: Collection[StrEnum] | None = None,
+    message: str | None = None,
+    **values: Any,
+) -> list[int]:
+    """Move those of `ids` that may to `target`, with an event each; gives the ids that moved.
+
+    `values` are further columns to set. The states it may come from are those of the table of
+    transitions, narrowed by `only_from`.
+    """
+    if not ids:
+        return []
+    table: Any = model
+    allowed = [s for s in sources(target) if only_from is None or s in only_from]
+    rows = session.execute(
+        sa.select(table.id, table.state)
+        .where(table.id.in_(ids), table.state.in_(allowed))
+        .order_by(table.id)
+        .with_for_update()
+    ).all()
+    moved = [row.id for row in rows]
+    if not moved:
+        return []
+    session.execute(sa.update(table).where(table.id.in_(moved)).values(state=target, **values))
+    record(session, model, [(row.id, row.state) for row in rows], target, message)
+    return moved
+
+
+def move_one(
+    session: Session,
+    model: type[SQLModel],
+    entity_id: int,
+    target: StrEnum,
+    *,
+    name: object = None,
+    why: str = "",
+    message: str | None = None,
+    **values: Any,
+) -> None:
+    """Move one entity to `target`; raises `StateConflict` where the table doesn't allow it."""
+    if move(session, model, [entity_id], target, message=message, **values):
+        return
+    table: Any = model
+    state = session.execute(sa.select(table.state).where(table.id == entity_id)).scalar()
+    raise StateConflict(entity(model), name or entity_id, state or "unknown", target, why)
+
+
+def record(
+    session: Session,
+    model: type[SQLModel],
+    changes: Sequence[tuple[int, StrEnum | None]],
+    target: StrEnum,
+    message: str | None = None,
+) -> None:
+    """Append an event for each (id, state before)."""
+    session.execute(
+        sa.insert(Event),
+        [
+            {
+                "entity": entity(model),
+                "entity_id": entity_id,
+                "before": before,
+                "after": target,
+                "message": message,
+            }
+            for entity_id, before in changes
+        ],
+    )
+
+
+def entity(model: type[SQLModel]) -> str:
+    """The word for a model in events and messages."""
+    return str(model.__tablename__)

@@ -1,0 +1,1 @@
+"""The `spdf` command: one module per noun, thin."""

@@ -1,0 +1,1 @@
+"""Prefect flows, and the compiling of templates into plans."""
