@@ -127,7 +127,9 @@ _TRANS, _PAY, _PERM, _SYS = (
 
 ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.INPUT_MISSING: ErrorInfo(_IN, _PERM, "An input's bytes are not on its storage."),
-    ErrorCode.INPUT_CORRUPT: ErrorInfo(_IN, _PERM, "An input's size or checksum is not the catalog's."),
+    ErrorCode.INPUT_CORRUPT: ErrorInfo(
+        _IN, _PERM, "An input's size or checksum is not the catalog's."
+    ),
     ErrorCode.INPUT_MODIFIED: ErrorInfo(_RUN, _PERM, "The payload changed an input file."),
     ErrorCode.STORAGE_UNAVAILABLE: ErrorInfo(_IN, _TRANS, "A storage could not be reached."),
     ErrorCode.STORAGE_FULL: ErrorInfo(_OUT, _TRANS, "The output storage has no space left."),
@@ -136,16 +138,26 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.BAD_JOB_INPUT: ErrorInfo(_IN, _PERM, "A value doesn't fit the tool's input."),
     ErrorCode.PROGRAM_NOT_FOUND: ErrorInfo(_RUN, _SYS, "The payload's program is not on the node."),
     ErrorCode.PAYLOAD_FAILED: ErrorInfo(_RUN, _PAY, "The payload ended with a failing exit code."),
-    ErrorCode.PAYLOAD_TEMPORARY: ErrorInfo(_RUN, _TRANS, "The payload ended with a code that its tool calls temporary."),
-    ErrorCode.PAYLOAD_PERMANENT: ErrorInfo(_RUN, _PERM, "The payload ended with a code that its tool calls permanent."),
+    ErrorCode.PAYLOAD_TEMPORARY: ErrorInfo(
+        _RUN, _TRANS, "The payload ended with a code called temporary."
+    ),
+    ErrorCode.PAYLOAD_PERMANENT: ErrorInfo(
+        _RUN, _PERM, "The payload ended with a code called permanent."
+    ),
     ErrorCode.PAYLOAD_KILLED: ErrorInfo(_RUN, _PAY, "The payload was killed by a signal."),
     ErrorCode.TIME_LIMIT: ErrorInfo(_RUN, _PAY, "The payload ran into its time limit."),
     ErrorCode.OUTPUT_MISSING: ErrorInfo(_OUT, _PAY, "A required output was not made."),
-    ErrorCode.OUTPUT_INVALID: ErrorInfo(_OUT, _PERM, "An output doesn't fit the tool's declaration."),
+    ErrorCode.OUTPUT_INVALID: ErrorInfo(
+        _OUT, _PERM, "An output doesn't fit the tool's declaration."
+    ),
     ErrorCode.OUTPUT_EXISTS: ErrorInfo(_OUT, _SYS, "The output's place on the storage is taken."),
-    ErrorCode.PILOT_LOST: ErrorInfo(_RUN, _SYS, "The pilot stopped beating; its jobs were taken back."),
-    ErrorCode.PILOT_STOPPED: ErrorInfo(_RUN, _SYS, "The pilot was asked to stop before the job ended."),
+    ErrorCode.PILOT_LOST: ErrorInfo(
+        _RUN, _SYS, "The pilot stopped beating; its jobs were taken back."
+    ),
+    ErrorCode.PILOT_STOPPED: ErrorInfo(
+        _RUN, _SYS, "The pilot was asked to stop before the job ended."
+    ),
     ErrorCode.KILLS_PILOT: ErrorInfo(_RUN, _PERM, "Pilots died each time this job ran."),
     ErrorCode.CANCELLED: ErrorInfo(_RUN, _PERM, "The workflow was cancelled."),
     ErrorCode.INTERNAL: ErrorInfo(_RUN, _SYS, "A defect of spdf itself; please report the log."),
-}  # fmt: skip
+}

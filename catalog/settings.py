@@ -41,10 +41,15 @@ class Settings(BaseSettings):
     pilot_shift_jobs: int = Field(20_000, ge=1, description="Jobs after which a pilot ends.")
     pilot_shift_s: float = Field(1800.0, gt=0, description="Time after which a pilot ends.")
     drain_s: float = Field(30.0, gt=0, description="Time a stopping pilot gives running jobs.")
+    verify_inputs: bool = Field(
+        False, description="Read inputs that are linked through, to compare their checksums."
+    )
     window: int = Field(200, ge=1, description="Most jobs that a pilot holds beyond its slots.")
     commit_jobs: int = Field(200, ge=1, description="Most results in one group commit.")
     commit_s: float = Field(0.25, gt=0, description="Longest wait of a result for its commit.")
-    max_pilots: int = Field(4, ge=1, description="Most live pilots per task by default.")
+    max_pilots: int = Field(
+        0, ge=0, description="Most live pilots per task by default; 0: one per online worker."
+    )
 
     recorder_unconfirmed: int = Field(
         2000, ge=1, description="Most task runs posted to Prefect and not yet read back."
@@ -71,4 +76,4 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The process's settings, read on the first call."""
     home = Path(os.environ.get("SPDF_HOME", "") or Path.home() / ".spdf").expanduser()
-    return Settings(_env_file=home / "spdf.env")  # type: ignore[call-arg]
+    return Settings(_env_file=home / "spdf.env")

@@ -1,0 +1,267 @@
+"""Attempts: leasing jobs, keeping them, and registering their ends exactly once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.clock import now
+from catalog.errors import ERRORS, ErrorCode
+from catalog.models import Attempt, Job, Pilot, Task, Workflow
+from catalog.states import (
+    AttemptState,
+    JobState,
+    Phase,
+    PilotState,
+    TaskState,
+    WorkflowState,
+)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A job that a pilot holds: attempt `number` of it, fenced by that number."""
+
+    job_id: int
+    attempt_id: int
+    number: int
+    key: str
+    ordinal: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a heartbeat learnt: the pilot's state and the attempts it still holds."""
+
+    state: PilotState
+    held: frozenset[int]
+
+
+MAX_LOSSES = 2
+"""Losses in the payload after which a job runs alone; one more and it is HELD."""
+
+
+def lease(
+    session: Session,
+    pilot_id: int,
+    task_id: int,
+    limit: int,
+    *,
+    lease_s: float,
+    node: str,
+    program: str,
+    tool_digest: str,
+    alone: bool = False,
+) -> list[Lease]:
+    """Lease up to `limit` READY jobs of a task, in its order; each gets a new attempt.
+
+    `alone` leases one of those that were lost too often to share a pilot. Nothing is leased for a
+    pilot that isn't ACTIVE, or of a task that isn't being worked on.
+    """
+    if not _may_lease(session, pilot_id, task_id):
+        return []
+    losses = col(Job.losses) >= MAX_LOSSES if alone else col(Job.losses) < MAX_LOSSES
+    picked = (
+        sa.select(col(Job.id).label("id"))
+        .where(
+            col(Job.task_id) == task_id,
+            col(Job.state) == JobState.READY,
+            losses,
+            sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
+        )
+        .order_by(col(Job.ordinal))
+        .limit(1 if alone else limit)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    rows = session.execute(
+        sa.update(Job)
+        .where(col(Job.id) == picked.c.id)
+        .values(
+            state=JobState.RUNNING,
+            attempt=col(Job.attempt) + 1,
+            pilot_id=pilot_id,
+            lease_until=now(lease_s),
+            error=None,
+            exit_code=None,
+            reason=None,
+            not_before=None,
+        )
+        .returning(col(Job.id), col(Job.attempt), col(Job.key), col(Job.ordinal), col(Job.values)),
+        execution_options={"synchronize_session": False},
+    ).all()
+    if not rows:
+        return []
+    rows = sorted(rows, key=lambda row: row.ordinal)
+    new = [
+        {
+            "job_id": row.id,
+            "number": row.attempt,
+            "pilot_id": pilot_id,
+            "node": node,
+            "program": program,
+            "tool_digest": tool_digest,
+        }
+        for row in rows
+    ]
+    ids = session.execute(
+        sa.insert(Attempt).returning(col(Attempt.id), sort_by_parameter_order=True), new
+    ).scalars()
+    return [
+        Lease(row.id, attempt_id, row.attempt, row.key, row.ordinal, row[4] or {})
+        for row, attempt_id in zip(rows, ids, strict=True)
+    ]
+
+
+def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:
+    found = session.execute(
+        sa.select(col(Pilot.id))
+        .join(Task, col(Task.id) == task_id)
+        .join(Workflow, col(Workflow.id) == col(Task.workflow_id))
+        .where(
+            col(Pilot.id) == pilot_id,
+            col(Pilot.state) == PilotState.ACTIVE,
+            col(Task.state) == TaskState.IN_PROGRESS,
+            col(Workflow.state) == WorkflowState.IN_PROGRESS,
+        )
+    ).scalar()
+    return found is not None
+
+
+def heartbeat(session: Session, pilot_id: int, lease_s: float, phases: Mapping[int, Phase]) -> Beat:
+    """Renew all leases of a pilot with one statement; `phases` are by attempt id, changed ones."""
+    state = session.execute(
+        sa.update(Pilot)
+        .where(col(Pilot.id) == pilot_id)
+        .values(beat_at=now())
+        .returning(col(Pilot.state))
+    ).scalar_one()
+    if state not in (PilotState.ACTIVE, PilotState.DRAINING):
+        return Beat(state, frozenset())
+    held = session.execute(
+        sa.update(Job)
+        .where(col(Job.pilot_id) == pilot_id, col(Job.state) == JobState.RUNNING)
+        .values(lease_until=now(lease_s))
+        .returning(col(Job.id)),
+        execution_options={"synchronize_session": False},
+    ).scalars()
+    for phase in Phase:
+        ids = [attempt_id for attempt_id, value in phases.items() if value is phase]
+        if ids:
+            session.execute(
+                sa.update(Attempt)
+                .where(col(Attempt.id).in_(ids), col(Attempt.state) == AttemptState.RUNNING)
+                .values(phase=phase)
+            )
+    return Beat(state, frozenset(held))
+
+
+def hand_back(session: Session, pilot_id: int, leases: Collection[tuple[int, int]]) -> int:
+    """Give (job id, attempt number)s that never started back, without a trace of an attempt."""
+    if not leases:
+        return 0
+    numbers = dict(leases)
+    rows = session.execute(
+        sa.select(col(Job.id), col(Job.attempt))
+        .where(
+            col(Job.id).in_(numbers),
+            col(Job.pilot_id) == pilot_id,
+            col(Job.state) == JobState.RUNNING,
+        )
+        .order_by(col(Job.id))
+        .with_for_update()
+    ).all()
+    mine = [row.id for row in rows if numbers[row.id] == row.attempt]
+    if not mine:
+        return 0
+    session.execute(
+        sa.delete(Attempt).where(
+            sa.tuple_(col(Attempt.job_id), col(Attempt.number)).in_(
+                [(job_id, numbers[job_id]) for job_id in mine]
+            )
+        )
+    )
+    session.execute(
+        sa.update(Job)
+        .where(col(Job.id).in_(mine))
+        .values(state=JobState.READY, attempt=col(Job.attempt) - 1, pilot_id=None, lease_until=None)
+    )
+    return len(mine)
+
+
+def take_back(session: Session, task_ids: Sequence[int], limit: int = 1000) -> int:
+    """Make jobs READY again whose lease ran out; their attempts are LOST; gives their number.
+
+    A job lost for the third time in its payload is HELD: it kills its pilots.
+    """
+    rows = session.execute(
+        sa.select(col(Job.id), col(Job.attempt), col(Job.losses))
+        .where(
+            col(Job.task_id).in_(task_ids),
+            col(Job.state) == JobState.RUNNING,
+            col(Job.lease_until) < now(),
+        )
+        .order_by(col(Job.id))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not rows:
+        return 0
+    keys = [(row.id, row.attempt) for row in rows]
+    info = ERRORS[ErrorCode.PILOT_LOST]
+    lost = session.execute(
+        sa.update(Attempt)
+        .where(
+            sa.tuple_(col(Attempt.job_id), col(Attempt.number)).in_(keys),
+            col(Attempt.state) == AttemptState.RUNNING,
+        )
+        .values(
+            state=AttemptState.LOST,
+            error=ErrorCode.PILOT_LOST,
+            message=info.sentence,
+            ended_at=now(),
+        )
+        .returning(col(Attempt.job_id), col(Attempt.phase)),
+        execution_options={"synchronize_session": False},
+    ).all()
+    in_payload = {row.job_id for row in lost if row.phase is Phase.PAYLOAD}
+    held = [r.id for r in rows if r.id in in_payload and r.losses >= MAX_LOSSES]
+    again = [r.id for r in rows if r.id not in held]
+    common: dict[str, Any] = {"pilot_id": None, "lease_until": None, "error": ErrorCode.PILOT_LOST}
+    if again:
+        grown = sa.case((col(Job.id).in_(in_payload), 1), else_=0) if in_payload else 0
+        session.execute(
+            sa.update(Job)
+            .where(col(Job.id).in_(again))
+            .values(state=JobState.READY, losses=col(Job.losses) + grown, **common)
+        )
+    if held:
+        common |= {
+            "error": ErrorCode.KILLS_PILOT,
+            "reason": ERRORS[ErrorCode.KILLS_PILOT].sentence,
+        }
+        session.execute(
+            sa.update(Job).where(col(Job.id).in_(held)).values(state=JobState.HELD, **common)
+        )
+    return len(rows)
+
+
+def cancel_running(session: Session, task_ids: Sequence[int]) -> None:
+    """End the attempts that run in these tasks as CANCELLED."""
+    jobs = sa.select(col(Job.id)).where(
+        col(Job.task_id).in_(task_ids), col(Job.state) == JobState.CANCELLED
+    )
+    session.execute(
+        sa.update(Attempt)
+        .where(col(Attempt.state) == AttemptState.RUNNING, col(Attempt.job_id).in_(jobs))
+        .values(
+            state=AttemptState.CANCELLED,
+            error=ErrorCode.CANCELLED,
+            message=ERRORS[ErrorCode.CANCELLED].sentence,
+            ended_at=now(),
+        ),
+        execution_options={"synchronize_session": False},
+    )

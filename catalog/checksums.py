@@ -1,0 +1,99 @@
+"""Checksums, written `algorithm:hex`."""
+
+import hashlib
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import BadInput
+
+ADLER32, MD5, SHA256 = "adler32", "md5", "sha256"
+
+DEFAULT = ADLER32
+"""What files made by this system get: the cheapest that storages of physics understand."""
+
+BLOCK_BYTES = 1 << 20
+
+_LENGTHS = {ADLER32: 8, MD5: 32, SHA256: 64}
+_BY_LENGTH = {length: algorithm for algorithm, length in _LENGTHS.items()}
+_HEX = re.compile(r"[0-9a-f]+\Z")
+
+
+def check_algorithm(algorithm: str) -> str:
+    """`algorithm`, if it is one of ours; else `BadInput`."""
+    if algorithm not in _LENGTHS:
+        raise BadInput(
+            f"checksum algorithm {algorithm!r} is not known; take one of {', '.join(_LENGTHS)}."
+        )
+    return algorithm
+
+
+def normalise(text: str) -> str:
+    """`algorithm:hex` in lower case, from that or from bare hex digits; else `BadInput`.
+
+    Bare digits tell their algorithm by their number: 8 adler32, 32 md5, 64 sha256.
+    """
+    algorithm, colon, digits = text.strip().lower().rpartition(":")
+    if not _HEX.match(digits):
+        raise BadInput(_malformed(text))
+    if not colon:
+        algorithm = _BY_LENGTH.get(len(digits), "")
+        if not algorithm:
+            raise BadInput(_malformed(text))
+    if len(digits) != _LENGTHS[check_algorithm(algorithm)]:
+        raise BadInput(_malformed(text))
+    return f"{algorithm}:{digits}"
+
+
+def _malformed(text: str) -> str:
+    return (
+        f"checksum {text!r} is malformed; write `algorithm:hex` with 8 hex digits for adler32, "
+        "32 for md5, 64 for sha256."
+    )
+
+
+def algorithm_of(checksum: str) -> str:
+    """The algorithm of a checksum in `algorithm:hex` form."""
+    return checksum.partition(":")[0]
+
+
+class Hasher:
+    """A checksum that is fed in pieces."""
+
+    def __init__(self, algorithm: str) -> None:
+        self.algorithm = check_algorithm(algorithm)
+        self._adler = 1
+        self._hash: Any = None
+        if algorithm != ADLER32:
+            self._hash = hashlib.new(algorithm, usedforsecurity=False)
+
+    def update(self, block: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        if self._hash is None:
+            self._adler = zlib.adler32(block, self._adler)
+        else:
+            self._hash.update(block)
+
+    @property
+    def checksum(self) -> str:
+        """`algorithm:hex` of what was given so far."""
+        digits = f"{self._adler:08x}" if self._hash is None else self._hash.hexdigest()
+        return f"{self.algorithm}:{digits}"
+
+
+def read_blocks(read_into: Callable[[memoryview], int | None]) -> Any:
+    """The blocks that `read_into` (a raw file's `readinto`) gives, in one buffer used again."""
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    while count := read_into(buffer):
+        yield buffer[:count]
+
+
+def file_checksum(path: Path, algorithm: str = DEFAULT) -> str:
+    """`algorithm:hex` of a file's bytes, read in blocks; raises `OSError` as `open` does."""
+    hasher = Hasher(algorithm)
+    with path.open("rb", buffering=0) as file:
+        for block in read_blocks(file.readinto):
+            hasher.update(block)
+    return hasher.checksum

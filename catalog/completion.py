@@ -1,0 +1,320 @@
+"""The end of attempts: outputs, lineage and states registered in one fenced transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.clock import now
+from catalog.errors import ERRORS, Conflict, ErrorClass, ErrorCode
+from catalog.models import (
+    Attempt,
+    Dataset,
+    DatasetFile,
+    File,
+    Job,
+    JobOutput,
+    Pilot,
+    Replica,
+)
+from catalog.refs import JobResult, NewFile, Outcome
+from catalog.states import AttemptState, DatasetState, JobState, ReplicaState
+from catalog.transitions import move
+
+MAX_SYSTEM_ATTEMPTS = 20
+"""Attempts after which errors that don't count against a job hold it all the same."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a job after an attempt; `delay_s` until it may be leased again."""
+
+    state: JobState
+    counts: bool = False
+    delay_s: float = 0.0
+
+
+def judge(result: JobResult, *, failures: int, retry: int) -> Verdict:
+    """The policy of retries: `failures` counted before, `retry` allowed by the stage."""
+    if result.outcome is Outcome.FINISHED:
+        return Verdict(JobState.FINISHED)
+    if result.outcome is Outcome.SKIPPED:
+        return Verdict(JobState.SKIPPED)
+    kind = ERRORS[result.error or ErrorCode.INTERNAL].error_class
+    delay = min(60.0, 0.5 * 2.0 ** min(result.number, 10))
+    if kind is ErrorClass.PERMANENT:
+        return Verdict(JobState.FAILED, counts=True)
+    if kind is ErrorClass.SYSTEM:
+        if result.number >= MAX_SYSTEM_ATTEMPTS:
+            return Verdict(JobState.HELD)
+        stopped = result.error is ErrorCode.PILOT_STOPPED
+        return Verdict(JobState.READY, delay_s=0.0 if stopped else delay)
+    if failures >= retry:
+        return Verdict(JobState.FAILED, counts=True)
+    return Verdict(
+        JobState.READY, counts=True, delay_s=delay if kind is ErrorClass.TRANSIENT else 0.0
+    )
+
+
+def finish(
+    session: Session, pilot_id: int, results: Sequence[JobResult], *, retry: int
+) -> frozenset[int]:
+    """Register ends of attempts of one task; gives the ids of the jobs that accepted theirs.
+
+    A job that is no longer RUNNING at that attempt changes nothing and gets no rows. Raises
+    `Conflict` where an output dataset isn't OPEN.
+    """
+    wanted = {r.job_id: r for r in results if r.outcome is not Outcome.STOPPED}
+    rows = session.execute(
+        sa.select(col(Job.id), col(Job.attempt), col(Job.failures), col(Job.key), col(Job.ordinal))
+        .where(
+            col(Job.id).in_(wanted),
+            col(Job.state) == JobState.RUNNING,
+            col(Job.pilot_id) == pilot_id,
+        )
+        .order_by(col(Job.id))
+        .with_for_update()
+    ).all()
+    accepted = [(row, wanted[row.id]) for row in rows if row.attempt == wanted[row.id].number]
+    if not accepted:
+        return frozenset()
+    places = {row.id: (row.key, row.ordinal) for row, _ in accepted}
+    logs = _register_files(session, [result for _, result in accepted], places)
+    _end_jobs(session, [(row.failures, result) for row, result in accepted], retry)
+    _end_attempts(session, [result for _, result in accepted], logs)
+    _mark_bad(session, [f for _, result in accepted for f in result.bad_inputs])
+    session.execute(
+        sa.update(Pilot)
+        .where(col(Pilot.id) == pilot_id)
+        .values(jobs_done=col(Pilot.jobs_done) + len(accepted))
+    )
+    return frozenset(places)
+
+
+def confirmed(session: Session, results: Sequence[JobResult]) -> frozenset[int]:
+    """Of attempts whose commit gave no answer: the jobs in which it did happen."""
+    ids = [result.attempt_id for result in results]
+    query = sa.select(col(Attempt.job_id)).where(
+        col(Attempt.id).in_(ids),
+        col(Attempt.state).in_((AttemptState.FINISHED, AttemptState.FAILED)),
+    )
+    return frozenset(session.scalars(query))
+
+
+def _register_files(
+    session: Session, results: Sequence[JobResult], places: Mapping[int, tuple[str, int]]
+) -> dict[int, int]:
+    """Insert files, replicas, membership and lineage; gives the log's file id by job id."""
+    made = [(r.job_id, f) for r in results for f in r.files if r.outcome is Outcome.FINISHED]
+    logs = [(r.job_id, r.log) for r in results if r.log is not None]
+    everything = made + logs
+    if not everything:
+        return {}
+    names = _lock_datasets(session, {f.dataset_id for _, f in everything})
+    ids: dict[tuple[int, str], int] = {}
+    for batch in (
+        [(j, f) for j, f in everything if f.secondary_of is None],
+        [(j, f) for j, f in everything if f.secondary_of is not None],
+    ):
+        ids.update(_insert_files(session, batch, names, ids))
+    session.execute(
+        sa.insert(Replica),
+        [
+            {
+                "file_id": ids[f.dataset_id, f.name],
+                "storage_id": f.storage_id,
+                "path": f.path,
+                "state": ReplicaState.AVAILABLE,
+            }
+            for _, f in everything
+        ],
+    )
+    session.execute(
+        sa.insert(DatasetFile),
+        [
+            {
+                "dataset_id": f.dataset_id,
+                "file_id": ids[f.dataset_id, f.name],
+                "name": f.name,
+                "key": places[job_id][0],
+                "position": places[job_id][1],
+            }
+            for job_id, f in everything
+        ],
+    )
+    if made:
+        session.execute(
+            sa.insert(JobOutput),
+            [
+                {
+                    "job_id": job_id,
+                    "port": f.port,
+                    "position": f.index,
+                    "file_id": ids[f.dataset_id, f.name],
+                }
+                for job_id, f in made
+            ],
+        )
+    return {job_id: ids[f.dataset_id, f.name] for job_id, f in logs}
+
+
+def _lock_datasets(session: Session, dataset_ids: set[int]) -> dict[int, str]:
+    """Hold these datasets OPEN until the transaction ends; gives their names by id."""
+    rows = session.execute(
+        sa.select(col(Dataset.id), col(Dataset.name))
+        .where(col(Dataset.id).in_(dataset_ids), col(Dataset.state) == DatasetState.OPEN)
+        .order_by(col(Dataset.id))
+        .with_for_update(read=True)
+    ).all()
+    names = {row.id: row.name for row in rows}
+    if missing := dataset_ids - names.keys():
+        raise Conflict(f"output datasets {sorted(missing)} are not OPEN; their jobs can't end.")
+    return names
+
+
+def _insert_files(
+    session: Session,
+    batch: Sequence[tuple[int, NewFile]],
+    scopes: Mapping[int, str],
+    known: Mapping[tuple[int, str], int],
+) -> dict[tuple[int, str], int]:
+    if not batch:
+        return {}
+    rows = [
+        {
+            "scope": scopes[f.dataset_id],
+            "name": f.name,
+            "size_bytes": f.size_bytes,
+            "checksum": f.checksum,
+            "primary_id": known[f.dataset_id, f.secondary_of] if f.secondary_of else None,
+        }
+        for _, f in batch
+    ]
+    ids = session.execute(
+        sa.insert(File).returning(col(File.id), sort_by_parameter_order=True), rows
+    ).scalars()
+    return {(f.dataset_id, f.name): i for (_, f), i in zip(batch, ids, strict=True)}
+
+
+def _end_jobs(session: Session, ended: Sequence[tuple[int, JobResult]], retry: int) -> None:
+    rows: list[dict[str, Any]] = []
+    for failures, result in ended:
+        verdict = judge(result, failures=failures, retry=retry)
+        good = result.outcome is Outcome.FINISHED
+        rows.append(
+            {
+                "b_id": result.job_id,
+                "state": verdict.state,
+                "error": result.error,
+                "exit_code": result.exit_code,
+                "reason": result.message,
+                "outputs": dict(result.values) if good and result.values else None,
+                "failures": failures + verdict.counts,
+                "delay": verdict.delay_s,
+            }
+        )
+    _bulk_update(
+        session,
+        Job,
+        rows,
+        {
+            "state": sa.String(),
+            "error": sa.String(),
+            "exit_code": sa.Integer(),
+            "reason": sa.String(),
+            "outputs": Job.__table__.c.outputs.type,  # type: ignore[attr-defined]
+            "failures": sa.Integer(),
+        },
+        {"ended_at": now(), "pilot_id": None, "lease_until": None},
+    )
+    for delay in {row["delay"] for row in rows if row["delay"]}:
+        session.execute(
+            sa.update(Job)
+            .where(col(Job.id).in_([row["b_id"] for row in rows if row["delay"] == delay]))
+            .values(not_before=now(delay))
+        )
+
+
+def _end_attempts(session: Session, results: Sequence[JobResult], logs: Mapping[int, int]) -> None:
+    rows = [
+        {
+            "b_id": r.attempt_id,
+            "state": AttemptState.FAILED if r.outcome is Outcome.FAILED else AttemptState.FINISHED,
+            "phase": r.phase,
+            "error": r.error,
+            "exit_code": r.exit_code,
+            "message": "skipped" if r.outcome is Outcome.SKIPPED else r.message,
+            "log_tail": r.log_tail,
+            "log_file_id": logs.get(r.job_id),
+            "wall_s": r.usage.wall_s,
+            "cpu_s": r.usage.cpu_s,
+            "peak_rss_bytes": r.usage.peak_rss_bytes,
+            "bytes_in": r.usage.bytes_in,
+            "bytes_out": r.usage.bytes_out,
+        }
+        for r in results
+    ]
+    text, number = sa.String(), sa.BigInteger()
+    real: sa.Double[float] = sa.Double()
+    _bulk_update(
+        session,
+        Attempt,
+        rows,
+        {
+            "state": text,
+            "phase": text,
+            "error": text,
+            "exit_code": sa.Integer(),
+            "message": text,
+            "log_tail": text,
+            "log_file_id": number,
+            "wall_s": real,
+            "cpu_s": real,
+            "peak_rss_bytes": number,
+            "bytes_in": number,
+            "bytes_out": number,
+        },
+        {"ended_at": now()},
+    )
+
+
+def _bulk_update(
+    session: Session,
+    model: Any,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Any],
+    common: Mapping[str, Any],
+) -> None:
+    """Set `columns` of many rows (found by `b_id`) to values of their own, in one statement."""
+    names = ["b_id", *columns]
+    types = [sa.BigInteger(), *columns.values()]
+    cells = sa.values(*(sa.column(n, t) for n, t in zip(names, types, strict=True)), name="cells")
+    table = cells.data([tuple(row[name] for name in names) for row in rows]).cte("cells")
+    # PostgreSQL takes a column of nothing but NULLs for text; SQLite's cast to JSON breaks it.
+    typed: Any = sa.cast if session.get_bind().dialect.name == "postgresql" else sa.type_coerce
+    session.execute(
+        sa.update(model)
+        .where(model.id == table.c.b_id)
+        .values(
+            **{name: typed(table.c[name], getattr(model, name).type) for name in columns},
+            **common,
+        ),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _mark_bad(session: Session, file_ids: Sequence[int]) -> None:
+    if not file_ids:
+        return
+    query = sa.select(col(Replica.id)).where(col(Replica.file_id).in_(file_ids))
+    replicas = list(session.scalars(query))
+    move(
+        session,
+        Replica,
+        replicas,
+        ReplicaState.BAD,
+        only_from=[ReplicaState.AVAILABLE],
+        message="found by a job",
+    )

@@ -1,0 +1,268 @@
+"""Datasets: named, ordered sets of files that never change once they are closed."""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.bulk import chunks, insert_ignore
+from catalog.clock import now
+from catalog.errors import Conflict, NotFound, StateConflict
+from catalog.manifests import manifest_digest, totals
+from catalog.models import Dataset, DatasetFile
+from catalog.names import check_name, check_path
+from catalog.states import DatasetState
+from catalog.transitions import move, record
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A dataset as its row stood. Count, bytes and digest are those of the close, else None."""
+
+    id: int
+    name: str
+    state: DatasetState
+    derived: bool
+    task_id: int | None
+    port: str | None
+    storage_id: int | None
+    file_count: int | None
+    size_bytes: int | None
+    digest: str | None
+    created_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file to be attached, by the name it has in the dataset; a raw file is its own key."""
+
+    file_id: int
+    name: str
+
+
+_INFO = (
+    col(Dataset.id),
+    col(Dataset.name),
+    col(Dataset.state),
+    col(Dataset.derived),
+    col(Dataset.task_id),
+    col(Dataset.port),
+    col(Dataset.storage_id),
+    col(Dataset.file_count),
+    col(Dataset.size_bytes),
+    col(Dataset.digest),
+    col(Dataset.created_at),
+    col(Dataset.closed_at),
+)
+
+
+def create(
+    session: Session,
+    name: str,
+    *,
+    derived: bool = False,
+    task_id: int | None = None,
+    port: str | None = None,
+    storage_id: int | None = None,
+) -> int:
+    """Create an OPEN dataset; raises `Conflict` where the name is taken, `BadName`."""
+    row = {
+        "name": check_name("dataset", name),
+        "state": DatasetState.OPEN,
+        "derived": derived,
+        "task_id": task_id,
+        "port": port,
+        "storage_id": storage_id,
+        "next_position": 0,
+    }
+    if not insert_ignore(session, Dataset, [row]):
+        raise Conflict(f"dataset {name!r} exists already; choose another name.")
+    info = by_name(session, name)
+    record(session, Dataset, [(info.id, None)], DatasetState.OPEN)
+    return info.id
+
+
+def get(session: Session, dataset_id: int) -> DatasetInfo:
+    """The dataset with that id; raises `NotFound`."""
+    return _one(session, col(Dataset.id) == dataset_id, dataset_id)
+
+
+def by_name(session: Session, name: str) -> DatasetInfo:
+    """The dataset of that name; raises `NotFound`."""
+    return _one(session, col(Dataset.name) == name, name)
+
+
+def _one(session: Session, condition: sa.ColumnElement[bool], name: object) -> DatasetInfo:
+    row = session.execute(sa.select(*_INFO).where(condition)).one_or_none()
+    if row is None:
+        raise NotFound("dataset", name)
+    return DatasetInfo(**row._mapping)
+
+
+def list_datasets(
+    session: Session,
+    *,
+    mask: str | None = None,
+    state: DatasetState | None = None,
+    limit: int = 100,
+    after: str | None = None,
+) -> list[DatasetInfo]:
+    """Datasets by name, at most `limit`; `after` continues beyond a name, `mask` is a glob."""
+    found: list[DatasetInfo] = []
+    while len(found) < limit:
+        query = sa.select(*_INFO).order_by(col(Dataset.name)).limit(_PAGE if mask else limit)
+        if mask:
+            literal = re.split(r"[*?\[]", mask, maxsplit=1)[0]
+            query = query.where(col(Dataset.name).startswith(literal, autoescape=True))
+        if state is not None:
+            query = query.where(col(Dataset.state) == state)
+        if after is not None:
+            query = query.where(col(Dataset.name) > after)
+        page = [DatasetInfo(**row._mapping) for row in session.execute(query)]
+        found += [i for i in page if not mask or fnmatch.fnmatchcase(i.name, mask)]
+        if not mask or len(page) < _PAGE:
+            break
+        after = page[-1].name
+    return found[:limit]
+
+
+def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
+    """Attach files to an OPEN dataset in the order given; gives how many were new to it.
+
+    A file that is in it already stays as it is. Raises `Conflict` for a name that another file has
+    there, `StateConflict` for a dataset that is not OPEN.
+    """
+    wanted = _distinct(members)
+    # The update holds the row until the transaction ends: no close comes in between, and the
+    # positions of those who attach at the same time never mix.
+    end = session.execute(
+        sa.update(Dataset)
+        .where(col(Dataset.id) == dataset_id, col(Dataset.state) == DatasetState.OPEN)
+        .values(next_position=col(Dataset.next_position) + len(wanted))
+        .returning(col(Dataset.next_position))
+    ).scalar()
+    if end is None:
+        raise _not_open(session, dataset_id, "changed")
+    start = end - len(wanted)
+    known = _known(session, dataset_id, wanted)
+    rows = [
+        {
+            "dataset_id": dataset_id,
+            "file_id": member.file_id,
+            "name": member.name,
+            "key": member.name,
+            "position": start + index,
+        }
+        for index, member in enumerate(wanted)
+        if member.file_id not in known
+    ]
+    for batch in chunks(rows):
+        session.execute(sa.insert(DatasetFile), list(batch))
+    return len(rows)
+
+
+def _distinct(members: Sequence[Member]) -> list[Member]:
+    by_name: dict[str, Member] = {}
+    names: dict[int, str] = {}
+    for member in members:
+        check_path("file name", member.name)
+        other = by_name.setdefault(member.name, member)
+        if other.file_id != member.file_id:
+            raise Conflict(
+                f"two files are to be attached as {member.name!r} ({other.file_id} and "
+                f"{member.file_id}); names in a dataset are unique."
+            )
+        names.setdefault(member.file_id, member.name)
+    return [Member(file_id, name) for file_id, name in names.items()]
+
+
+def _known(session: Session, dataset_id: int, wanted: Sequence[Member]) -> set[int]:
+    """Those of the files that the dataset has; raises `Conflict` where it has others so named."""
+    known: set[int] = set()
+    for batch in chunks(wanted):
+        ids = {member.name: member.file_id for member in batch}
+        rows = session.execute(
+            sa.select(col(DatasetFile.file_id), col(DatasetFile.name)).where(
+                col(DatasetFile.dataset_id) == dataset_id,
+                sa.or_(
+                    col(DatasetFile.file_id).in_(list(ids.values())),
+                    col(DatasetFile.name).in_(list(ids)),
+                ),
+            )
+        )
+        for file_id, name in rows:
+            if ids.get(name, file_id) != file_id:
+                raise Conflict(
+                    f"dataset {get(session, dataset_id).name!r} has another file called {name!r}; "
+                    "names in a dataset are unique."
+                )
+            known.add(file_id)
+    return known
+
+
+def lock_open(session: Session, dataset_ids: Sequence[int]) -> list[int]:
+    """Those of the datasets that are OPEN, and stay so until the transaction ends.
+
+    What adds to or takes from a dataset holds this lock (or that of `attach`) before it does.
+    """
+    held: list[int] = []
+    for batch in chunks(sorted(set(dataset_ids))):
+        held += session.scalars(
+            sa.select(col(Dataset.id))
+            .where(col(Dataset.id).in_(batch), col(Dataset.state) == DatasetState.OPEN)
+            .order_by(col(Dataset.id))
+            .with_for_update(read=True)
+        )
+    return held
+
+
+def detach(session: Session, dataset_id: int, file_ids: Sequence[int]) -> int:
+    """Take files out of an OPEN dataset; gives how many were in it. Raises `StateConflict`."""
+    if not lock_open(session, [dataset_id]):
+        raise _not_open(session, dataset_id, "changed")
+    count = 0
+    for batch in chunks(sorted(set(file_ids))):
+        gone = session.execute(
+            sa.delete(DatasetFile)
+            .where(col(DatasetFile.dataset_id) == dataset_id, col(DatasetFile.file_id).in_(batch))
+            .returning(col(DatasetFile.file_id))
+        )
+        count += len(gone.all())
+    return count
+
+
+def close(session: Session, dataset_id: int) -> DatasetInfo:
+    """Close a dataset for good and note its count, bytes and digest; a CLOSED one stays as it is.
+
+    Raises `StateConflict` for one that is being deleted.
+    """
+    if not move(session, Dataset, [dataset_id], DatasetState.CLOSED, closed_at=now()):
+        info = get(session, dataset_id)
+        if info.state is DatasetState.CLOSED:
+            return info
+        raise StateConflict("dataset", info.name, info.state, DatasetState.CLOSED)
+    # The row is ours and says CLOSED: what is counted from here on is final.
+    found = totals(session, [dataset_id])[dataset_id]
+    session.execute(
+        sa.update(Dataset)
+        .where(col(Dataset.id) == dataset_id)
+        .values(
+            file_count=found.files,
+            size_bytes=found.size_bytes,
+            digest=manifest_digest(session, dataset_id),
+        )
+    )
+    return get(session, dataset_id)
+
+
+def _not_open(session: Session, dataset_id: int, target: str) -> StateConflict:
+    info = get(session, dataset_id)
+    why = "only an OPEN dataset takes or gives up files"
+    return StateConflict("dataset", info.name, info.state, target, why)

@@ -1,0 +1,269 @@
+"""Files and their replicas: registering, finding, marking."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog import storages
+from catalog.bulk import chunks, insert_ignore
+from catalog.checksums import normalise
+from catalog.errors import BadInput, Conflict, NotFound
+from catalog.models import File, Replica, Storage
+from catalog.names import check_name, check_path
+from catalog.refs import ReplicaRef
+from catalog.states import ReplicaState
+from catalog.transitions import move
+
+_HINT = "`spdf dataset files DATASET` shows names; write an id, `scope:name` or a unique name"
+
+
+@dataclass(frozen=True)
+class NewFileRow:
+    """A file whose bytes lie on a storage already; `path` is relative to the storage."""
+
+    scope: str
+    name: str
+    path: str
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as its row stood; `primary_id` is the file that it accompanies, if any."""
+
+    id: int
+    scope: str
+    name: str
+    size_bytes: int
+    checksum: str
+    primary_id: int | None
+    created_at: datetime
+
+    @property
+    def ref(self) -> str:
+        """`scope:name`, by which `find` finds it."""
+        return f"{self.scope}:{self.name}"
+
+
+@dataclass(frozen=True)
+class ReplicaInfo:
+    """One copy of a file, in whatever state."""
+
+    id: int
+    file_id: int
+    storage: str
+    storage_id: int
+    path: str
+    state: ReplicaState
+
+
+_INFO = (
+    col(File.id),
+    col(File.scope),
+    col(File.name),
+    col(File.size_bytes),
+    col(File.checksum),
+    col(File.primary_id),
+    col(File.created_at),
+)
+
+
+def register(session: Session, storage_id: int, new: Sequence[NewFileRow]) -> list[int]:
+    """Register files with a replica each on one storage; gives their ids in the order given.
+
+    A file known by the same scope, name, size and checksum keeps its id; a replica that was BAD or
+    MISSING is AVAILABLE again. Raises `Conflict` for a file that is known with other bytes and for
+    a path that belongs to another file or was deleted; `BadInput` and `BadName` for malformed rows.
+    """
+    rows = [_checked(row) for row in new]
+    ids: dict[tuple[str, str], int] = {}
+    # A fixed order, so that two transactions with the same files wait instead of deadlocking.
+    ordered = sorted(rows, key=lambda row: (row.scope, row.name))
+    for batch in chunks(ordered):
+        insert_ignore(
+            session,
+            File,
+            [
+                {
+                    "scope": row.scope,
+                    "name": row.name,
+                    "size_bytes": row.size_bytes,
+                    "checksum": row.checksum,
+                }
+                for row in batch
+            ],
+        )
+        ids.update(_same_files(session, batch))
+    _add_replicas(session, storage_id, [(ids[row.scope, row.name], row.path) for row in rows])
+    return [ids[row.scope, row.name] for row in rows]
+
+
+def _checked(row: NewFileRow) -> NewFileRow:
+    check_name("scope", row.scope)
+    check_path("file name", row.name)
+    check_path("path", row.path)
+    if row.size_bytes < 0:
+        raise BadInput(f"file {row.name!r}: {row.size_bytes} is no size; give bytes.")
+    return NewFileRow(row.scope, row.name, row.path, row.size_bytes, normalise(row.checksum))
+
+
+def _same_files(session: Session, batch: Sequence[NewFileRow]) -> dict[tuple[str, str], int]:
+    """Ids by scope and name, after a check that the catalog knows the very same bytes."""
+    known: dict[tuple[str, str], Any] = {}
+    for scope in sorted({row.scope for row in batch}):
+        names = [row.name for row in batch if row.scope == scope]
+        query = sa.select(*_INFO).where(col(File.scope) == scope, col(File.name).in_(names))
+        known.update({(row.scope, row.name): row for row in session.execute(query)})
+    for row in batch:
+        found = known[row.scope, row.name]
+        if (found.size_bytes, found.checksum) != (row.size_bytes, row.checksum):
+            raise Conflict(
+                f"file {row.scope}:{row.name} is registered with {found.size_bytes} bytes and "
+                f"{found.checksum}, not {row.size_bytes} bytes and {row.checksum}; "
+                "other bytes need another name."
+            )
+    return {place: row.id for place, row in known.items()}
+
+
+def _add_replicas(session: Session, storage_id: int, replicas: Sequence[tuple[int, str]]) -> None:
+    wrong: list[int] = []
+    for batch in chunks(sorted(replicas, key=lambda replica: replica[1])):
+        insert_ignore(
+            session,
+            Replica,
+            [
+                {
+                    "file_id": file_id,
+                    "storage_id": storage_id,
+                    "path": path,
+                    "state": ReplicaState.AVAILABLE,
+                }
+                for file_id, path in batch
+            ],
+        )
+        wrong += _check_replicas(session, storage_id, batch)
+    for part in chunks(wrong):
+        move(session, Replica, part, ReplicaState.AVAILABLE, message="registered again")
+
+
+def _check_replicas(
+    session: Session, storage_id: int, batch: Sequence[tuple[int, str]]
+) -> list[int]:
+    """Ids of those that were BAD or MISSING; raises `Conflict` for those that can't be used."""
+    query = sa.select(
+        col(Replica.id), col(Replica.file_id), col(Replica.path), col(Replica.state)
+    ).where(col(Replica.storage_id) == storage_id, col(Replica.path).in_([p for _, p in batch]))
+    known = {row.path: row for row in session.execute(query)}
+    wrong = []
+    for file_id, path in batch:
+        row = known[path]
+        if row.file_id != file_id:
+            raise Conflict(
+                f"path {path!r} on storage {storages.get(session, storage_id).name!r} belongs to "
+                f"file {row.file_id}; a path holds one file only."
+            )
+        if row.state in (ReplicaState.DELETING, ReplicaState.DELETED):
+            raise Conflict(
+                f"path {path!r} on storage {storages.get(session, storage_id).name!r} is "
+                f"{row.state} and is not used again; store the file under another path."
+            )
+        if row.state in (ReplicaState.BAD, ReplicaState.MISSING):
+            wrong.append(row.id)
+    return wrong
+
+
+def get(session: Session, scope: str, name: str) -> FileInfo:
+    """The file of that name in that scope; raises `NotFound`."""
+    query = sa.select(*_INFO).where(col(File.scope) == scope, col(File.name) == name)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("file", f"{scope}:{name}", _HINT)
+    return FileInfo(**row._mapping)
+
+
+def by_ids(session: Session, file_ids: Sequence[int]) -> dict[int, FileInfo]:
+    """The files with these ids, by id; unknown ids are left out."""
+    found: dict[int, FileInfo] = {}
+    for batch in chunks(file_ids):
+        rows = session.execute(sa.select(*_INFO).where(col(File.id).in_(batch)))
+        found.update({row.id: FileInfo(**row._mapping) for row in rows})
+    return found
+
+
+def find(session: Session, text: str) -> FileInfo:
+    """The file that `text` means: an id, `scope:name`, or a name that only one file has.
+
+    Raises `NotFound`, or `BadInput` for a name that several scopes have.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        found = by_ids(session, [int(text)])
+        if found:
+            return found[int(text)]
+    scope, colon, name = text.partition(":")
+    if colon:
+        condition = sa.and_(col(File.scope) == scope, col(File.name) == name)
+    else:
+        condition = col(File.name) == text
+    query = sa.select(*_INFO).where(condition).order_by(col(File.id)).limit(3)
+    rows = [FileInfo(**row._mapping) for row in session.execute(query)]
+    if not rows:
+        raise NotFound("file", text, _HINT)
+    if len(rows) > 1:
+        some = ", ".join(row.ref for row in rows[:2])
+        raise BadInput(f"several files are called {text!r}, such as {some}; write `scope:name`.")
+    return rows[0]
+
+
+def replicas(session: Session, file_ids: Sequence[int]) -> dict[int, tuple[ReplicaRef, ...]]:
+    """Where the bytes of these files are AVAILABLE, by file id; () where nowhere."""
+    found: dict[int, list[ReplicaRef]] = {file_id: [] for file_id in file_ids}
+    for batch in chunks(list(found)):
+        rows = session.execute(
+            sa.select(col(Replica.file_id), col(Replica.storage_id), col(Replica.path))
+            .where(col(Replica.file_id).in_(batch), col(Replica.state) == ReplicaState.AVAILABLE)
+            .order_by(col(Replica.id))
+        )
+        for file_id, storage_id, path in rows:
+            found[file_id].append(ReplicaRef(storage_id, path))
+    return {file_id: tuple(places) for file_id, places in found.items()}
+
+
+def all_replicas(session: Session, file_id: int) -> list[ReplicaInfo]:
+    """Every replica of a file, whatever its state, oldest first."""
+    rows = session.execute(
+        sa.select(
+            col(Replica.id),
+            col(Replica.file_id),
+            col(Storage.name).label("storage"),
+            col(Replica.storage_id),
+            col(Replica.path),
+            col(Replica.state),
+        )
+        .join(Storage, col(Storage.id) == col(Replica.storage_id))
+        .where(col(Replica.file_id) == file_id)
+        .order_by(col(Replica.id))
+    )
+    return [ReplicaInfo(**row._mapping) for row in rows]
+
+
+def mark_bad(
+    session: Session, file_ids: Sequence[int], storage_id: int, message: str | None = None
+) -> list[int]:
+    """The AVAILABLE replicas of these files on a storage are BAD; gives the replicas' ids."""
+    moved: list[int] = []
+    for batch in chunks(sorted(set(file_ids))):
+        query = sa.select(col(Replica.id)).where(
+            col(Replica.file_id).in_(batch), col(Replica.storage_id) == storage_id
+        )
+        ids = list(session.scalars(query))
+        for part in chunks(ids):
+            available = [ReplicaState.AVAILABLE]
+            moved += move(
+                session, Replica, part, ReplicaState.BAD, only_from=available, message=message
+            )
+    return moved

@@ -1,0 +1,214 @@
+"""Intake: files of this machine measured, and registered in a dataset."""
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlmodel import Session
+
+from catalog import datasets, files
+from catalog.bulk import chunks
+from catalog.checksums import DEFAULT, algorithm_of, check_algorithm, file_checksum, normalise
+from catalog.datasets import Member
+from catalog.drivers import StorageDriver, driver_for
+from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
+from catalog.files import NewFileRow
+from catalog.models import StorageKind, StorageRole
+from catalog.names import check_path
+from catalog.storages import StorageInfo
+
+THREADS = 4
+_WINDOW = 256
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the user says of a file, to be compared with what it is; None is not compared."""
+
+    size_bytes: int | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file that was read: where it lies, on which storage and how it is to be registered."""
+
+    source: Path
+    storage_id: int
+    row: NewFileRow
+
+
+def measure(
+    paths: Sequence[Path],
+    storages: Sequence[StorageInfo],
+    *,
+    algorithm: str = DEFAULT,
+    expected: Mapping[Path, Expected] | None = None,
+) -> list[Measured]:
+    """Size and checksum of files that lie on local storages, read by a few threads.
+
+    Each is named by its path on the innermost storage that holds it, in that storage's scope.
+    `expected` is by the paths as given; a file gets the checksum that is expected of it. Raises
+    `BadInput` for what is no regular file, lies on no storage, or is not what was expected.
+    """
+    check_algorithm(algorithm)
+    roots = _roots(storages)
+    located = [_locate(path, roots) for path in paths]
+    found = _read(paths, algorithm, expected or {})
+    return [
+        Measured(path, storage.id, NewFileRow(storage.name, name, name, size_bytes, checksum))
+        for path, (storage, name), (size_bytes, checksum) in zip(paths, located, found, strict=True)
+    ]
+
+
+def copy_in(
+    paths: Sequence[Path],
+    storage: StorageInfo,
+    folder: str,
+    *,
+    algorithm: str = DEFAULT,
+    expected: Mapping[Path, Expected] | None = None,
+) -> list[Measured]:
+    """Copy files into `folder` of a storage and measure them on the way.
+
+    All are measured before the first is copied, so that one that is not as expected changes
+    nothing. A copy of an earlier try stays if it has the same bytes. Raises as `measure` does.
+    """
+    check_algorithm(algorithm)
+    check_path("folder", folder)
+    names = [f"{folder}/{check_path('file name', path.name)}" for path in paths]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"two of the files would both be {twice!r}; copy them in two steps.")
+    found = _read(paths, algorithm, expected or {})
+    driver = driver_for(storage)
+    measured = []
+    made: list[str] = []
+    try:
+        for path, name, (size_bytes, checksum) in zip(paths, names, found, strict=True):
+            if _put(driver, path, name, size_bytes, checksum):
+                made.append(name)
+            row = NewFileRow(storage.name, name, name, size_bytes, checksum)
+            measured.append(Measured(path, storage.id, row))
+    except BaseException:
+        for name in made:
+            driver.delete(name)
+        raise
+    return measured
+
+
+def add(session: Session, dataset_id: int, measured: Sequence[Measured]) -> int:
+    """Register measured files and attach them to a dataset; gives how many were new to it.
+
+    Raises `Conflict` and `StateConflict` as `files.register` and `datasets.attach` do.
+    """
+    ids: dict[int, int] = {}
+    for storage_id in sorted({item.storage_id for item in measured}):
+        mine = [(i, item.row) for i, item in enumerate(measured) if item.storage_id == storage_id]
+        new = files.register(session, storage_id, [row for _, row in mine])
+        ids.update(zip((i for i, _ in mine), new, strict=True))
+    members = [Member(ids[i], item.row.name) for i, item in enumerate(measured)]
+    return datasets.attach(session, dataset_id, members)
+
+
+def _roots(storages: Sequence[StorageInfo]) -> list[tuple[Path, StorageInfo]]:
+    """Directories of local storages, the innermost first."""
+    local = [(Path(s.url).resolve(), s) for s in storages if s.kind is StorageKind.LOCAL]
+    return sorted(local, key=lambda pair: len(pair[0].parts), reverse=True)
+
+
+def _locate(path: Path, roots: Sequence[tuple[Path, StorageInfo]]) -> tuple[StorageInfo, str]:
+    """The storage on which a file lies, and its path there."""
+    _check_regular(path)
+    real = path.parent.resolve() / path.name
+    for root, storage in roots:
+        if real.is_relative_to(root):
+            return storage, check_path("file name", real.relative_to(root).as_posix())
+    raise BadInput(
+        f"{path} lies on no storage; `spdf storage add NAME {real.parent} "
+        f"--role {StorageRole.INPUT}` makes its directory one, or have the file copied to one."
+    )
+
+
+def _check_regular(path: Path) -> os.stat_result:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise BadInput(f"{path} can't be read ({error.strerror}); check the path.") from error
+    if stat.S_ISLNK(found.st_mode):
+        raise BadInput(
+            f"{path} is a symbolic link; give the file itself, {path.resolve()}, instead."
+        )
+    if stat.S_ISDIR(found.st_mode):
+        raise BadInput(f"{path} is a directory; give the files in it.")
+    if not stat.S_ISREG(found.st_mode):
+        raise BadInput(f"{path} is no regular file; only such can be registered.")
+    return found
+
+
+def _read(
+    paths: Sequence[Path], algorithm: str, expected: Mapping[Path, Expected]
+) -> list[tuple[int, str]]:
+    """Size and checksum of each file, which are what is expected of it.
+
+    A window of files is read at a time, so that the first fault ends the reading soon.
+    """
+    wanted = [expected.get(path, Expected()) for path in paths]
+    for path, claim in zip(paths, wanted, strict=True):
+        _check_size(path, claim, _check_regular(path).st_size)
+    found: list[tuple[int, str]] = []
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="measure") as pool:
+        for pairs in chunks(list(zip(paths, wanted, strict=True)), _WINDOW):
+            found += pool.map(lambda pair: _read_one(pair[0], pair[1], algorithm), pairs)
+    return found
+
+
+def _check_size(path: Path, claim: Expected, size_bytes: int) -> None:
+    if claim.size_bytes is not None and claim.size_bytes != size_bytes:
+        raise BadInput(
+            f"{path} has {size_bytes} bytes, not the {claim.size_bytes} given; "
+            "check the file, or the list it is in."
+        )
+
+
+def _read_one(path: Path, claim: Expected, algorithm: str) -> tuple[int, str]:
+    wanted = None if claim.checksum is None else normalise(claim.checksum)
+    before = _check_regular(path)
+    try:
+        checksum = file_checksum(path, algorithm_of(wanted) if wanted else algorithm)
+    except OSError as error:
+        raise BadInput(f"{path} can't be read ({error.strerror}); check it.") from error
+    after = _check_regular(path)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise BadInput(f"{path} changed while it was read; add it once it is complete.")
+    if wanted is not None and checksum != wanted:
+        raise BadInput(
+            f"{path} has the checksum {checksum}, not the {wanted} given; "
+            "check the file, or the list it is in."
+        )
+    return after.st_size, checksum
+
+
+def _put(driver: StorageDriver, path: Path, name: str, size_bytes: int, checksum: str) -> bool:
+    """Copy one file; False where the same bytes are there already."""
+    algorithm = algorithm_of(checksum)
+    try:
+        stored = driver.put(path, name, checksum=algorithm)
+    except StorageError as error:
+        if error.code is not ErrorCode.OUTPUT_EXISTS:
+            raise
+        if (driver.stat(name).size_bytes, driver.checksum(name, algorithm)) != (
+            size_bytes,
+            checksum,
+        ):
+            raise Conflict(
+                f"the storage has another file under {name!r} already; rename {path}."
+            ) from error
+        return False
+    if (stored.size_bytes, stored.checksum) != (size_bytes, checksum):
+        driver.delete(name)
+        raise BadInput(f"{path} changed while it was copied; add it once it is complete.")
+    return True

@@ -1,0 +1,42 @@
+"""How much is going on: what an operator asks first."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.models import Job, Pilot, Task, Workflow
+from catalog.pilots import LIVE
+from catalog.states import JobState, TaskState, WorkflowState
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Live pilots, workflows that are not final, and the jobs of tasks that are being worked on."""
+
+    live_pilots: int
+    workflows: dict[WorkflowState, int]
+    jobs: dict[JobState, int]
+
+
+def overview(session: Session) -> Overview:
+    """Count what is at work now; states that nothing is in are left out."""
+    working = (WorkflowState.DEFINED, WorkflowState.IN_PROGRESS, WorkflowState.PAUSED)
+    waiting = (JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.HELD)
+    live = session.execute(
+        sa.select(sa.func.count()).select_from(Pilot).where(col(Pilot.state).in_(LIVE))
+    ).scalar_one()
+    by_workflow = session.execute(
+        sa.select(col(Workflow.state), sa.func.count())
+        .where(col(Workflow.state).in_(working))
+        .group_by(col(Workflow.state))
+    )
+    by_job = session.execute(
+        sa.select(col(Job.state), sa.func.count())
+        .join(Task, col(Task.id) == col(Job.task_id))
+        .where(col(Task.state) == TaskState.IN_PROGRESS, col(Job.state).in_(waiting))
+        .group_by(col(Job.state))
+    )
+    return Overview(
+        live, {row[0]: row[1] for row in by_workflow}, {row[0]: row[1] for row in by_job}
+    )

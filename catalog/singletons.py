@@ -1,0 +1,57 @@
+"""Roles that only one process may have at a time, held by a lease on the database's clock."""
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.bulk import insert_ignore
+from catalog.clock import now
+from catalog.models import Singleton
+
+
+def acquire(session: Session, name: str, owner: str, lease_s: float) -> int | None:
+    """Take a role that nobody holds; gives its new epoch, None while another's lease runs.
+
+    The epoch grows with every owner: what was done under an older one is void.
+    """
+    insert_ignore(session, Singleton, [{"name": name, "epoch": 0}])
+    return session.execute(
+        sa.update(Singleton)
+        .where(
+            col(Singleton.name) == name,
+            sa.or_(col(Singleton.owner).is_(None), col(Singleton.lease_until) < now()),
+        )
+        .values(owner=owner, epoch=col(Singleton.epoch) + 1, lease_until=now(lease_s))
+        .returning(col(Singleton.epoch))
+    ).scalar()
+
+
+def renew(session: Session, name: str, owner: str, epoch: int, lease_s: float) -> bool:
+    """Hold the role for longer; False where it was lost.
+
+    A lease that ran out without another taking it may be renewed. The row stays locked until the
+    transaction ends, so what else is written in it is fenced.
+    """
+    held = session.execute(
+        sa.update(Singleton)
+        .where(_mine(name, owner, epoch))
+        .values(lease_until=now(lease_s))
+        .returning(col(Singleton.epoch))
+    )
+    return held.scalar() is not None
+
+
+def release(session: Session, name: str, owner: str, epoch: int) -> bool:
+    """Give the role up; False where it was lost already."""
+    released = session.execute(
+        sa.update(Singleton)
+        .where(_mine(name, owner, epoch))
+        .values(owner=None, lease_until=None)
+        .returning(col(Singleton.epoch))
+    )
+    return released.scalar() is not None
+
+
+def _mine(name: str, owner: str, epoch: int) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        col(Singleton.name) == name, col(Singleton.owner) == owner, col(Singleton.epoch) == epoch
+    )

@@ -1,0 +1,257 @@
+"""Tasks: the stages of workflows, their progress and their end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.clock import now
+from catalog.errors import NotFound
+from catalog.models import Attempt, Dataset, DatasetFile, File, Job, Task
+from catalog.states import JobState, TaskState
+from catalog.transitions import move, move_one
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task as its row stood."""
+
+    id: int
+    workflow_id: int
+    stage: str
+    ordinal: int
+    pool: str
+    rank: int
+    state: TaskState
+    reason: str | None
+    roots_defined: int
+    cursor: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class OutputDataset:
+    """Where a task's port puts its files."""
+
+    dataset_id: int
+    name: str
+    port: str
+    storage_id: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a task's attempts used together, and the files that it made."""
+
+    attempts: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    files_out: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A task with its jobs counted by state."""
+
+    task: TaskInfo
+    jobs: Mapping[JobState, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """All jobs defined so far."""
+        return sum(self.jobs.values())
+
+    @property
+    def done(self) -> int:
+        """Jobs in a final state."""
+        final = (JobState.FINISHED, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED)
+        return sum(self.jobs.get(state, 0) for state in final)
+
+
+_COLUMNS = tuple(col(getattr(Task, name)) for name in TaskInfo.__dataclass_fields__)
+
+
+def get(session: Session, task_id: int) -> TaskInfo:
+    """The task with that id; raises `NotFound`."""
+    row = session.execute(sa.select(*_COLUMNS).where(col(Task.id) == task_id)).one_or_none()
+    if row is None:
+        raise NotFound("task", task_id)
+    return TaskInfo(**row._mapping)
+
+
+def of_workflow(session: Session, workflow_id: int) -> list[TaskInfo]:
+    """A workflow's tasks in the plan's order."""
+    query = sa.select(*_COLUMNS).where(col(Task.workflow_id) == workflow_id)
+    return [TaskInfo(**row._mapping) for row in session.execute(query.order_by(col(Task.ordinal)))]
+
+
+def list_tasks(
+    session: Session, *, states: Sequence[TaskState] | None = None, limit: int = 100
+) -> list[TaskInfo]:
+    """The newest tasks first."""
+    query = sa.select(*_COLUMNS).order_by(col(Task.id).desc()).limit(limit)
+    if states is not None:
+        query = query.where(col(Task.state).in_(states))
+    return [TaskInfo(**row._mapping) for row in session.execute(query)]
+
+
+def outputs(session: Session, task_ids: Sequence[int]) -> dict[int, dict[str, OutputDataset]]:
+    """Output datasets by task id and port; the log's port is `log`."""
+    found: dict[int, dict[str, OutputDataset]] = {task_id: {} for task_id in task_ids}
+    rows = session.execute(
+        sa.select(
+            col(Dataset.task_id), col(Dataset.id), col(Dataset.name), col(Dataset.port),
+            col(Dataset.storage_id),
+        ).where(col(Dataset.task_id).in_(task_ids))
+    )  # fmt: skip
+    for task_id, dataset_id, name, port, storage_id in rows:
+        found[task_id][port] = OutputDataset(dataset_id, name, port, storage_id)
+    return found
+
+
+def progress(session: Session, workflow_id: int) -> list[Progress]:
+    """A workflow's tasks in the plan's order with their jobs counted."""
+    tasks = of_workflow(session, workflow_id)
+    rows = session.execute(
+        sa.select(col(Job.task_id), col(Job.state), sa.func.count())
+        .where(col(Job.task_id).in_([task.id for task in tasks]))
+        .group_by(col(Job.task_id), col(Job.state))
+    )
+    counts: dict[int, dict[JobState, int]] = {task.id: {} for task in tasks}
+    for task_id, state, count in rows:
+        counts[task_id][state] = count
+    return [Progress(task, counts[task.id]) for task in tasks]
+
+
+def usage(session: Session, task_ids: Sequence[int]) -> dict[int, Usage]:
+    """What each task used and made, over all its attempts."""
+    files = dict(
+        session.execute(
+            sa.select(col(Dataset.task_id), sa.func.count())
+            .join(DatasetFile, col(DatasetFile.dataset_id) == col(Dataset.id))
+            .join(File, col(File.id) == col(DatasetFile.file_id))
+            .where(
+                col(Dataset.task_id).in_(task_ids),
+                col(Dataset.port) != "log",
+                col(File.primary_id).is_(None),
+            )
+            .group_by(col(Dataset.task_id))
+        )
+        .tuples()
+        .all()
+    )
+    rows = session.execute(
+        sa.select(
+            col(Job.task_id),
+            sa.func.count(),
+            sa.func.coalesce(sa.func.sum(col(Attempt.wall_s)), 0.0),
+            sa.func.coalesce(sa.func.sum(col(Attempt.cpu_s)), 0.0),
+            sa.func.coalesce(sa.func.sum(col(Attempt.bytes_in)), 0),
+            sa.func.coalesce(sa.func.sum(col(Attempt.bytes_out)), 0),
+        )
+        .join(Job, col(Job.id) == col(Attempt.job_id))
+        .where(col(Job.task_id).in_(task_ids))
+        .group_by(col(Job.task_id))
+    )
+    used = {row[0]: Usage(row[1], row[2], row[3], int(row[4]), int(row[5])) for row in rows}
+    none = Usage()
+    return {
+        task_id: Usage(
+            **{
+                **vars(used.get(task_id, none)),
+                "files_out": files.get(task_id, 0),
+            }
+        )
+        for task_id in task_ids
+    }
+
+
+def ready_counts(session: Session, task_ids: Sequence[int], most: int = 10_000) -> dict[int, int]:
+    """Jobs that can be leased now, by task id; counted up to `most` each."""
+    counts = {}
+    for task_id in task_ids:
+        some = (
+            sa.select(sa.literal(1))
+            .where(
+                col(Job.task_id) == task_id,
+                col(Job.state) == JobState.READY,
+                sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
+            )
+            .limit(most)
+            .subquery()
+        )
+        count = session.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        counts[task_id] = count
+    return counts
+
+
+def others_ready(session: Session, pool: str, task_id: int) -> bool:
+    """Whether another task of the pool that is being worked on has a READY job."""
+    found = session.execute(
+        sa.select(sa.literal(1))
+        .select_from(Task)
+        .join(Job, col(Job.task_id) == col(Task.id))
+        .where(
+            col(Task.pool) == pool,
+            col(Task.id) != task_id,
+            col(Task.state) == TaskState.IN_PROGRESS,
+            col(Job.state) == JobState.READY,
+        )
+        .limit(1)
+    ).scalar()
+    return found is not None
+
+
+def has_unfinished(session: Session, task_id: int) -> bool:
+    """Whether a task has a job that is not in a final state."""
+    states = (JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.HELD)
+    found = session.execute(
+        sa.select(sa.literal(1))
+        .where(col(Job.task_id) == task_id, col(Job.state).in_(states))
+        .limit(1)
+    ).scalar()
+    return found is not None
+
+
+def begin(session: Session, task_ids: Sequence[int]) -> list[int]:
+    """DEFINED tasks become IN_PROGRESS."""
+    return move(
+        session,
+        Task,
+        task_ids,
+        TaskState.IN_PROGRESS,
+        only_from=[TaskState.DEFINED],
+        started_at=now(),
+    )
+
+
+def end(session: Session, task_id: int, state: TaskState, reason: str | None) -> None:
+    """End a task as FINISHED or FAILED."""
+    move_one(session, Task, task_id, state, message=reason, reason=reason, ended_at=now())
+
+
+def set_progress(session: Session, task_id: int, *, cursor: int, roots_defined: int) -> None:
+    """Remember how far the advancer has consumed the task's source."""
+    session.execute(
+        sa.update(Task)
+        .where(col(Task.id) == task_id)
+        .values(cursor=cursor, roots_defined=roots_defined)
+    )
+
+
+def failure_summary(session: Session, task_id: int) -> list[tuple[str, int | None, int]]:
+    """(error code, exit code, jobs) of a task's FAILED jobs, the most frequent first."""
+    count = sa.func.count()
+    rows = session.execute(
+        sa.select(col(Job.error), col(Job.exit_code), count)
+        .where(col(Job.task_id) == task_id, col(Job.state) == JobState.FAILED)
+        .group_by(col(Job.error), col(Job.exit_code))
+        .order_by(count.desc())
+    )
+    return [(row[0] or "INTERNAL", row[1], row[2]) for row in rows]

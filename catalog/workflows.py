@@ -1,0 +1,412 @@
+"""Workflows: one template applied to one input dataset, its tasks and its output datasets."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.attempts import cancel_running
+from catalog.clock import now
+from catalog.errors import Conflict, NotFound, StateConflict
+from catalog.models import Dataset, Job, Task, Template, Workflow
+from catalog.names import check_name
+from catalog.states import DatasetState, JobState, TaskState, TemplateState, WorkflowState
+from catalog.transitions import move, move_one, record
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A stage to be executed; `outputs` maps each port (and `log`) to its storage's id."""
+
+    stage: str
+    pool: str
+    rank: int
+    outputs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class WorkflowInfo:
+    """A workflow as its row stood."""
+
+    id: int
+    template: str
+    version: int
+    template_id: int
+    dataset: str
+    dataset_id: int
+    inputs: dict[str, Any]
+    number: int
+    rank: int
+    state: WorkflowState
+    reason: str | None
+    owner: str | None
+    epoch: int
+    flow_run_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def label(self) -> str:
+        """What people call it: template, version, dataset."""
+        again = f" r{self.number}" if self.number > 1 else ""
+        return f"{self.template} · {self.dataset}{again}"
+
+
+_INFO: tuple[Any, ...] = (
+    col(Workflow.id),
+    col(Template.name).label("template"),
+    col(Template.version),
+    col(Workflow.template_id),
+    col(Dataset.name).label("dataset"),
+    col(Workflow.dataset_id),
+    col(Workflow.inputs),
+    col(Workflow.number),
+    col(Workflow.rank),
+    col(Workflow.state),
+    col(Workflow.reason),
+    col(Workflow.owner),
+    col(Workflow.epoch),
+    col(Workflow.flow_run_id),
+    col(Workflow.created_at),
+    col(Workflow.started_at),
+    col(Workflow.ended_at),
+)
+
+
+def _select() -> sa.Select[Any]:
+    return (
+        sa.select(*_INFO)
+        .join(Template, col(Template.id) == col(Workflow.template_id))
+        .join(Dataset, col(Dataset.id) == col(Workflow.dataset_id))
+    )
+
+
+def get(session: Session, workflow_id: int) -> WorkflowInfo:
+    """The workflow with that id; raises `NotFound`."""
+    row = session.execute(_select().where(col(Workflow.id) == workflow_id)).one_or_none()
+    if row is None:
+        raise NotFound("workflow", workflow_id)
+    return WorkflowInfo(**row._mapping)
+
+
+def list_workflows(
+    session: Session,
+    *,
+    states: Sequence[WorkflowState] | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> list[WorkflowInfo]:
+    """The newest workflows first; `before` continues below an id."""
+    query = _select().order_by(col(Workflow.id).desc()).limit(limit)
+    if states is not None:
+        query = query.where(col(Workflow.state).in_(states))
+    if before is not None:
+        query = query.where(col(Workflow.id) < before)
+    return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
+
+
+def inputs_digest(inputs: Mapping[str, Any]) -> str:
+    """A digest of the fixed inputs, the same for the same values in any order."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def define(
+    session: Session,
+    template_id: int,
+    dataset_id: int,
+    tasks: Sequence[NewTask],
+    *,
+    inputs: Mapping[str, Any],
+    rank: int,
+    again: bool = False,
+) -> tuple[int, bool]:
+    """Define the workflow with its tasks and output datasets, once; gives (id, whether new).
+
+    Without `again`, one that is not CANCELLED for the same template version, dataset and inputs is
+    given back as it is. Raises `StateConflict` where template or dataset can't be worked on.
+    """
+    template = _usable_template(session, template_id)
+    dataset = _usable_dataset(session, dataset_id)
+    digest = inputs_digest(inputs)
+    mine = sa.and_(col(Workflow.template_id) == template_id, col(Workflow.dataset_id) == dataset_id)
+    existing = session.execute(
+        sa.select(col(Workflow.id))
+        .where(
+            mine,
+            col(Workflow.inputs_digest) == digest,
+            col(Workflow.state) != WorkflowState.CANCELLED,
+        )
+        .order_by(col(Workflow.id))
+        .limit(1)
+    ).scalar()
+    if existing is not None and not again:
+        return existing, False
+    number = session.execute(
+        sa.select(sa.func.coalesce(sa.func.max(col(Workflow.number)), 0)).where(mine)
+    )
+    workflow = Workflow(
+        template_id=template_id,
+        dataset_id=dataset_id,
+        inputs=dict(inputs),
+        inputs_digest=digest,
+        number=number.scalar_one() + 1,
+        again=existing is not None,
+        rank=rank,
+    )
+    session.add(workflow)
+    session.flush()
+    record(session, Workflow, [(workflow.id, None)], WorkflowState.DEFINED)
+    _add_tasks(session, workflow, f"{dataset}.{template}", tasks)
+    return workflow.id, True
+
+
+def _usable_template(session: Session, template_id: int) -> str:
+    """`name.vN` of an ACTUAL template, whose row stays locked so that submits queue up."""
+    row = session.execute(
+        sa.select(col(Template.name), col(Template.version), col(Template.state))
+        .where(col(Template.id) == template_id)
+        .with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise NotFound("template", template_id)
+    if row.state is not TemplateState.ACTUAL:
+        raise Conflict(
+            f"template {row.name!r} version {row.version} is {row.state}; "
+            f"`spdf template activate {row.name}@{row.version}` makes a DRAFT usable."
+        )
+    return f"{row.name}.v{row.version}"
+
+
+def _usable_dataset(session: Session, dataset_id: int) -> str:
+    row = session.execute(
+        sa.select(col(Dataset.name), col(Dataset.state))
+        .where(col(Dataset.id) == dataset_id)
+        .with_for_update(read=True)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("dataset", dataset_id)
+    if row.state not in (DatasetState.OPEN, DatasetState.CLOSED):
+        raise StateConflict("dataset", row.name, row.state, "processed", "its files are going")
+    name: str = row.name
+    return name
+
+
+def _add_tasks(session: Session, workflow: Workflow, prefix: str, tasks: Sequence[NewTask]) -> None:
+    if workflow.number > 1:
+        prefix = f"{prefix}.r{workflow.number}"
+    rows = [
+        Task(workflow_id=workflow.id, stage=t.stage, ordinal=i, pool=t.pool, rank=t.rank)
+        for i, t in enumerate(tasks)
+    ]
+    session.add_all(rows)
+    session.flush()
+    record(session, Task, [(row.id, None) for row in rows], TaskState.DEFINED)
+    datasets = [
+        Dataset(
+            name=check_name("dataset", f"{prefix}.{task.stage}.{port}"),
+            derived=True,
+            task_id=row.id,
+            port=port,
+            storage_id=storage_id,
+        )
+        for row, task in zip(rows, tasks, strict=True)
+        for port, storage_id in task.outputs.items()
+    ]
+    session.add_all(datasets)
+    session.flush()
+    record(session, Dataset, [(row.id, None) for row in datasets], DatasetState.OPEN)
+
+
+def claim(
+    session: Session, workflow_id: int, owner: str, lease_s: float, flow_run_id: str | None
+) -> int | None:
+    """Become the owner of a workflow that has none alive; gives the new epoch, else None.
+
+    DEFINED becomes IN_PROGRESS. A workflow in a final state has no owner to be.
+    """
+    final = (WorkflowState.FINISHED, WorkflowState.FAILED, WorkflowState.CANCELLED)
+    epoch: int | None = session.execute(
+        sa.update(Workflow)
+        .where(
+            col(Workflow.id) == workflow_id,
+            col(Workflow.state).not_in(final),
+            sa.or_(col(Workflow.owner).is_(None), col(Workflow.lease_until) < now()),
+        )
+        .values(
+            owner=owner,
+            epoch=col(Workflow.epoch) + 1,
+            lease_until=now(lease_s),
+            flow_run_id=flow_run_id,
+        )
+        .returning(col(Workflow.epoch))
+    ).scalar()
+    if epoch is None:
+        return None
+    move(
+        session,
+        Workflow,
+        [workflow_id],
+        WorkflowState.IN_PROGRESS,
+        only_from=[WorkflowState.DEFINED],
+        started_at=now(),
+    )
+    return epoch
+
+
+def beat(session: Session, workflow_id: int, epoch: int, lease_s: float) -> WorkflowState | None:
+    """Renew the ownership and lock the row for this transaction; None: it was lost.
+
+    Every advance begins with it: what follows in the transaction is fenced by the epoch.
+    """
+    return session.execute(
+        sa.update(Workflow)
+        .where(col(Workflow.id) == workflow_id, col(Workflow.epoch) == epoch)
+        .values(lease_until=now(lease_s))
+        .returning(col(Workflow.state))
+    ).scalar()
+
+
+def set_flow_run(session: Session, workflow_id: int, epoch: int, flow_run_id: str) -> None:
+    """Remember the flow run that is to advance a workflow, while the epoch is that one."""
+    session.execute(
+        sa.update(Workflow)
+        .where(col(Workflow.id) == workflow_id, col(Workflow.epoch) == epoch)
+        .values(flow_run_id=flow_run_id)
+    )
+
+
+def release(session: Session, workflow_id: int, epoch: int) -> None:
+    """Give the ownership up."""
+    session.execute(
+        sa.update(Workflow)
+        .where(col(Workflow.id) == workflow_id, col(Workflow.epoch) == epoch)
+        .values(owner=None, lease_until=None)
+    )
+
+
+def abandoned(session: Session, *, grace_s: float, limit: int = 100) -> list[WorkflowInfo]:
+    """Workflows that nobody advances: their lease ran out, or none took them for `grace_s`."""
+    work = (WorkflowState.DEFINED, WorkflowState.IN_PROGRESS)
+    query = (
+        _select()
+        .where(
+            col(Workflow.state).in_(work),
+            sa.or_(
+                col(Workflow.lease_until) < now(),
+                sa.and_(
+                    col(Workflow.lease_until).is_(None), col(Workflow.created_at) < now(-grace_s)
+                ),
+            ),
+        )
+        .order_by(col(Workflow.rank).desc(), col(Workflow.id))
+        .limit(limit)
+    )
+    return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
+
+
+def by_flow_run(session: Session, flow_run_ids: Sequence[str]) -> list[WorkflowInfo]:
+    """The workflows that these flow runs drive."""
+    query = _select().where(col(Workflow.flow_run_id).in_(flow_run_ids))
+    return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
+
+
+def finish(session: Session, workflow_id: int, state: WorkflowState, reason: str | None) -> None:
+    """End a workflow as FINISHED or FAILED."""
+    move_one(
+        session,
+        Workflow,
+        workflow_id,
+        state,
+        message=reason,
+        reason=reason,
+        owner=None,
+        lease_until=None,
+        ended_at=now(),
+    )
+
+
+def cancel(session: Session, workflow_id: int, reason: str) -> bool:
+    """Cancel a workflow with all that is not final in it; False: it was cancelled already.
+
+    Payloads die at their pilot's next heartbeat. Raises `StateConflict` for a FINISHED one.
+    """
+    info = get(session, workflow_id)
+    if info.state is WorkflowState.CANCELLED:
+        return False
+    move_one(
+        session,
+        Workflow,
+        workflow_id,
+        WorkflowState.CANCELLED,
+        message=reason,
+        reason=reason,
+        owner=None,
+        epoch=col(Workflow.epoch) + 1,
+        lease_until=None,
+        ended_at=now(),
+    )
+    tasks = list(
+        session.scalars(sa.select(col(Task.id)).where(col(Task.workflow_id) == workflow_id))
+    )
+    move(session, Task, tasks, TaskState.CANCELLED, message=reason, reason=reason, ended_at=now())
+    open_states = (JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.HELD)
+    session.execute(
+        sa.update(Job)
+        .where(col(Job.task_id).in_(tasks), col(Job.state).in_(open_states))
+        .values(state=JobState.CANCELLED, ended_at=now(), lease_until=None)
+    )
+    cancel_running(session, tasks)
+    return True
+
+
+def retry(session: Session, workflow_id: int) -> int:
+    """Reopen a FAILED workflow: its failed and held jobs are READY again; gives their number."""
+    reopened = move(
+        session,
+        Workflow,
+        [workflow_id],
+        WorkflowState.IN_PROGRESS,
+        only_from=[WorkflowState.FAILED],
+        message="retry",
+        reason=None,
+        owner=None,
+        epoch=col(Workflow.epoch) + 1,
+        lease_until=now(),
+        ended_at=None,
+    )
+    if not reopened:
+        info = get(session, workflow_id)
+        raise StateConflict(
+            "workflow", workflow_id, info.state, "retried", "only a FAILED one can be"
+        )
+    failed = list(
+        session.scalars(
+            sa.select(col(Task.id)).where(
+                col(Task.workflow_id) == workflow_id, col(Task.state) == TaskState.FAILED
+            )
+        )
+    )
+    move(session, Task, failed, TaskState.IN_PROGRESS, message="retry", reason=None, ended_at=None)
+    jobs = session.execute(
+        sa.update(Job)
+        .where(col(Job.task_id).in_(failed), col(Job.state).in_((JobState.FAILED, JobState.HELD)))
+        .values(
+            state=JobState.READY,
+            failures=0,
+            losses=0,
+            error=None,
+            exit_code=None,
+            reason=None,
+            not_before=None,
+            ended_at=None,
+        )
+        .returning(col(Job.id))
+    )
+    return len(jobs.all())

@@ -1,0 +1,60 @@
+"""A real Prefect server, one for the whole session."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import Unavailable
+from catalog.settings import Settings
+from flows.server import HOST, Server, call_api, prefect_home, prepare_server, server_env
+
+
+@pytest.fixture(scope="session")
+def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a home of its own, outside the user's."""
+    home = tmp_path_factory.mktemp("home")
+    return Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(server_settings: Settings) -> Iterator[Server]:
+    """A server that answers, with the settings of the embedded profile."""
+    prefect_home(server_settings).mkdir(parents=True)
+    server = prepare_server(server_settings)
+    log = server_settings.home / "server.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start",
+             "--host", HOST, "--port", str(server.port)],
+            env=server_env(server_settings, server),
+            cwd=server_settings.home,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_for(server, process, log)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 90
+    while True:
+        try:
+            call_api(server, "GET", "/admin/version")
+            return
+        except Unavailable:
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"the Prefect server did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.2)

@@ -1,0 +1,365 @@
+"""The local driver: whole files or none, never over another, and errors with their codes."""
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog import drivers
+from catalog.drivers import StorageDriver, driver_for, posix
+from catalog.drivers.local import LocalDriver
+from catalog.errors import BadInput, BadName, ErrorCode, StorageError
+from catalog.models import StorageKind, StorageRole
+from catalog.storages import StorageInfo
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def driver(root: Path) -> StorageDriver:
+    return driver_for(StorageInfo(1, "disk", StorageKind.LOCAL, StorageRole.OUTPUT, str(root)))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.bin"
+    path.write_bytes(b"spin" * 700_000)
+    return path
+
+
+def code_of(call: Any) -> ErrorCode:
+    with pytest.raises(StorageError) as caught:
+        call()
+    return caught.value.code
+
+
+def everything_in(root: Path) -> list[str]:
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_put_stores_the_bytes_read_only_with_their_checksum(
+    driver: StorageDriver, root: Path, source: Path, move: bool
+) -> None:
+    content = source.read_bytes()
+    stored = driver.put(source, "a/b/c.bin", checksum="adler32", move=move)
+    final = root / "a/b/c.bin"
+    assert final.read_bytes() == content
+    assert stat.S_IMODE(final.stat().st_mode) == 0o444
+    assert (stored.size_bytes, stored.checksum) == (
+        len(content), f"adler32:{zlib.adler32(content):08x}",
+    )  # fmt: skip
+    assert source.exists() is not move
+    assert everything_in(root) == ["a/b/c.bin"]
+
+
+def test_put_without_a_checksum_reads_none(driver: StorageDriver, source: Path) -> None:
+    assert driver.put(source, "x").checksum is None
+
+
+def test_a_moved_file_is_not_copied(driver: StorageDriver, root: Path, source: Path) -> None:
+    inode = source.stat().st_ino
+    driver.put(source, "x", move=True)
+    assert (root / "x").stat().st_ino == inode
+
+
+def test_a_moved_file_with_another_name_is_copied(
+    driver: StorageDriver, root: Path, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "input").hardlink_to(source)
+    driver.put(source, "x", move=True)
+    assert (root / "x").stat().st_ino != (tmp_path / "input").stat().st_ino
+    assert (tmp_path / "input").stat().st_mode & 0o200
+    assert not source.exists()
+
+
+def test_a_moved_link_leaves_what_it_points_to(
+    driver: StorageDriver, root: Path, source: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(source)
+    driver.put(link, "x", move=True)
+    assert (root / "x").read_bytes() == source.read_bytes()
+    assert not (root / "x").is_symlink()
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_put_never_overwrites(driver: StorageDriver, root: Path, source: Path, move: bool) -> None:
+    (root / "x").write_bytes(b"first")
+    assert code_of(lambda: driver.put(source, "x", move=move)) is ErrorCode.OUTPUT_EXISTS
+    assert (root / "x").read_bytes() == b"first"
+    assert source.exists()
+    assert everything_in(root) == ["x"]
+
+
+def test_of_many_puts_at_once_one_wins_whole(
+    driver: StorageDriver, root: Path, tmp_path: Path
+) -> None:
+    sources = []
+    for index in range(8):
+        path = tmp_path / f"s{index}"
+        path.write_bytes(bytes([index]) * 200_000)
+        sources.append(path)
+    start = threading.Barrier(len(sources))
+    won: list[int] = []
+    lost: list[ErrorCode] = []
+
+    def put(index: int) -> None:
+        start.wait()
+        try:
+            driver.put(sources[index], "same")
+            won.append(index)
+        except StorageError as error:
+            lost.append(error.code)
+
+    threads = [threading.Thread(target=put, args=(i,)) for i in range(len(sources))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert lost == [ErrorCode.OUTPUT_EXISTS] * 7
+    assert (root / "same").read_bytes() == sources[won[0]].read_bytes()
+    assert everything_in(root) == ["same"]
+
+
+def test_publish_without_hard_links_still_never_overwrites(
+    root: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    shutil.copy(source, root / "one")
+    posix.publish(root / "one", root / "final")
+    assert (root / "final").read_bytes() == source.read_bytes()
+    (root / "two").write_bytes(b"two")
+    with pytest.raises(FileExistsError):
+        posix.publish(root / "two", root / "final")
+    assert (root / "final").read_bytes() == source.read_bytes()
+
+
+def test_a_kill_in_mid_put_leaves_nothing_under_the_final_name(
+    driver: StorageDriver, root: Path, tmp_path: Path
+) -> None:
+    fifo_fed = tmp_path / "big"
+    fifo_fed.write_bytes(b"x" * (3 << 20))
+    program = f"""
+import os, pathlib, signal
+from catalog.drivers import local
+from catalog.drivers.local import LocalDriver
+write = local._write_all
+def write_and_die(*args):
+    write(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+local._write_all = write_and_die
+LocalDriver("disk", pathlib.Path({str(root)!r})).put(pathlib.Path({str(fifo_fed)!r}), "run/x")
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (root / "run/x").exists()
+    (left,) = [found.path for found in driver.list("run/")]
+    assert left.startswith("run/.spdf-")
+    assert driver.put(fifo_fed, "run/x").size_bytes == 3 << 20
+    assert driver.delete(left)
+
+
+def test_a_failing_put_leaves_nothing(
+    driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("catalog.drivers.local._write_all", full)
+    assert code_of(lambda: driver.put(source, "x")) is ErrorCode.STORAGE_FULL
+    assert everything_in(root) == []
+
+
+def test_a_full_disk_is_told_from_a_full_storage(
+    driver: StorageDriver, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.put(source, "x")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("catalog.drivers.local._write_all", full)
+    target = tmp_path / "target"
+    assert code_of(lambda: driver.get("x", target)) is ErrorCode.NODE_DISK_FULL
+    assert not target.exists()
+
+
+def test_get_copies_or_links(
+    driver: StorageDriver, root: Path, source: Path, tmp_path: Path
+) -> None:
+    driver.put(source, "a/x")
+    driver.get("a/x", tmp_path / "copy")
+    driver.get("a/x", tmp_path / "link", link=True)
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    assert not (tmp_path / "copy").is_symlink()
+    assert (tmp_path / "link").readlink() == root / "a/x"
+    with driver.open("a/x") as file:
+        assert file.read() == source.read_bytes()
+    with pytest.raises(FileExistsError):
+        driver.get("a/x", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_missing_bytes_have_their_code(
+    driver: StorageDriver, root: Path, tmp_path: Path, link: bool
+) -> None:
+    (root / "folder").mkdir()
+    target = tmp_path / "target"
+    for path in ("nothing", "no/folder/x", "folder"):
+        with pytest.raises(StorageError) as caught:
+            driver.get(path, target, link=link)
+        assert caught.value.code is ErrorCode.INPUT_MISSING
+        with pytest.raises(StorageError) as caught:
+            driver.stat(path)
+        assert caught.value.code is ErrorCode.INPUT_MISSING
+        assert not target.is_symlink() and not target.exists()
+    assert code_of(lambda: driver.open("nothing")) is ErrorCode.INPUT_MISSING
+    assert code_of(lambda: driver.checksum("nothing", "md5")) is ErrorCode.INPUT_MISSING
+
+
+def test_a_missing_root_is_an_unavailable_storage(
+    driver: StorageDriver, root: Path, source: Path, tmp_path: Path
+) -> None:
+    root.rmdir()
+    for call in (
+        lambda: driver.put(source, "x"),
+        lambda: driver.get("x", tmp_path / "t"),
+        lambda: driver.delete("x"),
+        lambda: driver.stat("x"),
+        lambda: list(driver.list()),
+    ):
+        assert code_of(call) is ErrorCode.STORAGE_UNAVAILABLE
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE])
+def test_a_sick_file_system_is_an_unavailable_storage(
+    driver: StorageDriver, source: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    driver.put(source, "x")
+
+    def sick(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", sick)
+    assert code_of(lambda: driver.open("x")) is ErrorCode.STORAGE_UNAVAILABLE
+
+
+def test_delete_is_idempotent_and_leaves_no_empty_folder(
+    driver: StorageDriver, root: Path, source: Path
+) -> None:
+    driver.put(source, "a/b/x")
+    driver.put(source, "a/y")
+    assert driver.delete("a/b/x")
+    assert not driver.delete("a/b/x")
+    assert not (root / "a/b").exists()
+    assert driver.delete("a/y")
+    assert root.is_dir() and list(root.iterdir()) == []
+
+
+def test_puts_and_deletes_in_one_folder_do_not_disturb_each_other(
+    driver: StorageDriver, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.write_bytes(b"s")
+    errors: list[Exception] = []
+
+    def churn(name: str) -> None:
+        try:
+            for index in range(60):
+                driver.put(small, f"a/b/{name}-{index}")
+                assert driver.delete(f"a/b/{name}-{index}")
+        except (StorageError, AssertionError) as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=churn, args=(name,)) for name in "pqr"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_list_streams_what_begins_with_the_prefix(
+    driver: StorageDriver, root: Path, source: Path
+) -> None:
+    for path in ("run-1/a", "run-1/deep/er/b", "run-10/c", "other/d", "run"):
+        driver.put(source, path)
+    (root / "run-1" / "link").symlink_to(source)
+
+    def listed(prefix: str) -> list[str]:
+        return sorted(found.path for found in driver.list(prefix))
+
+    assert listed("") == ["other/d", "run", "run-1/a", "run-1/deep/er/b", "run-10/c"]
+    assert listed("run-1") == ["run-1/a", "run-1/deep/er/b", "run-10/c"]
+    assert listed("run-1/") == ["run-1/a", "run-1/deep/er/b"]
+    assert listed("run-1/de") == ["run-1/deep/er/b"]
+    assert listed("nothing/at/all") == []
+    found = next(iter(driver.list("other/")))
+    assert (found, found.size_bytes) == (driver.stat("other/d"), source.stat().st_size)
+    assert iter(driver.list()) is not None and not isinstance(driver.list(), list)
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\nb"])
+def test_paths_cannot_leave_the_root(driver: StorageDriver, source: Path, path: str) -> None:
+    for call in (
+        lambda: driver.put(source, path),
+        lambda: driver.stat(path),
+        lambda: driver.delete(path),
+        lambda: driver.local_path(path),
+    ):
+        with pytest.raises(BadName):
+            call()
+    if path:
+        with pytest.raises(BadName):
+            list(driver.list(f"{path}/"))
+
+
+def test_checksum_is_of_the_bytes_as_they_are(
+    driver: StorageDriver, root: Path, source: Path
+) -> None:
+    driver.put(source, "x")
+    assert driver.checksum("x", "md5") == f"md5:{hashlib.md5(source.read_bytes()).hexdigest()}"
+    (root / "x").chmod(0o644)
+    (root / "x").write_bytes(b"rot")
+    assert driver.checksum("x", "sha256") == f"sha256:{hashlib.sha256(b'rot').hexdigest()}"
+
+
+def test_what_is_no_regular_file_is_not_stored(
+    driver: StorageDriver, root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match="no regular file"):
+        driver.put(tmp_path, "x")
+    assert code_of(lambda: driver.put(tmp_path / "nothing", "x")) is ErrorCode.INPUT_MISSING
+    assert everything_in(root) == []
+
+
+def test_every_driver_offers_the_protocol() -> None:
+    offered: StorageDriver = LocalDriver("disk", Path("/"))
+    methods = [name for name in vars(drivers.StorageDriver) if not name.startswith("_")]
+    assert len(methods) == 8 and all(callable(getattr(offered, name)) for name in methods)
+
+
+def test_a_kind_without_a_driver_is_refused() -> None:
+    with pytest.raises(BadInput, match="s3"):
+        driver_for(StorageInfo(1, "far", StorageKind.S3, StorageRole.OUTPUT, "s3://x"))

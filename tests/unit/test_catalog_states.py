@@ -1,0 +1,131 @@
+"""Guarded transitions: every pair of the table, through the one function that moves."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import Session, SQLModel
+
+from catalog import events
+from catalog.db import Catalog
+from catalog.errors import StateConflict
+from catalog.models import (
+    Attempt,
+    Dataset,
+    Job,
+    Pilot,
+    Replica,
+    Request,
+    Task,
+    Template,
+    Workflow,
+)
+from catalog.states import ALLOWED, DatasetState, TemplateState, sources
+from catalog.transitions import move, move_one
+
+MODELS: list[type[SQLModel]] = [
+    Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Request,
+]  # fmt: skip
+
+
+@pytest.fixture
+def row_ids(catalog: Catalog, chain: Any) -> dict[type[SQLModel], int]:
+    """A row of every model that has states."""
+    with catalog.write() as session:
+        task = session.execute(sa.select(Task.id)).scalars().first()
+        pilot = Pilot(task_id=task, pool="cpu", node="n", pid=1, slots=1)
+        session.add_all([pilot, Request(kind="k", key="k", payload={})])
+        session.flush()
+        session.add(Attempt(job_id=chain.merge_job, number=1, pilot_id=pilot.id))
+        session.flush()
+        return {
+            model: session.execute(sa.select(model.id)).scalars().first()  # type: ignore
+            for model in MODELS
+        }
+
+
+def _state_of(session: Session, model: Any, row_id: int) -> StrEnum:
+    return session.execute(sa.select(model.state).where(model.id == row_id)).scalar_one()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__tablename__)
+def test_move_follows_the_table(
+    catalog: Catalog, row_ids: dict[type[SQLModel], int], model: Any
+) -> None:
+    row_id = row_ids[model]
+    with catalog.write() as session:
+        states = type(_state_of(session, model, row_id))
+        for before in states:
+            for after in states:
+                session.execute(sa.update(model).values(state=before))
+                moved = move(session, model, [row_id], after)
+                allowed = after in ALLOWED[states].get(before, frozenset())
+                assert moved == ([row_id] if allowed else []), (before, after)
+                expected = after if allowed else before
+                assert _state_of(session, model, row_id) is expected, (before, after)
+
+
+def test_every_state_machine_is_tested() -> None:
+    tables: list[Any] = [*MODELS]
+    states = {model.__table__.c.state.type.enum_class for model in tables}
+    assert states == set(ALLOWED)
+
+
+@pytest.mark.parametrize("states", ALLOWED, ids=lambda states: states.__name__)
+def test_no_state_leads_to_itself_and_each_is_reachable(states: type[StrEnum]) -> None:
+    first = next(iter(states))
+    for state in states:
+        assert state not in sources(state)
+        assert state is first or sources(state)
+
+
+def test_move_one_names_entity_state_and_reason(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        session.add(Dataset(name="d", state=DatasetState.CLOSED))
+        session.flush()
+        dataset = session.execute(sa.select(Dataset.id)).scalar_one()
+    with (
+        pytest.raises(StateConflict, match="dataset 'd' is CLOSED and can't become OPEN: because"),
+        catalog.write() as session,
+    ):
+        move_one(session, Dataset, dataset, DatasetState.OPEN, name="d", why="because")
+
+
+def test_move_appends_an_event_per_change_and_none_for_what_stays(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        session.add_all([Dataset(name="a"), Dataset(name="b", state=DatasetState.DELETED)])
+        session.flush()
+        first, second = session.execute(sa.select(Dataset.id).order_by(Dataset.id)).scalars()
+        assert move(session, Dataset, [first, second], DatasetState.CLOSED, message="m") == [first]
+    with catalog.read() as session:
+        (event,) = events.history(session, "dataset", first)
+        assert (event.before, event.after, event.message) == ("OPEN", "CLOSED", "m")
+        assert events.history(session, "dataset", second) == []
+
+
+def test_only_from_narrows_the_table(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        row = Template(name="t", version=1, mask="*", document={}, plan={}, digest="d")
+        session.add(row)
+        session.flush()
+        only = [TemplateState.ACTUAL]
+        assert move(session, Template, [row.id], TemplateState.ARCHIVED, only_from=only) == []
+
+
+def test_move_rolls_back_with_its_event(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        session.add(Dataset(name="d"))
+        session.flush()
+        dataset = session.execute(sa.select(Dataset.id)).scalar_one()
+
+    def fail(step: Callable[[], object]) -> None:
+        step()
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError), catalog.write() as session:
+        fail(lambda: move(session, Dataset, [dataset], DatasetState.CLOSED))
+    with catalog.read() as session:
+        assert _state_of(session, Dataset, dataset) is DatasetState.OPEN
+        assert events.history(session, "dataset", dataset) == []
