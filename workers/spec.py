@@ -2,12 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import ErrorCode
-from catalog.states import Phase
+from catalog.refs import FileRef, JobResult, NewFile, Outcome, ReplicaRef, Usage
+
+__all__ = [
+    "FileRef",
+    "JobResult",
+    "JobSpec",
+    "NewFile",
+    "Outcome",
+    "OutputPort",
+    "OutputTarget",
+    "ReplicaRef",
+    "Resources",
+    "StepInput",
+    "StepSpec",
+    "TaskSpec",
+    "ToolOutcome",
+    "ToolRun",
+    "Usage",
+]
 
 
 @dataclass(frozen=True)
@@ -57,31 +73,6 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class ReplicaRef:
-    """One copy of a file: the storage's id and the path on it."""
-
-    storage_id: int
-    path: str
-
-
-@dataclass(frozen=True)
-class FileRef:
-    """A catalog file that a job reads; `name` is its logical name, `basename` the payload's."""
-
-    file_id: int
-    name: str
-    size_bytes: int
-    checksum: str
-    replicas: tuple[ReplicaRef, ...]
-    secondary: tuple["FileRef", ...] = ()
-
-    @property
-    def basename(self) -> str:
-        """The last component of the logical name."""
-        return self.name.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
 class OutputTarget:
     """Where a port's files go: bytes to the storage, rows into the dataset."""
 
@@ -102,7 +93,11 @@ class TaskSpec:
     retry: int
     tool_digest: str
     fixed: Mapping[str, Any]
-    """Values of the workflow's fixed inputs by step port; a File is a `FileRef`."""
+    """Values of the workflow's fixed inputs by step port.
+
+    A File in it, or in the tool's or step's defaults, is `{"class": "File", "file_id": n}`."""
+    refs: Mapping[int, FileRef]
+    """The files that `fixed` and the defaults name, by id."""
     targets: Mapping[str, OutputTarget]
     """By output port, and `log`."""
     lists: frozenset[str] = frozenset()
@@ -121,66 +116,6 @@ class JobSpec:
     number: int
     files: Mapping[str, tuple[FileRef, ...]]
     values: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Outcome(StrEnum):
-    """How an attempt ended on the node."""
-
-    FINISHED = "FINISHED"
-    SKIPPED = "SKIPPED"
-    FAILED = "FAILED"
-    STOPPED = "STOPPED"
-    """Killed by us: the lease was gone, the pilot drains, or the workflow was cancelled."""
-
-
-@dataclass(frozen=True)
-class NewFile:
-    """A file that an attempt made: uploaded already, to be registered with its end.
-
-    `index` orders the files of a port; `secondary_of` is the `name` of the primary file.
-    """
-
-    port: str
-    index: int
-    name: str
-    size_bytes: int
-    checksum: str
-    storage_id: int
-    path: str
-    dataset_id: int
-    secondary_of: str | None = None
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What an attempt used. `cpu_s` and `peak_rss_bytes` are of the payload's processes."""
-
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    peak_rss_bytes: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """How an attempt ended, with all that is to be registered."""
-
-    job_id: int
-    attempt_id: int
-    number: int
-    outcome: Outcome
-    files: tuple[NewFile, ...] = ()
-    values: Mapping[str, Any] = field(default_factory=dict)
-    error: ErrorCode | None = None
-    exit_code: int | None = None
-    message: str | None = None
-    phase: Phase | None = None
-    log_tail: str | None = None
-    log: NewFile | None = None
-    bad_inputs: tuple[int, ...] = ()
-    """Ids of input files whose replica on this node proved bad."""
-    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True)

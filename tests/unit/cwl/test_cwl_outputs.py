@@ -1,0 +1,249 @@
+"""Outputs: globs, types, outputEval, secondary files, cwl.output.json, and what stays inside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.errors import ErrorCode
+from workers.cwl import ToolFailure, load_tool, run_tool
+from workers.spec import ToolRun
+
+JS = {"InlineJavascriptRequirement": {}}
+
+
+def sh(script: str) -> dict[str, Any]:
+    return {"baseCommand": ["sh", "-c", script]}
+
+
+def output(kind: Any, glob: Any = None, **fields: Any) -> dict[str, Any]:
+    """One output `o` with a glob and other fields of its binding, or (`_x`) of its own."""
+    own = {key[1:]: value for key, value in fields.items() if key.startswith("_")}
+    binding = {key: value for key, value in fields.items() if not key.startswith("_")}
+    if glob is not None:
+        binding["glob"] = glob
+    return {"outputs": {"o": {"type": kind, "outputBinding": binding, **own}}}
+
+
+def names(value: Any) -> list[str]:
+    return [one["basename"] for one in value]
+
+
+def failure(bench: Any, **fields: Any) -> ToolFailure:
+    with pytest.raises(ToolFailure) as caught:
+        bench.run(**fields)
+    return caught.value
+
+
+def test_a_file_is_described(bench: Any) -> None:
+    got = bench.run(**sh("printf 12345 > a.txt"), **output("File", "*.txt")).outputs["o"]
+    path = bench.out / "a.txt"
+    assert got == {
+        "class": "File", "location": path.as_uri(), "path": str(path), "basename": "a.txt",
+        "nameroot": "a", "nameext": ".txt", "size": 5,
+    }  # fmt: skip
+
+
+def test_globs_are_sorted_by_bytes_each_pattern_in_its_turn(bench: Any) -> None:
+    make = sh("touch b a B .hidden c.log; mkdir d; touch d/x")
+    assert names(bench.run(**make, **output("File[]", ["c*", "[!dc]*", "a"])).outputs["o"]) == [
+        "c.log", "B", "a", "b",
+    ]  # fmt: skip
+    assert names(bench.run(**make, **output("File[]", "d/*")).outputs["o"]) == ["x"]
+
+
+def test_globs_may_be_expressions_and_below_the_outdir_absolute(bench: Any) -> None:
+    fields = {**sh("touch a b"), "requirements": JS}
+    assert names(bench.run(**fields, **output("File[]", "$(['a', 'b'])")).outputs["o"]) == [
+        "a",
+        "b",
+    ]
+    assert names(bench.run(**fields, **output("File[]", "$(runtime.outdir)/b")).outputs["o"]) == [
+        "b"
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["../*", "a/../../x", "/etc/passwd", "/etc/*"])
+def test_a_glob_can_not_leave_the_output_directory(bench: Any, pattern: str) -> None:
+    fault = failure(
+        bench, **sh("true"), **output("File?", "$(inputs.p)"),
+        inputs={"p": {"type": "string", "default": pattern}},
+    )  # fmt: skip
+    assert fault.code is ErrorCode.OUTPUT_INVALID
+    assert "leads out" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("script", "pattern"),
+    [
+        ("ln -s /etc/hostname x", "x"),
+        ("ln -s /etc d", "d/hostname"),
+        ("mkdir d; ln -s /etc/hostname d/x", "d"),
+        ("ln -s / d", "d"),
+    ],
+)
+def test_a_link_can_not_lead_out_either(bench: Any, script: str, pattern: str) -> None:
+    fault = failure(bench, **sh(script), **output("Any", pattern))
+    assert fault.code is ErrorCode.OUTPUT_INVALID
+    assert "outside the output directory" in str(fault)
+
+
+def test_links_within_and_to_inputs_are_fine(bench: Any) -> None:
+    job = {"f": bench.file("in", "data")}
+    script = {"baseCommand": ["sh", "-c", 'echo 1 > a; ln -s a b; ln -s "$0" c']}
+    bound = {"f": {"type": "File", "inputBinding": {}}}
+    got = bench.run(job, **script, inputs=bound, **output("File[]", ["b", "c"])).outputs["o"]
+    assert [Path(one["path"]).read_text() for one in got] == ["1\n", "data"]
+
+
+def test_a_link_to_nothing_and_a_pipe_are_refused(bench: Any) -> None:
+    assert "link to nothing" in str(failure(bench, **sh("ln -s no x"), **output("File", "x")))
+    assert "neither a file" in str(failure(bench, **sh("mkfifo x"), **output("File", "x")))
+
+
+def test_missing_outputs(bench: Any) -> None:
+    fault = failure(bench, **sh("true"), **output("File", "none.*"))
+    assert fault.code is ErrorCode.OUTPUT_MISSING
+    assert "none.*" in str(fault)
+    assert bench.run(**sh("true"), **output("File?", "none.*")).outputs == {"o": None}
+    assert bench.run(**sh("true"), **output("File[]", "none.*")).outputs == {"o": []}
+    assert bench.run(**sh("true"), **output("File[]?", "none.*")).outputs == {"o": None}
+
+
+@pytest.mark.parametrize(
+    ("script", "fields"),
+    [
+        ("touch a b", output("File", "*")),
+        ("mkdir a", output("File", "a")),
+        ("touch a", output("Directory", "a")),
+        ("true", output("int", outputEval="text")),
+        ("touch a", output("string", "a")),
+    ],
+)
+def test_outputs_that_do_not_fit(bench: Any, script: str, fields: dict[str, Any]) -> None:
+    assert failure(bench, **sh(script), **fields).code is ErrorCode.OUTPUT_INVALID
+
+
+def test_output_eval_sees_the_files_their_contents_and_the_exit_code(bench: Any) -> None:
+    got = bench.run(
+        **sh("echo 41 > n; exit 3"), successCodes=[3], requirements=JS,
+        **output(
+            "int", "n", loadContents=True,
+            outputEval="$(parseInt(self[0].contents) + runtime.exitCode - 2)",
+        ),
+    )  # fmt: skip
+    assert got.outputs == {"o": 42}
+
+
+def test_a_failing_output_expression_is_named(bench: Any) -> None:
+    fault = failure(bench, **sh("true"), requirements=JS, **output("int", outputEval="$(a.b)"))
+    assert fault.code is ErrorCode.EXPRESSION_FAILED
+    assert "a.b" in str(fault)
+
+
+def test_output_secondary_files_and_format(bench: Any) -> None:
+    secondary = [".idx", {"pattern": "^.dict", "required": True}, {"pattern": "$(self.nameroot).q"}]
+    fields = output("File", "a.fa", _secondaryFiles=secondary, _format="x:$(self.nameroot)")
+    got = bench.run(**sh("touch a.fa a.dict a.q"), **fields).outputs["o"]
+    assert names(got["secondaryFiles"]) == ["a.dict", "a.q"]
+    assert got["format"] == "x:a"
+    fault = failure(bench, **sh("touch a.fa a.fa.idx"), **fields)
+    assert fault.code is ErrorCode.OUTPUT_MISSING
+    assert "a.dict" in str(fault)
+
+
+def test_directories_are_listed_whole(bench: Any) -> None:
+    got = bench.run(**sh("mkdir -p d/e; touch d/e/x d/a"), **output("Directory", "d")).outputs["o"]
+    assert names(got["listing"]) == ["a", "e"]
+    assert names(got["listing"][1]["listing"]) == ["x"]
+
+
+def test_records_are_collected_field_by_field(bench: Any) -> None:
+    field = {"type": "File", "outputBinding": {"glob": "a"}}
+    record = {"type": "record", "fields": [{"name": "f", **field}]}
+    got = bench.run(**sh("touch a"), outputs={"o": {"type": record}}).outputs
+    assert got["o"]["f"]["basename"] == "a"
+
+
+def test_checksums_only_when_asked(bench: Any, tmp_path: Path) -> None:
+    tool = load_tool(
+        {
+            "class": "CommandLineTool", "cwlVersion": "v1.2", "inputs": [],
+            **sh("printf abc > a"), **output("File", "a"),
+        }
+    )  # fmt: skip
+    for name in ("out", "tmp", "stage"):
+        (tmp_path / name).mkdir()
+    run = ToolRun({}, tmp_path / "out", tmp_path / "tmp", tmp_path / "stage", tmp_path / "log")
+    got = run_tool(tool, run, checksums=True).outputs["o"]
+    assert got["checksum"] == "sha1$a9993e364706816aba3e25717850c26c9cd0d89d"
+
+
+def written(bench: Any, value: Any, **fields: Any) -> Any:
+    """The outputs of a payload that writes `value` as its cwl.output.json, and a file `a`."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    script = 'touch a; printf %s "$0" > cwl.output.json'
+    return bench.run(baseCommand=["sh", "-c", script, text], **fields)
+
+
+@pytest.mark.parametrize("place", [{"path": "a"}, {"location": "a"}])
+def test_an_output_object_of_the_payloads_own(bench: Any, place: dict[str, str]) -> None:
+    fields = {"outputs": {"f": "File", "n": "int", "none": "string?"}}
+    got = written(bench, {"f": {"class": "File", **place}, "n": 3, "x": 1}, **fields).outputs
+    assert (got["f"]["path"], got["n"], got["none"]) == (str(bench.out / "a"), 3, None)
+    assert set(got) == {"f", "n", "none"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "no json", "[1]", {"f": 3}, {"f": {"class": "File", "path": "none"}},
+        {"f": {"class": "File", "path": "/etc/hostname"}},
+        {"f": {"class": "File", "path": "../../data/x"}},
+        {"f": {"class": "File", "location": "https://example.org/x"}},
+        {"f": {"class": "File", "path": "a", "basename": "../b"}},
+    ],
+)  # fmt: skip
+def test_a_wrong_output_object_is_refused(bench: Any, value: Any) -> None:
+    bench.file("x")
+    with pytest.raises(ToolFailure) as caught:
+        written(bench, value, outputs={"f": "File"})
+    assert caught.value.code is ErrorCode.OUTPUT_INVALID
+
+
+def test_literals_are_written_out(bench: Any) -> None:
+    folder = {"class": "Directory", "basename": "d", "listing": [
+        {"class": "File", "basename": "lit", "contents": "text"}, {"class": "File", "path": "a"},
+    ]}  # fmt: skip
+    got = written(bench, {"d": folder}, outputs={"d": "Directory"}).outputs["d"]
+    assert sorted(one.name for one in Path(got["path"]).iterdir()) == ["a", "lit"]
+    assert (Path(got["path"]) / "lit").read_text() == "text"
+
+
+def expression_tool(expression: str, outputs: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {
+        "class": "ExpressionTool", "expression": expression, "outputs": outputs,
+        "requirements": JS, **fields,
+    }  # fmt: skip
+
+
+def test_an_expression_tool(bench: Any) -> None:
+    tool = expression_tool(
+        "${ var l = {class: 'File', basename: 'x', contents: 'y'};"
+        " return {n: inputs.n + 1, f: inputs.f, l: l}; }",
+        {"n": "int", "f": "File", "l": "File"},
+        inputs={"n": "int", "f": "File"},
+    )
+    file = bench.file("in", "data")
+    got = bench.run({"n": 1, "f": file}, **tool)
+    assert got.exit_code is None
+    assert got.outputs["n"] == 2
+    assert got.outputs["f"]["path"] == file["path"]
+    assert Path(got.outputs["l"]["path"]).read_text() == "y"
+
+
+def test_an_expression_tool_must_give_what_it_declares(bench: Any) -> None:
+    assert "not 3" in str(failure(bench, **expression_tool("$(3)", {})))
+    fault = failure(bench, **expression_tool("$({n: 'x'})", {"n": "int"}))
+    assert fault.code is ErrorCode.OUTPUT_INVALID

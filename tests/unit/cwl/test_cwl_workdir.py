@@ -1,0 +1,142 @@
+"""InitialWorkDirRequirement: what lies in the output directory before the payload starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.cwl import ToolFailure
+
+
+def laid_out(bench: Any, listing: Any, job: dict[str, Any] | None = None, **fields: Any) -> Path:
+    """The output directory after `listing` was laid out and the payload (`true`) ran."""
+    requirements = {
+        "InitialWorkDirRequirement": {"listing": listing},
+        "InlineJavascriptRequirement": {},
+        **fields.pop("requirements", {}),
+    }
+    bench.run(job, **{"baseCommand": "true", "requirements": requirements, **fields})
+    out: Path = bench.out
+    return out
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def dirent(entry: str, name: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"entry": entry, **({} if name is None else {"entryname": name}), **fields}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("plain $5 text\n", "plain $5 text\n"),
+        ("n is $(inputs.n)\n", "n is 3\n"),
+        ("$(inputs.n)", "3"),
+        ("${ return {b: [1], a: 'x'}; }", '{"a": "x", "b": [1]}'),
+        ("$([])", "[]"),
+        ("\\$(inputs.n) $('x')", "$(inputs.n) x"),
+    ],
+)
+def test_texts_become_files(bench: Any, entry: str, expected: str) -> None:
+    out = laid_out(bench, [dirent(entry, "f-$(inputs.n)")], {"n": 3}, inputs={"n": "int"})
+    assert (out / "f-3").read_text() == expected
+
+
+def test_inputs_are_linked_and_their_paths_follow(bench: Any) -> None:
+    file = bench.file("a.txt", "data")
+    out = laid_out(
+        bench, [dirent("$(inputs.f)", "sub/b.dat"), "$(inputs.g)", dirent("$(null)", "x")],
+        {"f": file, "g": [bench.file("c")]}, inputs={"f": "File", "g": "File[]"},
+        baseCommand="echo", arguments=["$(inputs.f.path) $(inputs.f.nameext) $(inputs.g[0].path)"],
+    )  # fmt: skip
+    assert bench.log == f"{out}/sub/b.dat .dat {out}/c\n"
+    assert str((out / "sub/b.dat").readlink()) == file["path"]
+    assert entries(out) == ["c", "sub"]
+
+
+def test_what_is_writable_is_a_copy(bench: Any) -> None:
+    file = bench.file("a", "old")
+    Path(file["path"]).chmod(0o444)
+    out = laid_out(
+        bench, [dirent("$(inputs.f)", writable=True)], {"f": file}, inputs={"f": "File"},
+        baseCommand=["sh", "-c", "echo new > a"],
+    )  # fmt: skip
+    assert (out / "a").read_text() == "new\n"
+    assert Path(file["path"]).read_text() == "old"
+
+
+def test_a_writable_directory_is_copied_with_all_in_it(bench: Any) -> None:
+    bench.file("d/s/x", "old")
+    folder = {"class": "Directory", "path": str(bench.root / "data" / "d")}
+    out = laid_out(
+        bench, [dirent("$(inputs.d)", "copy", writable=True)], {"d": folder},
+        inputs={"d": "Directory"}, baseCommand=["sh", "-c", "echo new > copy/s/x"],
+    )  # fmt: skip
+    assert (out / "copy/s/x").read_text() == "new\n"
+    assert (bench.root / "data/d/s/x").read_text() == "old"
+
+
+def test_an_inplace_update_changes_the_input(bench: Any) -> None:
+    file = bench.file("a", "old")
+    laid_out(
+        bench, [dirent("$(inputs.f)", writable=True)], {"f": file}, inputs={"f": "File"},
+        baseCommand=["sh", "-c", "echo new > a"],
+        requirements={"InplaceUpdateRequirement": {"inplaceUpdate": True}},
+    )  # fmt: skip
+    assert Path(file["path"]).read_text() == "new\n"
+
+
+def test_a_file_put_into_a_linked_directory_does_not_reach_the_input(bench: Any) -> None:
+    bench.file("d/x")
+    folder = {"class": "Directory", "path": str(bench.root / "data" / "d")}
+    out = laid_out(
+        bench, [dirent("$(inputs.d)", "d"), dirent("text", "d/new")], {"d": folder},
+        inputs={"d": "Directory"},
+    )  # fmt: skip
+    assert entries(out / "d") == ["new", "x"]
+    assert entries(bench.root / "data" / "d") == ["x"]
+
+
+def test_a_listing_may_be_one_expression(bench: Any) -> None:
+    listing = """${ return [
+      inputs.f, {entryname: "t", entry: "text"}, null,
+      {class: "Directory", basename: "d", listing: [inputs.f]} ]; }"""
+    out = laid_out(bench, listing, {"f": bench.file("a", "A")}, inputs={"f": "File"})
+    assert entries(out) == ["a", "d", "t"]
+    assert (out / "d/a").read_text() == "A"
+
+
+def test_secondary_files_come_along(bench: Any) -> None:
+    file = {**bench.file("a.fa"), "secondaryFiles": [bench.file("a.fa.idx")]}
+    out = laid_out(bench, ["$(inputs.f)"], {"f": file}, inputs={"f": "File"})
+    assert entries(out) == ["a.fa", "a.fa.idx"]
+
+
+def test_an_empty_writable_directory(bench: Any) -> None:
+    literal = '$({class: "Directory", listing: []})'
+    out = laid_out(bench, [dirent(literal, "empty", writable=True)])
+    assert (out / "empty").is_dir() and not (out / "empty").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "."])
+def test_an_entry_can_not_leave_the_output_directory(bench: Any, name: str) -> None:
+    with pytest.raises(ToolFailure, match="leads out"):
+        laid_out(bench, [dirent("text", name)])
+
+
+@pytest.mark.parametrize("entry", ["$(3)", "$('text')", "$([1])"])
+def test_an_entry_that_is_no_file_is_refused(bench: Any, entry: str) -> None:
+    with pytest.raises(ToolFailure, match="can't hold"):
+        laid_out(bench, [entry])
+
+
+def test_a_staged_input_can_be_an_output(bench: Any) -> None:
+    listing = {"listing": ["$(inputs.f)"]}
+    got = bench.run(
+        {"f": bench.file("a", "A")}, inputs={"f": "File"}, baseCommand="true",
+        requirements={"InitialWorkDirRequirement": listing},
+        outputs={"o": {"type": "File", "outputBinding": {"glob": "a"}}},
+    )  # fmt: skip
+    assert Path(got.outputs["o"]["path"]).read_text() == "A"

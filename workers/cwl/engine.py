@@ -1,0 +1,166 @@
+"""Running a compiled tool: inputs, command, payload, outputs."""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from catalog.errors import ErrorCode
+from workers.cwl.command import command_line, text_of
+from workers.cwl.expressions import Expression, Scope
+from workers.cwl.failures import ExpressionError, ToolFailure, Unsupported, bad_input
+from workers.cwl.files import leads_out
+from workers.cwl.findings import Findings
+from workers.cwl.inputs import prepare_inputs
+from workers.cwl.outputs import adopt_outputs, collect_outputs
+from workers.cwl.process import Command, Ended, run_command
+from workers.cwl.resources import evaluate_resources
+from workers.cwl.staging import Stager
+from workers.cwl.tool import Tool
+from workers.cwl.workdir import lay_out
+from workers.spec import ToolOutcome, ToolRun
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run_tool(
+    tool: Tool,
+    run: ToolRun,
+    *,
+    started: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+    discover_secondary: bool = False,
+    checksums: bool = False,
+) -> ToolOutcome:
+    """Run one job of a tool in the directories of `run`, which exist and are empty.
+
+    `started` gets the payload's process group; setting `stop` kills it. `discover_secondary`
+    looks for undeclared secondary files beside inputs; `checksums` adds a sha1 to output Files.
+    Outputs lie in `run.outdir`, or are inputs, named by their own path. Raises `ToolFailure`
+    and `ToolStopped`.
+    """
+    if tool.container is not None:
+        raise Unsupported(
+            f"tool {tool.name!r} requires a container (DockerRequirement), and this node runs "
+            "none; as a hint it would be ignored"
+        )
+    outdir = os.path.realpath(run.outdir)
+    stager = Stager(os.path.abspath(run.stagedir))  # noqa: PTH100 - strings throughout
+    inputs = prepare_inputs(tool, run.inputs, stager, discover=discover_secondary)
+    scope = Scope(inputs, _runtime(tool, run, outdir, inputs))
+    findings = Findings(outdir, stager.sources, checksums)
+    if tool.expression is not None:
+        return ToolOutcome(_expression_outputs(tool, scope, findings), None, 0.0, 0)
+    scope = lay_out(tool, scope, outdir, stager)
+    ended = run_command(_command(tool, run, scope, outdir), started, stop)
+    try:
+        _check_exit(tool, ended)
+        after = Scope(scope.inputs, {**scope.runtime, "exitCode": ended.exit_code})
+        outputs = collect_outputs(tool, after, findings)
+    except ToolFailure as fault:
+        fault.exit_code, fault.cpu_s = ended.exit_code, ended.cpu_s
+        fault.peak_rss_bytes = ended.peak_rss_bytes
+        raise
+    return ToolOutcome(outputs, ended.exit_code, ended.cpu_s, ended.peak_rss_bytes)
+
+
+def _runtime(tool: Tool, run: ToolRun, outdir: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The `runtime` of expressions: cores are whole numbers, sizes are MiB."""
+    reserved = evaluate_resources(tool, Scope(inputs))
+    return {
+        "outdir": outdir,
+        "tmpdir": os.path.abspath(run.tmpdir),  # noqa: PTH100
+        "cores": math.ceil(run.cores),
+        "ram": run.ram_mib,
+        "outdirSize": reserved.outdir_mib,
+        "tmpdirSize": reserved.tmpdir_mib,
+    }
+
+
+def _expression_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
+    assert tool.expression is not None
+    given = tool.expression.within(scope)
+    if not isinstance(given, Mapping):
+        raise ExpressionError(
+            str(tool.expression.text), f"an ExpressionTool gives an object, not {given!r}"
+        )
+    return adopt_outputs(tool, scope, findings, given)
+
+
+def _command(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> Command:
+    streams = tool.streams
+    return Command(
+        argv=command_line(tool, scope),
+        environment=_environment(tool, run, scope, outdir),
+        cwd=outdir,
+        log=str(run.log),
+        stdin=None if streams.stdin is None else _stdin(streams.stdin, scope, outdir),
+        stdout=None if streams.stdout is None else _redirect(streams.stdout, scope, outdir),
+        stderr=None if streams.stderr is None else _redirect(streams.stderr, scope, outdir),
+        time_limit_s=_time_limit(tool, run, scope),
+    )
+
+
+def _environment(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> dict[str, str]:
+    """What CWL says, and nothing else of this process's environment but the PATH."""
+    environment = {
+        "HOME": outdir,
+        "TMPDIR": str(scope.runtime["tmpdir"]),
+        "PATH": os.environ.get("PATH") or _PATH,
+        **run.environment,
+    }
+    for name, expression in tool.environment:
+        environment[name] = text_of(expression.within(scope))
+    return environment
+
+
+def _stdin(expression: Expression, scope: Scope, outdir: str) -> str:
+    path = expression.within(scope)
+    if not isinstance(path, str):
+        raise ExpressionError(str(expression.text), f"stdin is a path, not {path!r}")
+    full = os.path.join(outdir, path)  # noqa: PTH118 - strings throughout
+    if not os.path.isfile(full):  # noqa: PTH113
+        raise bad_input(f"stdin: there is no file {path!r}")
+    return full
+
+
+def _redirect(expression: Expression, scope: Scope, outdir: str) -> str:
+    name = expression.within(scope)
+    if not isinstance(name, str) or not name:
+        raise ExpressionError(str(expression.text), f"a stream's name is a string, not {name!r}")
+    if leads_out(name):
+        raise bad_input(f"stream name {name!r} leads out of the output directory")
+    return f"{outdir}/{name}"
+
+
+def _time_limit(tool: Tool, run: ToolRun, scope: Scope) -> float | None:
+    """The smaller of the tool's limit, of which 0 is none, and ours."""
+    limits = [] if run.time_limit_s is None else [run.time_limit_s]
+    if tool.time_limit is not None:
+        value = tool.time_limit.within(scope)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            raise ExpressionError(
+                str(tool.time_limit.text), f"a time limit is seconds, 0 or more, not {value!r}"
+            )
+        if value > 0:
+            limits.append(float(value))
+    return min(limits, default=None)
+
+
+def _check_exit(tool: Tool, ended: Ended) -> None:
+    code = ended.exit_code
+    if code in tool.success_codes:
+        return
+    if code in tool.temporary_codes:
+        raise _ended_badly(ErrorCode.PAYLOAD_TEMPORARY, f"exit code {code}, which is temporary")
+    if code in tool.permanent_codes:
+        raise _ended_badly(ErrorCode.PAYLOAD_PERMANENT, f"exit code {code}, which is permanent")
+    if code < 0:
+        raise _ended_badly(ErrorCode.PAYLOAD_KILLED, f"signal {-code}")
+    if code > 0:
+        raise _ended_badly(ErrorCode.PAYLOAD_FAILED, f"exit code {code}")
+
+
+def _ended_badly(code: ErrorCode, how: str) -> ToolFailure:
+    return ToolFailure(code, f"the payload ended with {how}; its log tells more")

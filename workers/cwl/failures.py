@@ -1,0 +1,56 @@
+"""How a tool's run ends without success."""
+
+from catalog.errors import ErrorCode, SpdfError
+
+
+class ToolFailure(SpdfError):
+    """A tool gave no valid outputs. `exit_code` is the payload's, where it ran to an end."""
+
+    exit_code: int | None  # type: ignore[assignment,misc]
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        cpu_s: float = 0.0,
+        peak_rss_bytes: int = 0,
+    ) -> None:
+        self.code, self.message, self.exit_code = code, message, exit_code
+        self.cpu_s, self.peak_rss_bytes = cpu_s, peak_rss_bytes
+        super().__init__(message)
+
+
+class Unsupported(ToolFailure):
+    """The tool asks for something that this node hasn't (a container engine)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.PROGRAM_NOT_FOUND, message)
+
+
+class ToolStopped(SpdfError):
+    """The payload was killed because its caller said so."""
+
+    def __init__(self, cpu_s: float = 0.0, peak_rss_bytes: int = 0) -> None:
+        self.cpu_s, self.peak_rss_bytes = cpu_s, peak_rss_bytes
+        super().__init__("the payload was stopped and its processes killed")
+
+
+class ExpressionError(ToolFailure):
+    """An expression could not be evaluated; the message names it."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text, self.reason = text, reason
+        shown = text if len(text) <= 200 else f"{text[:197]}..."
+        super().__init__(ErrorCode.EXPRESSION_FAILED, f"expression {shown!r} failed: {reason}")
+
+
+def bad_input(message: str) -> ToolFailure:
+    """The failure of a value that doesn't fit its input."""
+    return ToolFailure(ErrorCode.BAD_JOB_INPUT, message)
+
+
+def bad_output(message: str) -> ToolFailure:
+    """The failure of an output that doesn't fit its declaration."""
+    return ToolFailure(ErrorCode.OUTPUT_INVALID, message)

@@ -1,0 +1,115 @@
+"""File and Directory objects of CWL: from paths to objects and back."""
+
+# Paths are plain strings here: this runs for every file of every job.
+# ruff: noqa: PTH116, PTH122, PTH123, PTH208
+
+import hashlib
+import os
+import stat
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from workers.cwl.failures import ToolFailure, bad_input
+
+CONTENT_LIMIT = 64 * 2**10
+_CHUNK = 2**20
+
+Fault = Callable[[str], ToolFailure]
+
+
+def local_path(location: str) -> str | None:
+    """The path that a File's `location` or `path` names; None where it is elsewhere."""
+    if location.startswith("file://"):
+        return urllib.parse.unquote(urllib.parse.urlsplit(location).path)
+    return None if "://" in location else location
+
+
+def file_uri(path: str) -> str:
+    """The `file://` URI of an absolute path."""
+    return f"file://{urllib.parse.quote(path)}"
+
+
+def set_place(value: dict[str, Any], path: str) -> dict[str, Any]:
+    """Let a File or Directory object say that it lies at `path`; its basename is the path's."""
+    dirname, basename = os.path.split(path)
+    value["path"], value["basename"] = path, basename
+    if value["class"] == "File":
+        value["dirname"] = dirname
+        value["nameroot"], value["nameext"] = os.path.splitext(basename)
+    return value
+
+
+def read_contents(value: Any) -> Any:
+    """`value` with the `contents` of its File, or of each File in a list (`loadContents`).
+
+    Raises `ToolFailure` (BAD_JOB_INPUT) where a File is larger than 64 KiB or no UTF-8 text.
+    """
+    if isinstance(value, list | tuple):
+        return [read_contents(one) for one in value]
+    if isinstance(value, Mapping) and value.get("class") == "File" and "contents" not in value:
+        path = local_path(str(value.get("path") or value.get("location")))
+        return {**value, "contents": contents_of(str(path), bad_input)}
+    return value
+
+
+def contents_of(path: str, fault: Fault) -> str:
+    """The text of a file of at most 64 KiB; `fault` makes the error of one that isn't such."""
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(CONTENT_LIMIT + 1)
+    except OSError as error:
+        raise fault(f"loadContents of {path!r}: {error.strerror}") from error
+    if len(data) > CONTENT_LIMIT:
+        raise fault(f"loadContents of {path!r}: it holds more than {CONTENT_LIMIT} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise fault(f"loadContents of {path!r}: it is no UTF-8 text") from error
+
+
+def listing_of(path: str, deep: bool, location: str | None = None) -> list[dict[str, Any]]:
+    """The entries of a directory as File and Directory objects, by name.
+
+    `location` is where the directory really lies, if `path` is a link that stands for it.
+    """
+    base = location or file_uri(path)
+    entries = []
+    for name in sorted(os.listdir(path), key=os.fsencode):
+        inner, where = f"{path}/{name}", f"{base.rstrip('/')}/{urllib.parse.quote(name)}"
+        mode = os.stat(inner)
+        if stat.S_ISDIR(mode.st_mode):
+            entry: dict[str, Any] = {"class": "Directory", "location": where}
+            if deep:
+                entry["listing"] = listing_of(inner, True, where)
+        else:
+            entry = {"class": "File", "location": where, "size": mode.st_size}
+        entries.append(set_place(entry, inner))
+    return entries
+
+
+def sha1_of(path: str) -> str:
+    """A file's checksum in CWL's form."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return f"sha1${digest.hexdigest()}"
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether `name` can be the last part of a path."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+
+
+def leads_out(path: str) -> bool:
+    """Whether a relative path has a `..` or is absolute."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
+def shown(value: Any) -> str:
+    """A short form of a value for a message."""
+    if isinstance(value, Mapping) and value.get("class") in ("File", "Directory"):
+        return f"a {value['class']} ({value.get('location') or value.get('path') or 'literal'})"
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,203 @@
+"""What lies in the output directory: found by patterns, described, and kept inside."""
+
+# Paths are plain strings here: this runs for every output of every job.
+# ruff: noqa: PTH102, PTH110, PTH114, PTH116, PTH118, PTH207, PTH208, PTH211
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from workers.cwl.failures import ToolFailure, bad_output
+from workers.cwl.files import (
+    file_uri,
+    is_plain_name,
+    leads_out,
+    local_path,
+    set_place,
+    sha1_of,
+    shown,
+)  # fmt: skip
+from workers.cwl.parameters import is_file_object
+from workers.cwl.staging import write_literal
+
+_KEPT = ("format", "secondaryFiles")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Outputs below `outdir` (a real path). `sources` are the inputs' real paths by place."""
+
+    outdir: str
+    sources: Mapping[str, str]
+    checksums: bool = False
+
+    def glob(self, patterns: Iterable[str]) -> list[dict[str, Any]]:
+        """What matches any of the patterns: each pattern's finds in byte order, none twice."""
+        names: dict[str, None] = {}
+        for pattern in patterns:
+            names.update(dict.fromkeys(self._matches(pattern)))
+        found = []
+        for name in names:
+            path = f"{self.outdir}/{name}" if name else self.outdir
+            self._check_inside(path)
+            found.append(_described(path))
+        return found
+
+    def _matches(self, pattern: str) -> list[str]:
+        if pattern == self.outdir or pattern.startswith(f"{self.outdir}/"):
+            pattern = pattern[len(self.outdir) + 1 :]
+        if leads_out(pattern):
+            raise bad_output(f"glob {pattern!r} leads out of the output directory")
+        pattern = os.path.normpath(pattern) if pattern else ""
+        if pattern in ("", "."):
+            return [""]
+        if os.path.lexists(f"{self.outdir}/{pattern}"):
+            return [pattern]
+        if not glob.has_magic(pattern):
+            return []
+        return sorted(glob.glob(pattern, root_dir=self.outdir), key=os.fsencode)
+
+    def adopt(self, value: Any) -> Any:
+        """`value` with each File and Directory in it as it is on disk; literals are written.
+
+        Raises `ToolFailure` for what isn't there or lies outside, and is no input.
+        """
+        if isinstance(value, list):
+            return [self.adopt(one) for one in value]
+        if not isinstance(value, Mapping):
+            return value
+        if is_file_object(value):
+            return self._adopted(value)
+        return {key: self.adopt(one) for key, one in value.items()}
+
+    def _adopted(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        path = self._path_of(value)
+        if path is None:
+            path = self._write(value, self.outdir)
+        made = _described(path)
+        for key in _KEPT:
+            if value.get(key) is not None:
+                made[key] = value[key]
+        basename = value.get("basename")
+        if basename is not None and basename != made["basename"]:
+            if not is_plain_name(basename):
+                raise bad_output(f"basename {basename!r} of an output is no file name")
+            made["basename"] = basename
+            if made["class"] == "File":
+                made["nameroot"], made["nameext"] = os.path.splitext(basename)  # noqa: PTH122
+        if made["class"] != value["class"]:
+            raise bad_output(f"{path!r} was given as a {value['class']} but is a {made['class']}")
+        if made["class"] == "Directory":
+            made["listing"] = self._listing(path, frozenset())
+        elif self.checksums:
+            made["checksum"] = sha1_of(path)
+        if "secondaryFiles" in made:
+            made["secondaryFiles"] = [self._adopted(one) for one in made["secondaryFiles"]]
+        return made
+
+    def _path_of(self, value: Mapping[str, Any]) -> str | None:
+        """Where the object lies; None for a literal. An input is named by its real place."""
+        where = value.get("path") or value.get("location")
+        if where is None or ("contents" in value and value.get("path") is None):
+            return None
+        path = local_path(str(where))
+        if path is None:
+            raise bad_output(f"output {where!r} is not on this machine")
+        path = os.path.normpath(os.path.join(self.outdir, path))
+        if not os.path.exists(path):
+            raise bad_output(f"output {where!r} is not there")
+        if not path.startswith(f"{self.outdir}/") and path in self.sources:
+            return self.sources[path]
+        self._check_inside(path)
+        return path
+
+    def _check_inside(self, path: str) -> None:
+        """Refuse what lies, or leads by a link, outside the outdir and the inputs."""
+        if path == self.outdir:
+            return
+        if path.startswith(f"{self.outdir}/"):
+            at = self.outdir
+            for part in path[len(self.outdir) + 1 :].split("/"):
+                at = f"{at}/{part}"
+                if os.path.islink(at):
+                    break
+            else:
+                return
+        real = os.path.realpath(path)
+        if real.startswith(f"{self.outdir}/") or self._is_input(real):
+            if not os.path.exists(real):
+                raise bad_output(f"output {path!r} is a link to nothing")
+            return
+        raise bad_output(f"output {path!r} lies outside the output directory (at {real!r})")
+
+    def _is_input(self, real: str) -> bool:
+        return real in self._real_sources or any(
+            real.startswith(f"{source}/") for source in self._real_sources
+        )
+
+    @cached_property
+    def _real_sources(self) -> frozenset[str]:
+        return frozenset(os.path.realpath(one) for one in self.sources.values())
+
+    def _listing(self, path: str, above: frozenset[str]) -> list[dict[str, Any]]:
+        real = os.path.realpath(path)
+        if real in above:
+            raise bad_output(f"output directory {path!r} contains itself through a link")
+        entries = []
+        for name in sorted(os.listdir(path), key=os.fsencode):
+            inner = f"{path}/{name}"
+            self._check_inside(inner)
+            made = _described(inner)
+            if made["class"] == "Directory":
+                made["listing"] = self._listing(inner, above | {real})
+            elif self.checksums:
+                made["checksum"] = sha1_of(inner)
+            entries.append(made)
+        return entries
+
+    def _write(self, value: Mapping[str, Any], folder: str) -> str:
+        """Write a literal below `folder`; what a Directory literal lists is linked into it."""
+        name = value.get("basename")
+        if not is_plain_name(name):
+            raise bad_output(f"an output literal needs a plain basename, not {name!r}")
+        path = f"{folder}/{name}"
+        if os.path.lexists(path):
+            raise bad_output(f"the output literal {name!r} would overwrite a file of that name")
+        if value["class"] == "File":
+            try:
+                write_literal(path, value)
+            except ToolFailure as fault:
+                raise bad_output(f"output {name!r}: {fault.message}") from fault
+            return path
+        if not isinstance(value.get("listing"), list):
+            raise bad_output(f"output Directory {shown(value)} has neither path nor listing")
+        os.mkdir(path)
+        for entry in value["listing"]:
+            source = self._path_of(entry)
+            if source is None:
+                self._write(entry, path)
+            else:
+                inner = entry.get("basename") or os.path.basename(source)  # noqa: PTH119
+                os.symlink(source, f"{path}/{inner}")
+        return path
+
+
+def _described(path: str) -> dict[str, Any]:
+    """The File or Directory object of a path."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise bad_output(f"output {path!r} can't be read: {error.strerror}") from error
+    if stat.S_ISDIR(found.st_mode):
+        made: dict[str, Any] = {"class": "Directory", "location": file_uri(path)}
+    elif stat.S_ISREG(found.st_mode):
+        made = {"class": "File", "location": file_uri(path), "size": found.st_size}
+    else:
+        raise bad_output(f"output {path!r} is neither a file nor a directory")
+    set_place(made, path)
+    made.pop("dirname", None)
+    return made

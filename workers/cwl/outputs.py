@@ -1,0 +1,192 @@
+"""Collecting a tool's outputs: CWL v1.2 CommandLineTool, section Output binding."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import ErrorCode
+from workers.cwl.expressions import Expression, Scope
+from workers.cwl.failures import ExpressionError, ToolFailure, bad_output
+from workers.cwl.files import contents_of, leads_out, listing_of, shown
+from workers.cwl.findings import Findings
+from workers.cwl.parameters import (
+    OutputBinding,
+    Parameter,
+    Type,
+    is_file_object,
+    listed,
+    secondary_names,
+)  # fmt: skip
+from workers.cwl.tool import Tool
+
+OUTPUT_JSON = "cwl.output.json"
+
+
+def collect_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
+    """The output object of a payload that ended well. Raises `ToolFailure`.
+
+    OUTPUT_MISSING: a required file was not made; OUTPUT_INVALID: something doesn't fit its
+    declaration, or lies outside the output directory.
+    """
+    given = _output_json(findings.outdir)
+    if given is not None:
+        return adopt_outputs(tool, scope, findings, given)
+    collector = _Collector(tool, scope, findings)
+    return {one.name: collector.checked(one, collector.collect(one)) for one in tool.outputs}
+
+
+def adopt_outputs(
+    tool: Tool, scope: Scope, findings: Findings, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The output object out of one that an expression or `cwl.output.json` gave."""
+    collector = _Collector(tool, scope, findings)
+    made = {}
+    for one in tool.outputs:
+        value = given.get(one.name)
+        if value is not None and one.formats and one.output is None:
+            value = collector.with_format(one, value)
+        made[one.name] = collector.checked(one, value)
+    return made
+
+
+def _output_json(outdir: str) -> Mapping[str, Any] | None:
+    path = Path(outdir) / OUTPUT_JSON
+    try:
+        given = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise bad_output(f"{OUTPUT_JSON} can't be read: {error}") from error
+    if not isinstance(given, Mapping):
+        raise bad_output(f"{OUTPUT_JSON} holds {shown(given)}; an object was expected")
+    return given
+
+
+@dataclass(frozen=True)
+class _Collector:
+    tool: Tool
+    scope: Scope
+    findings: Findings
+
+    def collect(self, declared: Parameter) -> Any:
+        """What an output is, before it is checked."""
+        if declared.output is not None:
+            return self._bound(declared, declared.output)
+        kind = _main_type(declared.type)
+        if kind.kind == "record" and any(one.output is not None for one in kind.fields):
+            return {one.name: self.collect(one) for one in kind.fields}
+        return None
+
+    def checked(self, declared: Parameter, value: Any) -> Any:
+        """`value` with its Files as they are on disk, if it is what the tool declares."""
+        if value is not None and declared.with_files:
+            value = self.findings.adopt(value)
+        if declared.type.fits(value):
+            return value
+        if value is None or value == []:
+            globs = [one.text for one in declared.output.globs] if declared.output else []
+            how = f"nothing matches {' or '.join(map(str, globs))}" if globs else "it is null"
+            raise ToolFailure(
+                ErrorCode.OUTPUT_MISSING,
+                f"output {declared.name!r} of {self.tool.name!r} was not made: {how}",
+            )
+        raise bad_output(
+            f"output {declared.name!r} of {self.tool.name!r} must be {declared.type}; "
+            f"it is {shown(value)}"
+        )
+
+    def with_format(self, declared: Parameter, value: Any) -> Any:
+        """`value` with its Files' format set to what the output declares."""
+        if isinstance(value, list):
+            return [self.with_format(declared, one) for one in value]
+        if isinstance(value, Mapping) and value.get("class") == "File":
+            return {**value, "format": self._evaluate(declared.formats[0], value)}
+        return value
+
+    def _evaluate(self, expression: Expression, self_: Any) -> Any:
+        return expression.within(self.scope, self_)
+
+    def _bound(self, declared: Parameter, binding: OutputBinding) -> Any:
+        found = [self._loaded(one, binding) for one in self._globbed(binding)]
+        result: Any = found
+        if binding.output_eval is not None:
+            result = self._evaluate(binding.output_eval, found)
+        result = _shaped(declared, result, binding.output_eval is not None)
+        if result is None:
+            return None
+        if declared.secondary:
+            for one in listed(result):
+                self._add_secondary(declared, one)
+        return self.with_format(declared, result) if declared.formats else result
+
+    def _globbed(self, binding: OutputBinding) -> list[dict[str, Any]]:
+        patterns: list[str] = []
+        for one in binding.globs:
+            value = self._evaluate(one, None)
+            for pattern in listed(value):
+                if not isinstance(pattern, str):
+                    raise ExpressionError(str(one.text), f"a glob is a string, not {pattern!r}")
+                patterns.append(pattern)
+        return self.findings.glob(patterns)
+
+    def _loaded(self, found: dict[str, Any], binding: OutputBinding) -> dict[str, Any]:
+        if found["class"] == "File":
+            if binding.load_contents:
+                found["contents"] = contents_of(found["path"], bad_output)
+            return found
+        mode = binding.load_listing or self.tool.load_listing
+        if mode != "no_listing":
+            found["listing"] = listing_of(found["path"], mode == "deep_listing")
+        return found
+
+    def _add_secondary(self, declared: Parameter, primary: Any) -> None:
+        if not isinstance(primary, dict) or primary.get("class") != "File":
+            return
+        extras: list[Any] = primary.setdefault("secondaryFiles", [])
+        for entry in declared.secondary:
+            for wanted in secondary_names(entry, primary, self._evaluate):
+                if is_file_object(wanted):
+                    extras.append(wanted)
+                    continue
+                found = self._beside(primary, str(wanted))
+                if found is not None:
+                    extras.append(found)
+                elif self._evaluate(entry.required, primary):
+                    raise ToolFailure(
+                        ErrorCode.OUTPUT_MISSING,
+                        f"output {declared.name!r}: {primary['basename']!r} was made without its "
+                        f"secondary file {wanted!r}",
+                    )
+
+    def _beside(self, primary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+        if leads_out(name):
+            raise bad_output(f"secondary file {name!r} leads out of the output directory")
+        path = Path(primary["path"]).parent / name
+        if not path.exists():
+            return None
+        return {"class": "Directory" if path.is_dir() else "File", "path": str(path)}
+
+
+def _main_type(kind: Type) -> Type:
+    """The type without null."""
+    rest = [one for one in kind.members if one.kind != "null"]
+    return rest[0] if kind.kind == "union" and len(rest) == 1 else kind
+
+
+def _shaped(declared: Parameter, result: Any, evaluated: bool) -> Any:
+    """A glob's list as the one File that is declared, or as null where none is fine."""
+    kinds = declared.type.members or (declared.type,)
+    single = any(one.kind in ("File", "Directory", "Any") for one in kinds)
+    is_list = isinstance(result, list)
+    if is_list and not result and (declared.type.optional or single):
+        return None
+    if not is_list or not single or (evaluated and declared.type.fits(result)):
+        return result
+    if len(result) == 1:
+        return result[0]
+    if any(one.kind == "array" for one in kinds):
+        return result
+    names = ", ".join(str(one.get("basename") if is_file_object(one) else one) for one in result)
+    raise bad_output(f"output {declared.name!r} is one file, but {len(result)} match: {names}")

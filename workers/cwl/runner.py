@@ -1,0 +1,152 @@
+"""Running one CWL document on this machine, without a server or a catalog."""
+
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import BadInput, BadTemplate
+from workers.cwl.document import load_document
+from workers.cwl.engine import run_tool
+from workers.cwl.files import file_uri
+from workers.cwl.resources import resources
+from workers.cwl.source import fragment_of, plain, read_source
+from workers.cwl.tool import Tool, load_tool
+from workers.spec import ToolRun
+
+_OVERRIDES = "http://commonwl.org/cwltool#overrides"
+_REQUIREMENTS = "cwl:requirements"
+
+
+def run_document(
+    document: str | Path,
+    job: str | Path | None,
+    outdir: str | Path,
+    *,
+    log: str | Path | None = None,
+) -> dict[str, Any]:
+    """Run a CommandLineTool or ExpressionTool; its output files go to `outdir`.
+
+    `job` is a YAML or JSON job order. `log` gets what the payload prints. Files of the result have
+    a sha1 checksum. Raises `BadTemplate`, `BadInput`, `ToolFailure`.
+    """
+    packed = load_document(document)
+    inputs = {} if job is None else load_job(job, packed.get("$namespaces") or {})
+    tool = _tool(document, packed, inputs)
+    with tempfile.TemporaryDirectory(prefix="spdf-cwl-") as scratch:
+        work = Path(scratch).resolve()
+        for name in ("out", "tmp", "stage"):
+            (work / name).mkdir()
+        reserved = resources(tool, inputs)
+        run = ToolRun(
+            inputs=inputs,
+            outdir=work / "out",
+            tmpdir=work / "tmp",
+            stagedir=work / "stage",
+            log=work / "log",
+            cores=reserved.cores,
+            ram_mib=reserved.ram_mib,
+        )
+        try:
+            outcome = run_tool(tool, run, discover_secondary=True, checksums=True)
+        finally:
+            if log is not None and run.log.exists():
+                shutil.copyfile(run.log, log)
+        Path(outdir).mkdir(parents=True, exist_ok=True)
+        delivery = _Delivery(run.outdir, Path(outdir).resolve())
+        return {name: delivery.deliver(value) for name, value in outcome.outputs.items()}
+
+
+def _tool(document: str | Path, packed: dict[str, Any], inputs: dict[str, Any]) -> Tool:
+    if packed["class"] == "Workflow":
+        raise BadTemplate(
+            "a Workflow is run as a template (`spdf template create`); name a tool here",
+            str(document),
+        )
+    extra = inputs.pop(_REQUIREMENTS, None) or []
+    packed["requirements"] = [*packed["requirements"], *extra]
+    return load_tool(packed, base=fragment_of(document)[0])
+
+
+def load_job(path: str | Path, namespaces: Mapping[str, str]) -> dict[str, Any]:
+    """A job order from a YAML or JSON file.
+
+    Its Files get absolute locations, and formats whose prefix `namespaces` (or the job's own)
+    declares are spelled out.
+    """
+    uri, _ = fragment_of(path)
+    job = plain(read_source(uri).root)
+    if not isinstance(job, dict) or _OVERRIDES in job:
+        raise BadInput(f"{path} is no job order; write a mapping of input names to values.")
+    prefixes = {**namespaces, **(job.pop("$namespaces", None) or {})}
+    return {key: _located(value, uri, prefixes) for key, value in job.items()}
+
+
+def _located(value: Any, base: str, prefixes: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_located(one, base, prefixes) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    made = {key: _located(one, base, prefixes) for key, one in value.items()}
+    if made.get("class") in ("File", "Directory"):
+        if isinstance(made.get("location"), str):
+            made["location"] = urllib.parse.urljoin(base, made["location"])
+        prefix, _, rest = str(made.get("format", "")).partition(":")
+        if prefix in prefixes:
+            made["format"] = f"{prefixes[prefix]}{rest}"
+    return made
+
+
+class _Delivery:
+    """Brings output files from the work directory to where the user wants them."""
+
+    def __init__(self, work: Path, outdir: Path) -> None:
+        self._work, self._outdir = work, outdir
+        self._placed: dict[str, Path] = {}
+
+    def deliver(self, value: Any) -> Any:
+        """`value` with its files in the output directory."""
+        if isinstance(value, list):
+            return [self.deliver(one) for one in value]
+        if not isinstance(value, Mapping):
+            return value
+        if value.get("class") not in ("File", "Directory"):
+            return {key: self.deliver(one) for key, one in value.items()}
+        return self._delivered(value, self._outdir)
+
+    def _delivered(self, value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        source = Path(value["path"])
+        if value["path"] in self._placed:
+            target = self._placed[value["path"]]
+        else:
+            target = self._placed[value["path"]] = _free(folder / value["basename"])
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.is_symlink() or not source.is_relative_to(self._work):
+                shutil.copyfile(source, target)
+            else:
+                shutil.copy(source, target)
+        made = _at(value, target)
+        if value.get("secondaryFiles"):
+            made["secondaryFiles"] = [
+                self._delivered(one, target.parent) for one in value["secondaryFiles"]
+            ]
+        return made
+
+
+def _free(path: Path) -> Path:
+    """`path`, or where it is taken already one beside it with a number."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return free
+
+
+def _at(value: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    made = {**value, "path": str(path), "location": file_uri(str(path))}
+    if value.get("listing"):
+        made["listing"] = [_at(one, path / one["basename"]) for one in value["listing"]]
+    return made

@@ -1,0 +1,106 @@
+"""Linking a job's input files into one directory, under the names that the payload shall see."""
+
+# Paths are plain strings here: this runs for every file of every job.
+# ruff: noqa: PTH102, PTH123, PTH202, PTH211
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from catalog.errors import ErrorCode
+from workers.cwl.failures import ToolFailure, bad_input
+from workers.cwl.files import file_uri, is_plain_name, set_place
+
+
+@dataclass
+class Stager:
+    """Places inputs below `root`.
+
+    A File with secondary files gets a directory of its own, with nothing else in it; so does one
+    whose name is taken.
+    """
+
+    root: str
+    names: set[str] = field(default_factory=set)
+    sources: dict[str, str] = field(default_factory=dict)
+    """Real path of each staged input by its place."""
+    literals: int = 0
+    directories: int = 0
+
+    def place(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Stage a File (with its secondaryFiles beside it) or Directory; it is changed in place."""
+        group = [value, *value.get("secondaryFiles", ())]
+        names = [self._name(one) for one in group]
+        if len(set(names)) < len(names):
+            raise bad_input(f"input {names[0]!r} has two secondaryFiles of one name: {names[1:]}")
+        folder = self.root
+        if len(group) > 1 or names[0] in self.names:
+            self.directories += 1
+            folder = f"{self.root}/{self.directories}.d"
+            os.mkdir(folder)
+        else:
+            self.names.add(names[0])
+        for one, name in zip(group, names, strict=True):
+            self._put(one, f"{folder}/{name}")
+        return value
+
+    def _name(self, value: dict[str, Any]) -> str:
+        name = value.get("basename")
+        if name is None:
+            self.literals += 1
+            name = value["basename"] = f"literal-{self.literals}"
+        if not is_plain_name(name):
+            raise bad_input(f"basename {name!r} of an input is no file name")
+        return str(name)
+
+    def _put(self, value: dict[str, Any], path: str) -> None:
+        source = value.get("path")
+        if source is not None:
+            os.symlink(source, path)
+            self.sources[path] = source
+        elif value["class"] == "File":
+            write_literal(path, value)
+            value["size"] = os.path.getsize(path)
+            value["location"] = file_uri(path)
+            self.sources[path] = path
+        else:
+            self._fill(value, path)
+        set_place(value, path)
+        if source is not None and value.get("listing"):
+            move_listing(value, path)
+
+    def _fill(self, value: dict[str, Any], path: str) -> None:
+        """Make a Directory literal out of its listing."""
+        os.mkdir(path)
+        value.setdefault("location", file_uri(path))
+        for entry in value.get("listing") or ():
+            inner = f"{path}/{self._name(entry)}"
+            if inner in self.sources:
+                raise bad_input(f"a Directory literal lists {entry['basename']!r} twice")
+            self._put(entry, inner)
+            self.sources.setdefault(inner, inner)
+
+
+def move_listing(value: Mapping[str, Any], path: str) -> None:
+    """Let the entries of a staged directory's listing say that they lie in it."""
+    for entry in value["listing"]:
+        set_place(entry, f"{path}/{entry['basename']}")
+        if entry.get("listing"):
+            move_listing(entry, entry["path"])
+
+
+def write_literal(path: str, value: Mapping[str, Any]) -> None:
+    """Write a File literal's `contents`."""
+    contents = value.get("contents")
+    if not isinstance(contents, str):
+        raise bad_input(f"a File has neither path nor location nor contents: {dict(value)!r}")
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        stream.write(contents)
+
+
+def missing(path: str, name: str) -> ToolFailure:
+    """The failure of an input whose file is not there."""
+    return ToolFailure(
+        ErrorCode.INPUT_MISSING, f"input {name!r}: there is no {path!r}; give a file that exists"
+    )

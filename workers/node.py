@@ -1,0 +1,34 @@
+"""The node that jobs run on: its scratch space, its tokens and its way to the storages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from catalog.drivers import StorageDriver
+from workers.orphans import PayloadLedger
+from workers.slots import Slots
+
+
+@dataclass(frozen=True)
+class Node:
+    """What every job of a pilot shares."""
+
+    name: str
+    ledger: PayloadLedger
+    slots: Slots
+    storages: Mapping[int, StorageDriver]
+    verify_linked: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """The pilot's own scratch space."""
+        return self.ledger.directory
+
+
+def program_version() -> str:
+    """The version of this program, as attempts record it."""
+    try:
+        return version("spdf")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,86 @@
+"""A task made ready on a node, once for all of its jobs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workers.cwl import Tool, load_tool
+from workers.cwl.expressions import Expression, compile_expression
+from workers.cwl.files import read_contents
+from workers.node import Node
+from workers.spec import StepInput, TaskSpec
+from workers.stagein import StageIn, resolve
+
+
+@dataclass(frozen=True)
+class PreparedInput:
+    """A step's input with its default as a local value and its expression compiled."""
+
+    port: str
+    default: Any
+    value_from: Expression | None
+    load_contents: bool
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A compiled tool, and the values that all jobs of the task share, as local paths."""
+
+    spec: TaskSpec
+    tool: Tool
+    inputs: tuple[PreparedInput, ...]
+    when: Expression | None
+    fixed: Mapping[str, Any]
+    stage: StageIn
+
+    def step_inputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the tool is called with, from what a job was given.
+
+        Defaults fill nulls, then every valueFrom sees the inputs as they were before any of them:
+        CWL v1.2 Workflow, WorkflowStepInput.
+        """
+        values = {**self.fixed, **given}
+        for item in self.inputs:
+            value = values.get(item.port)
+            value = item.default if value is None else value
+            values[item.port] = read_contents(value) if item.load_contents else value
+        made = {
+            item.port: item.value_from.evaluate(values, values[item.port])
+            for item in self.inputs
+            if item.value_from is not None
+        }
+        return values | made
+
+
+def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
+    """Compile a task's tool and bring its fixed files to the node.
+
+    Raises `StorageError` where a file can't be had, `BadTemplate` where the tool can't be run.
+    """
+    stage = StageIn(node, node.directory / "fixed")
+    document = resolve(spec.step.tool, stage, spec.refs)
+    js, library = _javascript(document)
+
+    def compiled(text: str | None) -> Expression | None:
+        return None if text is None else compile_expression(text, js, library)
+
+    def prepared(item: StepInput) -> PreparedInput:
+        default = resolve(item.default, stage, spec.refs)
+        return PreparedInput(item.port, default, compiled(item.value_from), item.load_contents)
+
+    return PreparedTask(
+        spec=spec,
+        tool=load_tool(document),
+        inputs=tuple(prepared(item) for item in spec.step.inputs),
+        when=compiled(spec.step.when),
+        fixed=resolve(spec.fixed, stage, spec.refs),
+        stage=stage,
+    )
+
+
+def _javascript(document: Mapping[str, Any]) -> tuple[bool, tuple[str, ...]]:
+    """Whether the tool's expressions may be JavaScript, and its `expressionLib`."""
+    for requirement in (*document.get("requirements", ()), *document.get("hints", ())):
+        if requirement.get("class") == "InlineJavascriptRequirement":
+            return True, tuple(requirement.get("expressionLib") or ())
+    return False, ()
