@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.models import Job, Pilot, Task, Workflow
+from catalog.models import Attempt, Job, Pilot, Task, Workflow
 from catalog.pilots import LIVE
-from catalog.states import JobState, TaskState, WorkflowState
+from catalog.states import AttemptState, JobState, TaskState, WorkflowState
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,15 @@ def overview(session: Session) -> Overview:
     return Overview(
         live, {row[0]: row[1] for row in by_workflow}, {row[0]: row[1] for row in by_job}
     )
+
+
+def attempt_counts(session: Session, workflow_id: int) -> dict[AttemptState, int]:
+    """The attempts of a workflow's jobs, counted by state."""
+    rows = session.execute(
+        sa.select(col(Attempt.state), sa.func.count())
+        .join(Job, col(Job.id) == col(Attempt.job_id))
+        .join(Task, col(Task.id) == col(Job.task_id))
+        .where(col(Task.workflow_id) == workflow_id)
+        .group_by(col(Attempt.state))
+    )
+    return {row[0]: row[1] for row in rows}

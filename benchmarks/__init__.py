@@ -1,0 +1,1 @@
+"""Programs that measure; nothing in them is asserted on time."""

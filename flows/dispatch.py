@@ -1,0 +1,133 @@
+"""Dispatch: as many pilots as ready jobs, nodes and the stage's limit warrant."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectException
+from sqlmodel import Session
+
+from catalog import pilots, tasks
+from catalog.settings import Settings
+from catalog.states import TaskState
+from flows.advance import Chain
+from flows.plan import Stage
+from flows.pools import queue_of_rank
+
+log = logging.getLogger(__name__)
+
+_WAIT_S = 300.0
+"""How long a pilot that was asked for counts, though it has not begun."""
+
+
+@dataclass
+class Dispatcher:
+    """Submits pilots for one workflow, and remembers those that have not begun."""
+
+    chain: Chain
+    settings: Settings
+    dataset: str
+    rank: int = 0
+    _asked: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def dispatch(self) -> int:
+        """Ask for the pilots that are missing; gives how many. Prefect's errors are survived."""
+        with self.chain.catalog.read() as session:
+            wanted = self._wanted(session)
+        count = 0
+        try:
+            for stage, number in wanted:
+                for _ in range(number):
+                    self._submit(stage)
+                    count += 1
+        except (httpx.HTTPError, PrefectException) as error:
+            log.warning("no pilots could be asked for", extra={"fault": str(error)})
+        return count
+
+    def _wanted(self, session: Session) -> list[tuple[Stage, int]]:
+        ids = {
+            task.id: task.stage
+            for task in tasks.of_workflow(session, self.chain.workflow_id)
+            if task.state is TaskState.IN_PROGRESS
+        }
+        ready = tasks.ready_counts(session, list(ids))
+        live = pilots.live_counts(session, list(ids))
+        started = pilots.started_runs(session, list(ids))
+        found = []
+        for task_id, name in ids.items():
+            stage = self.chain.plan.stage(name)
+            waiting = self._waiting(task_id, started)
+            per_pilot = max(1, self.settings.slots)
+            want = min(-(-ready[task_id] // per_pilot), self._limit(stage))
+            missing = want - live.get(task_id, 0) - waiting
+            if missing > 0:
+                found.append((stage, missing))
+        return found
+
+    def _waiting(self, task_id: int, started: set[str]) -> int:
+        """Pilots that were asked for and may still begin."""
+        asked = self._asked.setdefault(task_id, {})
+        for run_id, since in list(asked.items()):
+            old = time.monotonic() - since
+            if run_id in started or old > _WAIT_S or (old > 10.0 and _ended(run_id)):
+                del asked[run_id]
+        return len(asked)
+
+    def _limit(self, stage: Stage) -> int:
+        if stage.max_pilots is not None:
+            return stage.max_pilots
+        return self.settings.max_pilots or max(1, _online_workers(stage.pool))
+
+    def _submit(self, stage: Stage) -> None:
+        task_id = self.chain.task_ids[stage.name]
+        with get_client(sync_client=True) as client:
+            queue = queue_of_rank(client, stage.pool, self.rank + stage.rank)
+        run = run_deployment(
+            f"pilot/{stage.pool}",
+            parameters={"task": task_id},
+            work_queue_name=queue,
+            flow_run_name=f"{stage.name} · {self.dataset}",
+            tags=[f"workflow:{self.chain.workflow_id}", f"task:{task_id}"],
+            timeout=0,
+            as_subflow=True,
+        )
+        assert isinstance(run, FlowRun)
+        self._asked.setdefault(task_id, {})[str(run.id)] = time.monotonic()
+
+    def stop_waiting(self) -> None:
+        """Delete the runs of pilots that were asked for and are not needed any more."""
+        with get_client(sync_client=True) as client:
+            for asked in self._asked.values():
+                for run_id in asked:
+                    _delete_unstarted(client, run_id)
+
+
+def _delete_unstarted(client: SyncPrefectClient, run_id: str) -> None:
+    try:
+        run = client.read_flow_run(UUID(run_id))
+        if run.state is not None and run.state.is_scheduled():
+            client.delete_flow_run(run.id)
+    except (httpx.HTTPError, ObjectNotFound) as error:
+        log.debug("pilot run not removed", extra={"fault": str(error)})
+
+
+def _ended(run_id: str) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run_id)).state
+        except ObjectNotFound:
+            return True
+        except httpx.HTTPError:
+            return False
+        return state is not None and state.is_final()
+
+
+def _online_workers(pool: str) -> int:
+    with get_client(sync_client=True) as client:
+        workers = client.read_workers_for_work_pool(pool)
+    return sum(worker.status is WorkerStatus.ONLINE for worker in workers)

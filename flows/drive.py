@@ -1,0 +1,148 @@
+"""Driving a workflow: own it, advance it, send pilots, show progress, until it has ended."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+from sqlalchemy.exc import DBAPIError
+
+from catalog import datasets, workflows
+from catalog.db import Catalog
+from catalog.settings import Settings
+from catalog.states import WorkflowState, is_final
+from catalog.workflows import WorkflowInfo
+from flows.advance import Chain, NotRunning, OwnershipLost, advance, load, take_back
+from flows.dispatch import Dispatcher
+from flows.progress import ProgressBoard, leave_summary
+from flows.runs import CANCELLED, run_state
+
+log = logging.getLogger(__name__)
+
+_STANDBY_S = 2.0
+_ASK_S = 3.0
+
+
+@dataclass(frozen=True)
+class End:
+    """How a drive ended: the workflow's state, and a sentence."""
+
+    state: WorkflowState
+    message: str
+
+
+def drive(catalog: Catalog, settings: Settings, workflow_id: int, flow_run_id: str | None) -> End:
+    """Advance a workflow until it ends; gives how.
+
+    Where another flow run owns it this one ends at once, naming the owner. A second process of
+    the same flow run (one that was rescheduled while alive) stands by instead: its end would be
+    shown as the end of both.
+    """
+    owner = f"{flow_run_id or 'local'}/{settings.node}/{os.getpid()}/{uuid4().hex[:8]}"
+    while True:
+        with catalog.write() as session:
+            epoch = workflows.claim(
+                session, workflow_id, owner, settings.workflow_lease_s, flow_run_id
+            )
+            info = workflows.get(session, workflow_id)
+        if epoch is not None:
+            try:
+                return _Drive(catalog, settings, info, epoch).run()
+            except OwnershipLost as error:
+                log.warning("ownership lost", extra={"workflow": workflow_id, "why": str(error)})
+                continue
+        if is_final(info.state):
+            return End(info.state, info.reason or f"workflow {workflow_id} is {info.state}")
+        if flow_run_id is None or not (info.owner or "").startswith(f"{flow_run_id}/"):
+            return End(info.state, f"workflow {workflow_id} is advanced by {info.owner}")
+        time.sleep(_STANDBY_S)
+
+
+class _Drive:
+    """One ownership of a workflow, from the claim to its loss or the workflow's end."""
+
+    def __init__(
+        self, catalog: Catalog, settings: Settings, info: WorkflowInfo, epoch: int
+    ) -> None:
+        self._catalog, self._settings, self._info = catalog, settings, info
+        self._chain: Chain = load(catalog, info.id, epoch, settings.workflow_lease_s)
+        self._dispatcher = Dispatcher(self._chain, settings, info.dataset, info.rank)
+        with catalog.read() as session:
+            total = datasets.get(session, info.dataset_id).file_count
+        self._board = ProgressBoard(catalog, info.id, total)
+        self._asked = time.monotonic()
+        self._good_until = time.monotonic() + settings.lease_s
+
+    def run(self) -> End:
+        """Loop until the workflow ends. Raises `OwnershipLost`."""
+        try:
+            while True:
+                try:
+                    state = self._turn()
+                except NotRunning as stop:
+                    state = stop.state
+                except DBAPIError as error:
+                    log.warning("catalog away", extra={"fault": str(error.orig)})
+                    self._good_until = time.monotonic() + self._settings.lease_s
+                    state = WorkflowState.IN_PROGRESS
+                if is_final(state):
+                    return self._end()
+                self._obey_prefect()
+                time.sleep(self._settings.advance_s)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _turn(self) -> WorkflowState:
+        state = advance(self._chain)
+        if is_final(state):
+            return state
+        # After a gap of ours (a start, an outage) the pilots get a whole lease to beat again.
+        if time.monotonic() >= self._good_until:
+            take_back(self._chain, self._settings.lease_s)
+        self._dispatcher.dispatch()
+        self._board.update()
+        return state
+
+    def _obey_prefect(self) -> None:
+        """A run cancelled in Prefect is a command: cancel the workflow."""
+        if time.monotonic() - self._asked < _ASK_S:
+            return
+        self._asked = time.monotonic()
+        cancel_if_told(self._catalog, self._info.id, self._run_id)
+
+    @property
+    def _run_id(self) -> str | None:
+        return self._info.flow_run_id
+
+    def _end(self) -> End:
+        self._board.update(force=True)
+        self._dispatcher.stop_waiting()
+        with self._catalog.read() as session:
+            info = workflows.get(session, self._info.id)
+        leave_summary(self._catalog, info.id, f"{info.label}: {info.state}")
+        return End(info.state, info.reason or f"{info.label} is {info.state}")
+
+    def _let_go(self) -> None:
+        """Leaving in the middle: cancel if that is why, and free the ownership for the next."""
+        cancel_if_told(self._catalog, self._info.id, self._run_id)
+        with self._catalog.write() as session:
+            workflows.release(session, self._info.id, self._chain.epoch)
+
+
+def cancel_if_told(catalog: Catalog, workflow_id: int, flow_run_id: str | None) -> bool:
+    """Cancel a workflow whose flow run was cancelled in Prefect; whether it was."""
+    try:
+        with get_client(sync_client=True) as client:
+            told = run_state(client, flow_run_id) in CANCELLED
+    except (httpx.HTTPError, PrefectException) as error:
+        log.debug("Prefect away", extra={"fault": str(error)})
+        return False
+    if told:
+        with catalog.write() as session:
+            workflows.cancel(session, workflow_id, "cancelled in Prefect")
+    return told

@@ -1,0 +1,69 @@
+"""Files that stay the same for all jobs (a calibration table): stored and known to the catalog."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from catalog import files, storages
+from catalog.checksums import SHA256, file_checksum
+from catalog.db import Catalog
+from catalog.drivers import driver_for
+from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog.files import NewFileRow
+from catalog.models import StorageRole
+
+SCOPE = "fixed"
+"""Scope of the files that were stored for templates and inputs, named by their content."""
+
+
+def store_files(catalog: Catalog, value: Any) -> Any:
+    """A CWL value in which every local File is stored, and named by its `file_id`.
+
+    Raises `BadInput` for a File that can't be read, or a Directory.
+    """
+    if isinstance(value, Mapping):
+        if value.get("class") == "Directory":
+            raise BadInput("a Directory can't be a fixed input; pack it into one file (tar).")
+        if value.get("class") == "File" and not {"file_id", "contents"} & value.keys():
+            return _store(catalog, value)
+        return {key: store_files(catalog, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [store_files(catalog, item) for item in value]
+    return value
+
+
+def _store(catalog: Catalog, value: Mapping[str, Any]) -> dict[str, Any]:
+    if value.get("secondaryFiles"):
+        raise BadInput("a fixed File can't have secondaryFiles; pack them into one file (tar).")
+    path = _local_path(value)
+    extra = {key: item for key, item in value.items() if key in ("format", "metadata")}
+    return {"class": "File", "file_id": store_file(catalog, path), "basename": path.name, **extra}
+
+
+def _local_path(value: Mapping[str, Any]) -> Path:
+    text = value.get("path") or value.get("location") or ""
+    parts = urlsplit(text)
+    if parts.scheme not in ("", "file"):
+        raise BadInput(f"file {text!r} can't be fetched from there; give a local path.")
+    path = Path(unquote(parts.path) if parts.scheme == "file" else text)
+    if not path.is_file():
+        raise BadInput(f"there is no file {str(path)!r}; give the path of one that exists.")
+    return path.absolute()
+
+
+def store_file(catalog: Catalog, path: Path) -> int:
+    """Put a local file on the internal storage, by its content, once; gives its id."""
+    digest = file_checksum(path, SHA256)
+    name = f"{digest.partition(':')[2]}/{path.name}"
+    with catalog.read() as session:
+        storage = storages.default_for(session, StorageRole.INTERNAL)
+    driver = driver_for(storage)
+    try:
+        driver.put(path, f"{SCOPE}/{name}")
+    except StorageError as error:
+        if error.code is not ErrorCode.OUTPUT_EXISTS:
+            raise
+    row = NewFileRow(SCOPE, name, f"{SCOPE}/{name}", path.stat().st_size, digest)
+    with catalog.write() as session:
+        return files.register(session, storage.id, [row])[0]

@@ -1,0 +1,66 @@
+"""The pilot: a flow run on a compute node that maps `run_job` over the jobs of one task."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import prefect
+from prefect import flow, task, unmapped
+from prefect.context import FlowRunContext
+
+from catalog import tasks
+from catalog.db import get_catalog
+from catalog.settings import get_settings
+from flows.shift import Roster, Shift
+from flows.taskrunner import SlotTaskRunner
+from workers.devices import visible_devices
+from workers.job import RunningJob
+from workers.spec import JobResult
+
+_RUNNER: Any = SlotTaskRunner()
+
+
+@task(name="run_job")
+def run_job(running: RunningJob, shift: Shift) -> JobResult:
+    """One file through one stage: stage-in, payload, stage-out."""
+    return shift.run_job(running)
+
+
+@flow(name="pilot", task_runner=_RUNNER)
+def pilot(task: int, slots: int | None = None) -> int:
+    """Lease jobs of a task and run them, one file per job, until none are left."""
+    roster = make_roster(task, slots)
+    with Shift(get_catalog(), get_settings(), roster) as shift:
+        _size_runner(shift.threads)
+        return shift.work(lambda window: map_window(window, shift))
+
+
+def map_window(window: Sequence[RunningJob], shift: Shift) -> list[object]:
+    """Map `run_job` over a bounded window of leased jobs."""
+    return list(run_job.map(list(window), shift=unmapped(shift)))
+
+
+def make_roster(task_id: int, slots: int | None) -> Roster:
+    """Who this process is as a pilot; puts this environment's programs first on PATH."""
+    settings = get_settings()
+    programs = str(Path(sys.executable).parent)
+    if programs not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", os.defpath)))
+    with get_catalog().read() as session:
+        pool = tasks.get(session, task_id).pool
+    run_id = prefect.runtime.flow_run.id
+    return Roster(
+        task_id=task_id,
+        pool=pool,
+        slots=slots or settings.slots,
+        devices=visible_devices() if pool == "gpu" else (),
+        flow_run_id=str(run_id) if run_id else None,
+    )
+
+
+def _size_runner(threads: int) -> None:
+    context = FlowRunContext.get()
+    if context is not None and isinstance(context.task_runner, SlotTaskRunner):
+        context.task_runner.resize(threads)

@@ -1,0 +1,108 @@
+"""Work pools and their queues, laid down idempotently."""
+
+import json
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import WorkQueueFilter, WorkQueueFilterName
+from prefect.client.schemas.objects import WorkQueue
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from flows.server import project_file
+
+CONTROL, CPU, GPU = "control", "cpu", "gpu"
+DESCRIPTIONS = {
+    CONTROL: "Orchestration: workflows and the watchdog. Runs no payloads.",
+    CPU: "Pilots for stages that need no GPU.",
+    GPU: "Pilots for stages that need a GPU.",
+}
+
+DEFAULT_QUEUE = "default"
+WATCHDOG_QUEUE = "watchdog"
+LIVE_WORKFLOWS = 4
+"""Workflows that run at once; a workflow's run is a process of about 100 MB."""
+
+
+def ensure_pools(client: SyncPrefectClient, *, gpu: bool) -> tuple[str, ...]:
+    """Make or bring up to date the pools and the queues of `control`; gives the pools' names.
+
+    A limit that an operator has set on the queue is left as it is.
+    """
+    names = (CONTROL, CPU, GPU) if gpu else (CONTROL, CPU)
+    for name in names:
+        _ensure_pool(client, name)
+    _ensure_queue(client, CONTROL, DEFAULT_QUEUE, priority=2, limit=LIVE_WORKFLOWS)
+    _ensure_queue(client, CONTROL, WATCHDOG_QUEUE, priority=1, limit=1)
+    for name in names[1:]:
+        _ensure_queue(client, name, DEFAULT_QUEUE, priority=MOST_RANK + 1)
+    return names
+
+
+MOST_RANK = 99
+"""Ranks beyond it, either way, count as it."""
+
+
+def queue_of_rank(client: SyncPrefectClient, pool: str, rank: int) -> str:
+    """The queue of a pool that serves a rank, made where there is none; gives its name.
+
+    A higher rank is a smaller number in Prefect, and 1 is served first.
+    """
+    rank = max(-MOST_RANK, min(MOST_RANK, rank))
+    if rank == 0:
+        return DEFAULT_QUEUE
+    name = f"rank-{rank:+d}"
+    if _find_queue(client, pool, name) is None:
+        try:
+            client.create_work_queue(name=name, work_pool_name=pool, priority=MOST_RANK + 1 - rank)
+        except ObjectAlreadyExists:
+            pass
+    return name
+
+
+def base_job_template(pool: str) -> dict[str, Any]:
+    """How the workers of a pool start a flow run."""
+    template: dict[str, Any] = json.loads(project_file(f"deployments/pool-{pool}.json").read_text())
+    return template
+
+
+def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
+    template = base_job_template(name)
+    try:
+        found = client.read_work_pool(name)
+    except ObjectNotFound:
+        wanted = WorkPoolCreate(
+            name=name,
+            type="process",
+            description=DESCRIPTIONS[name],
+            base_job_template=template,
+        )
+        try:
+            client.create_work_pool(wanted)
+        except ObjectAlreadyExists:
+            pass
+        return
+    # A site may run a pool's payloads in containers: its template is of another type.
+    if found.type == "process" and found.base_job_template != template:
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+
+
+def _ensure_queue(
+    client: SyncPrefectClient, pool: str, name: str, *, priority: int, limit: int | None = None
+) -> None:
+    """A queue of a pool, of that priority: 1 is served first."""
+    queue = _find_queue(client, pool, name)
+    if queue is None:
+        client.create_work_queue(
+            name=name, work_pool_name=pool, priority=priority, concurrency_limit=limit
+        )
+        return
+    kept = limit if queue.concurrency_limit is None else queue.concurrency_limit
+    if (queue.priority, queue.concurrency_limit) != (priority, kept):
+        client.update_work_queue(queue.id, priority=priority, concurrency_limit=kept)
+
+
+def _find_queue(client: SyncPrefectClient, pool: str, name: str) -> WorkQueue | None:
+    named = WorkQueueFilter(name=WorkQueueFilterName(any_=[name]))
+    found: list[WorkQueue] = client.read_work_queues(work_pool_name=pool, work_queue_filter=named)
+    return found[0] if found else None

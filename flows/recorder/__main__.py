@@ -1,0 +1,108 @@
+"""`python -m flows.recorder`: the recorder as a long-lived process."""
+
+import logging
+import signal
+import sys
+import threading
+import time
+
+from prefect.client.orchestration import get_client
+from sqlmodel import Session
+
+from catalog import singletons
+from catalog.db import Catalog, get_catalog
+from catalog.errors import Unavailable
+from catalog.settings import Settings, get_settings
+from flows.logs import log_to_stderr
+from flows.recorder.api import TaskRunApi
+from flows.recorder.names import RECORDER, owner_name
+from flows.recorder.rounds import Counts, Fence, LostLease, Pace, record_once
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 20.0
+LONGEST_BACKOFF_S = 15.0
+IDLE_S, BUSY_S = 1.0, 0.2
+LAST_ROUNDS_S = 8.0
+"""Time that a recorder asked to stop spends on what is still to be shown."""
+
+
+class Recorder:
+    """Takes the recorder's lease and shows attempts until it is asked to stop."""
+
+    def __init__(self, catalog: Catalog, api: TaskRunApi, settings: Settings) -> None:
+        self.catalog, self.api = catalog, api
+        self.pace = Pace(settings.recorder_unconfirmed, settings.recorder_batch)
+        self.owner = owner_name()
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Wait for the lease, record while it is held, and give it back at the end."""
+        backoff_s = 1.0
+        while not self.stop.is_set():
+            try:
+                with self.catalog.write() as session:
+                    epoch = singletons.acquire(session, RECORDER, self.owner, LEASE_S)
+                if epoch is not None:
+                    logger.info("recorder leads", extra={"owner": self.owner, "epoch": epoch})
+                    self._lead(epoch)
+                backoff_s = 1.0
+            except Exception:
+                logger.exception("recorder waits for the catalog", extra={"again_s": backoff_s})
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+            self.stop.wait(backoff_s)
+
+    def _lead(self, epoch: int) -> None:
+        """Record until asked to stop, and then a little longer; ends at once without the lease."""
+        fence = self._fence(epoch)
+        backoff_s = 1.0
+        until: float | None = None
+        while until is None or time.monotonic() < until:
+            counts = Counts()
+            try:
+                with self.catalog.write() as session:
+                    fence(session)
+                counts = record_once(self.catalog, self.api, self.pace, fence)
+                wait_s, backoff_s = IDLE_S if counts.idle else BUSY_S, 1.0
+            except LostLease:
+                logger.warning("recorder lost its lease", extra={"owner": self.owner})
+                return
+            except Unavailable as error:
+                logger.warning("recorder waits", extra={"why": str(error), "again_s": backoff_s})
+                wait_s, backoff_s = backoff_s, min(2 * backoff_s, LONGEST_BACKOFF_S)
+            except Exception:
+                logger.exception("a round failed", extra={"again_s": backoff_s})
+                wait_s, backoff_s = backoff_s, min(2 * backoff_s, LONGEST_BACKOFF_S)
+            if self.stop.is_set():
+                until = until or time.monotonic() + LAST_ROUNDS_S
+                if counts.idle:
+                    break
+                time.sleep(BUSY_S)
+            else:
+                self.stop.wait(wait_s)
+        with self.catalog.write() as session:
+            singletons.release(session, RECORDER, self.owner, epoch)
+
+    def _fence(self, epoch: int) -> Fence:
+        def fence(session: Session) -> None:
+            if not singletons.renew(session, RECORDER, self.owner, epoch, LEASE_S):
+                raise LostLease
+
+        return fence
+
+
+def main() -> int:
+    """Record until SIGTERM."""
+    settings = get_settings()
+    log_to_stderr(settings)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with get_client(sync_client=True) as client:
+        recorder = Recorder(get_catalog(), TaskRunApi(client), settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: recorder.stop.set())
+        recorder.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""One round of the recorder: confirm what was posted, then post what is due."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import Session
+
+from catalog.attempts_shown import (
+    DueAttempt,
+    PostedAttempt,
+    database_time,
+    due,
+    has_homeless,
+    log_tails,
+    mark_confirmed,
+    mark_missing,
+    mark_posted,
+    mark_unshowable,
+    unconfirmed,
+)
+from catalog.db import Catalog
+from catalog.states import AttemptState
+from flows.recorder.api import PAGE, Refused, TaskRunApi
+from flows.recorder.events import STATES, log_entry, state_event
+from flows.recorder.names import task_run_id
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_WINDOW = 100
+LONGEST_GRACE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a round did. `waiting` posts are still to be read back."""
+
+    posted: int = 0
+    confirmed: int = 0
+    shown: int = 0
+    missing: int = 0
+    unshowable: int = 0
+    waiting: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do and nothing to wait for."""
+        return not (self.posted or self.confirmed or self.missing or self.waiting)
+
+
+@dataclass
+class Pace:
+    """How fast a server is fed: never more than `window` posts that aren't read back.
+
+    The window halves when posts got lost, and grows again while they arrive. A post counts as
+    lost `grace_s` after it, longer with each try.
+    """
+
+    most: int
+    batch: int
+    grace_s: float = 15.0
+    running_after_s: float = 2.0
+    window: int = field(default=0)
+    later: dict[int, datetime] = field(default_factory=dict)
+    """Attempts that the server shows in another state of a later time: that time."""
+
+    def __post_init__(self) -> None:
+        self.window = min(self.most, 5 * self.batch)
+
+    def lost(self) -> None:
+        """Posts got lost."""
+        self.window = max(min(SMALLEST_WINDOW, self.most), self.window // 2)
+
+    def arrived(self) -> None:
+        """A batch was read back whole."""
+        self.window = min(self.most, self.window + self.batch)
+
+    def grace(self, tries: int) -> float:
+        """How long the post of that try may take to appear, in seconds."""
+        return min(self.grace_s * 2.0 ** (tries - 1), LONGEST_GRACE_S)
+
+
+class LostLease(Exception):
+    """Another process is the recorder now; nothing of the step was written."""
+
+
+Fence = Callable[[Session], None]
+"""Called first in every write transaction; raises `LostLease` where the role is lost."""
+
+
+def no_fence(_session: Session) -> None:
+    """For a step that nobody else can be doing."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a step works on."""
+
+    catalog: Catalog
+    api: TaskRunApi
+    pace: Pace
+    fence: Fence = no_fence
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A write transaction of the one recorder."""
+        with self.catalog.write() as session:
+            self.fence(session)
+            yield session
+
+
+def record_once(catalog: Catalog, api: TaskRunApi, pace: Pace, fence: Fence = no_fence) -> Counts:
+    """Confirm, then post: one step, at any point of which the process may be killed.
+
+    Raises `Unavailable` while the server is away, and `LostLease`; what was done by then stays
+    done.
+    """
+    step = Recording(catalog, api, pace, fence)
+    confirmed, shown, missing = _confirm(step)
+    with catalog.read() as session:
+        waiting = len(unconfirmed(session, pace.most))
+        homeless = has_homeless(session)
+    unshowable = posted = 0
+    if homeless:
+        with step.write() as session:
+            unshowable = mark_unshowable(session)
+    while waiting + posted < pace.window:
+        room = min(pace.batch, pace.window - waiting - posted)
+        sent, dropped = _post_batch(step, room)
+        posted += sent
+        unshowable += dropped
+        if sent + dropped == 0:
+            break
+    return Counts(posted, confirmed, shown, missing, unshowable, waiting + posted)
+
+
+def _post_batch(step: Recording, room: int) -> tuple[int, int]:
+    """Post up to `room` attempts; gives how many were posted, and how many can't be shown."""
+    with step.catalog.read() as session:
+        attempts = due(session, room, running_after_s=step.pace.running_after_s)
+    if not attempts:
+        return 0, 0
+    # One event of an unknown flow run makes the server lose the whole batch.
+    wanted = {attempt.flow_run_id for attempt in attempts}
+    gone = wanted - step.api.existing_flow_runs(wanted)
+    dropped = 0
+    if gone:
+        with step.write() as session:
+            dropped = mark_unshowable(session, flow_run_ids=gone)
+        logger.warning("flow runs are gone", extra={"flow_runs": len(gone), "attempts": dropped})
+        attempts = [attempt for attempt in attempts if attempt.flow_run_id not in gone]
+    if attempts:
+        dropped += _post(step, attempts)
+    return len(attempts), dropped
+
+
+def _post(step: Recording, attempts: Sequence[DueAttempt]) -> int:
+    """Note the posts, then post: an attempt noted and not posted is found missing later on."""
+    with step.write() as session:
+        mark_posted(session, [(attempt.attempt_id, attempt.state) for attempt in attempts])
+    events = [state_event(a, step.pace.later.pop(a.attempt_id, None)) for a in attempts]
+    try:
+        step.api.post_events(events)
+        return 0
+    except Refused as refusal:
+        logger.warning("a batch was refused", extra={"events": len(events), "why": str(refusal)})
+    refused = []
+    for attempt, event in zip(attempts, events, strict=True):
+        try:
+            step.api.post_events([event])
+        except Refused as refusal:
+            refused.append(attempt.attempt_id)
+            logger.error(
+                "an attempt can't be shown",
+                extra={"attempt": attempt.attempt_id, "why": str(refusal)},
+            )
+    if refused:
+        with step.write() as session:
+            mark_unshowable(session, ids=refused)
+    return len(refused)
+
+
+def _confirm(step: Recording) -> tuple[int, int, int]:
+    """Read back what was posted; gives how many were confirmed, shown for good, and lost."""
+    pace = step.pace
+    with step.catalog.read() as session:
+        posts = unconfirmed(session, pace.most)
+        at = database_time(session)
+    by_state: dict[AttemptState, list[PostedAttempt]] = defaultdict(list)
+    for post in posts:
+        by_state[post.state].append(post)
+    confirmed = shown = missing = 0
+    for state, group in by_state.items():
+        for start in range(0, len(group), PAGE):
+            chunk = group[start : start + PAGE]
+            overdue = {
+                post.attempt_id
+                for post in chunk
+                if (at - post.posted_at).total_seconds() > pace.grace(post.tries)
+            }
+            arrived = _arrived(step, state, chunk, look_closely=bool(overdue))
+            lost = sorted(overdue - {post.attempt_id for post in arrived})
+            if state is not AttemptState.FINISHED:
+                _show_logs(step, arrived)
+            with step.write() as session:
+                shown += mark_confirmed(session, [(p.attempt_id, p.state) for p in arrived])
+                mark_missing(session, lost)
+            confirmed += len(arrived)
+            missing += len(lost)
+            if lost:
+                pace.lost()
+                logger.warning("posts got lost", extra={"posts": len(lost), "window": pace.window})
+            elif len(arrived) == len(chunk):
+                pace.arrived()
+    return confirmed, shown, missing
+
+
+def _arrived(
+    step: Recording,
+    state: AttemptState,
+    posts: Sequence[PostedAttempt],
+    *,
+    look_closely: bool,
+) -> list[PostedAttempt]:
+    """Those of the posts that the server shows. Counting is cheap, so that is asked first."""
+    kind, _ = STATES[state]
+    runs: dict[UUID, PostedAttempt] = {
+        task_run_id(post.flow_run_id, post.attempt_id): post for post in posts
+    }
+    count = step.api.count_in_state(list(runs), kind)
+    if count == len(runs):
+        for post in posts:
+            step.pace.later.pop(post.attempt_id, None)
+        return list(posts)
+    if count == 0 and not look_closely:
+        return []
+    states = step.api.read_states(list(runs))
+    arrived = []
+    for run, post in runs.items():
+        found = states.get(run)
+        if found is None:
+            continue
+        if found.type == kind:
+            arrived.append(post)
+            step.pace.later.pop(post.attempt_id, None)
+        else:
+            step.pace.later[post.attempt_id] = found.at
+    return arrived
+
+
+def _show_logs(step: Recording, posts: Sequence[PostedAttempt]) -> None:
+    """Give the task runs of attempts that failed the end of their log, once."""
+    with step.catalog.read() as session:
+        tails = log_tails(session, [p.attempt_id for p in posts if p.state != AttemptState.RUNNING])
+    if not tails:
+        return
+    runs = {p.attempt_id: task_run_id(p.flow_run_id, p.attempt_id) for p in posts}
+    # A recorder that was killed after this step may have posted them.
+    there = step.api.with_logs([runs[attempt_id] for attempt_id in tails])
+    entries = [
+        log_entry(post.flow_run_id, runs[post.attempt_id], post.posted_at, tails[post.attempt_id])
+        for post in posts
+        if post.attempt_id in tails and runs[post.attempt_id] not in there
+    ]
+    try:
+        step.api.post_logs(entries)
+    except Refused as refusal:
+        logger.warning("logs can't be shown", extra={"logs": len(entries), "why": str(refusal)})

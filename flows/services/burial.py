@@ -1,0 +1,75 @@
+"""Flow runs whose process is gone: told to the server, so that they hold no slot of a queue.
+
+A worker tells the server when a flow run's process dies; where both die, nobody does, and the
+run stays RUNNING for ever. All flow runs of the embedded profile run on this machine, so those
+without a process are dead.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from catalog.errors import Unavailable
+from flows.server import Server, call_api
+from flows.services.processes import ENGINE, environment_of, running
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 30.0
+"""A run may take this long from its claim to its process, and from its end to its last state."""
+FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
+PAGE = 200
+POOLS = ("control", "cpu", "gpu")
+
+
+def bury_dead_runs(server: Server) -> int:
+    """Set the end of flow runs that have no process; gives how many. The server may be away."""
+    try:
+        runs = _unended(server)
+        if not runs:
+            return 0
+        alive = _running_here()
+        dead = [run for run in runs if run["id"] not in alive]
+        for run in dead:
+            _bury(server, run)
+    except Unavailable as error:
+        logger.warning("dead flow runs were not looked for", extra={"why": str(error)})
+        return 0
+    return len(dead)
+
+
+def _unended(server: Server) -> list[dict[str, Any]]:
+    """Flow runs of deployments that are under way for some time, by the server."""
+    body = {
+        "flow_runs": {
+            "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}},
+            "deployment_id": {"is_null_": False},
+        },
+        "work_pools": {"name": {"any_": list(POOLS)}},
+        "sort": "START_TIME_ASC",
+        "limit": PAGE,
+    }
+    now = datetime.now(UTC)
+    return [
+        run
+        for run in call_api(server, "POST", "/flow_runs/filter", body)
+        if (now - datetime.fromisoformat(run["state"]["timestamp"])).total_seconds() > GRACE_S
+    ]
+
+
+def _running_here() -> set[str]:
+    """Ids of the flow runs that have a process, whoever started it."""
+    return {environment_of(process).get(FLOW_RUN_ID, "") for process in running(command=ENGINE)}
+
+
+def _bury(server: Server, run: dict[str, Any]) -> None:
+    """CANCELLING becomes CANCELLED, for that was a command; anything else CRASHED."""
+    cancelled = run["state"]["type"] == "CANCELLING"
+    state = {
+        "type": "CANCELLED" if cancelled else "CRASHED",
+        "name": "Cancelled" if cancelled else "Crashed",
+        "message": "Its process is gone, and so is the worker that would have told.",
+    }
+    path = f"/flow_runs/{run['id']}/set_state"
+    call_api(server, "POST", path, {"state": state, "force": True})
+    logger.warning("dead flow run", extra={"flow_run": run["id"], "run": run["name"]})

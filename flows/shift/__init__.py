@@ -1,0 +1,257 @@
+"""A pilot's shift: lease jobs of one task, run them in the node's slots, register their ends."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from catalog import attempts, jobs, pilots, storages, tasks
+from catalog.attempts import Lease
+from catalog.db import Catalog
+from catalog.drivers import driver_for
+from catalog.errors import SpdfError
+from catalog.settings import Settings
+from catalog.states import PilotState, is_final
+from flows.shift.committer import Committer
+from flows.shift.hand import Hand
+from flows.shift.heart import Heart
+from flows.taskspecs import load_task
+from workers.job import RunningJob, run_attempt, unprepared
+from workers.node import Node, program_version
+from workers.orphans import PayloadLedger, clean_dead
+from workers.prepare import PreparedTask, prepare
+from workers.slots import Slots
+from workers.spec import JobResult, JobSpec
+
+log = logging.getLogger(__name__)
+
+Submit = Callable[[Sequence[RunningJob]], Iterable[object]]
+"""Starts jobs soon, each by a call of `Shift.run_job`; the window's futures are not kept."""
+
+_AHEAD_S = 1.0
+_IDLE_S = 5.0
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who a pilot is: where it runs, for which task, and how much it may do."""
+
+    task_id: int
+    pool: str
+    slots: int
+    devices: tuple[int, ...]
+    flow_run_id: str | None
+
+
+class Shift:
+    """One pilot at work. Use as a context manager; leaving it drains."""
+
+    def __init__(self, catalog: Catalog, settings: Settings, roster: Roster) -> None:
+        self._catalog, self._settings, self._roster = catalog, settings, roster
+        assert settings.work_dir is not None
+        clean_dead(settings.work_dir)
+        with catalog.write() as session:
+            self.pilot_id = pilots.start(
+                session,
+                roster.task_id,
+                pool=roster.pool,
+                node=settings.node,
+                pid=os.getpid(),
+                slots=roster.slots,
+                flow_run_id=roster.flow_run_id,
+            )
+            drivers = {s.id: driver_for(s) for s in storages.list_all(session)}
+            self._spec = load_task(session, roster.task_id)
+        self._node = Node(
+            name=settings.node,
+            ledger=PayloadLedger(settings.work_dir, self.pilot_id),
+            slots=Slots(settings.work_dir / "slots", settings.slots, roster.devices),
+            storages=drivers,
+            verify_linked=settings.verify_inputs,
+        )
+        self._hand = Hand()
+        self._heart = Heart(
+            catalog,
+            self._hand,
+            self.pilot_id,
+            beat_s=settings.heartbeat_s,
+            lease_s=settings.lease_s,
+        )
+        self._committer = Committer(
+            catalog,
+            self._node,
+            self._hand,
+            self.pilot_id,
+            retry=self._spec.retry,
+            most=settings.commit_jobs,
+            wait_s=settings.commit_s,
+        )
+        self._prepared: PreparedTask | None = None
+        self._fault: Exception = SpdfError("the task was not prepared")
+        self._leased, self._wall_s, self._ended = 0, 0.0, 0
+        self._reason = "no jobs left"
+
+    @property
+    def threads(self) -> int:
+        """Jobs in progress at once: payloads in the slots, others staging meanwhile."""
+        return 2 * self._roster.slots
+
+    def __enter__(self) -> "Shift":
+        """Start the heartbeat and the committer."""
+        self._heart.start()
+        self._committer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Hand back what has not begun, wait for what has, register all, sign off."""
+        if kind is not None:
+            self._reason = f"stopped by {kind.__name__}"
+        self._drain()
+        self._committer.close()
+        self._committer.join(self._settings.lease_s)
+        self._committer.give_up.set()
+        self._heart.stop()
+        with self._catalog.write() as session:
+            pilots.end(session, self.pilot_id, self._reason)
+        self._node.ledger.close()
+
+    def work(self, submit: Submit) -> int:
+        """Work until there is nothing left to do or the shift is over; gives the jobs done."""
+        try:
+            self._prepared = prepare(self._node, self._spec)
+        except (SpdfError, OSError) as error:
+            log.warning("task can't be prepared", extra={"fault": str(error)})
+            self._fault = error
+        begun = idle_since = time.monotonic()
+        while self._on_duty(begun):
+            leases = self._lease()
+            if leases:
+                window = self._running(leases)
+                self._hand.add(window)
+                submit(window)
+            if leases or len(self._hand):
+                idle_since = time.monotonic()
+                self._hand.wait(_POLL_S)
+            elif self._leave(time.monotonic() - idle_since):
+                break
+            else:
+                time.sleep(_POLL_S)
+        while len(self._hand) and self._whole and self._heart.state is PilotState.ACTIVE:
+            self._hand.wait(_POLL_S)
+        return self._committer.done
+
+    def run_job(self, running: RunningJob) -> JobResult:
+        """Run one attempt in this thread and hand its end to the committer."""
+        begun = time.monotonic()
+        if self._prepared is None:
+            result = unprepared(running, self._fault)
+        else:
+            result = run_attempt(self._node, self._prepared, running)
+        self._wall_s += time.monotonic() - begun
+        self._ended += 1
+        self._committer.put(result)
+        return result
+
+    @property
+    def _whole(self) -> bool:
+        return self._heart.is_alive() and self._committer.is_alive()
+
+    def _on_duty(self, begun: float) -> bool:
+        if not self._whole:
+            self._reason = "a defect ended one of its threads; see its log"
+            return False
+        if self._heart.state is not PilotState.ACTIVE:
+            self._reason = f"told to stop: {self._heart.state}"
+            return False
+        if self._leased >= self._settings.pilot_shift_jobs:
+            self._reason = "end of shift: jobs"
+            return False
+        if time.monotonic() - begun >= self._settings.pilot_shift_s:
+            self._reason = "end of shift: time"
+            return False
+        return True
+
+    def _target(self) -> int:
+        """Jobs to have in hand: enough for about a second, at least one for each thread."""
+        mean_s = self._wall_s / self._ended if self._ended else _AHEAD_S
+        ahead = math.ceil(self._roster.slots * _AHEAD_S / max(mean_s, 0.001))
+        return max(self.threads, min(self._settings.window, ahead))
+
+    def _lease(self) -> list[Lease]:
+        room = self._target() - len(self._hand)
+        if room < max(1, self._target() // 4) or not self._heart.may_lease:
+            return []
+        with self._catalog.write() as session:
+            leases = self._take(session, room, alone=False)
+            if not leases and not len(self._hand):
+                leases = self._take(session, 1, alone=True)
+        self._leased += len(leases)
+        return leases
+
+    def _take(self, session: Session, limit: int, *, alone: bool) -> list[Lease]:
+        return attempts.lease(
+            session,
+            self.pilot_id,
+            self._roster.task_id,
+            limit,
+            lease_s=self._settings.lease_s,
+            node=self._settings.node,
+            program=program_version(),
+            tool_digest=self._spec.tool_digest,
+            alone=alone,
+        )
+
+    def _running(self, leases: Sequence[Lease]) -> list[RunningJob]:
+        with self._catalog.read() as session:
+            files = jobs.inputs(session, [lease.job_id for lease in leases])
+        return [
+            RunningJob(
+                JobSpec(
+                    job_id=lease.job_id,
+                    attempt_id=lease.attempt_id,
+                    task_id=self._roster.task_id,
+                    key=lease.key,
+                    ordinal=lease.ordinal,
+                    number=lease.number,
+                    files=files[lease.job_id],
+                    values=lease.values,
+                )
+            )
+            for lease in leases
+        ]
+
+    def _leave(self, idle_s: float) -> bool:
+        """Whether a pilot without jobs should go: others are waiting, or nothing more comes."""
+        with self._catalog.read() as session:
+            if is_final(tasks.get(session, self._roster.task_id).state):
+                return True
+            if tasks.others_ready(session, self._roster.pool, self._roster.task_id):
+                self._reason = "other tasks wait"
+                return True
+        return idle_s > _IDLE_S
+
+    def _drain(self) -> None:
+        """Hand back leases that have not begun; give the others `drain_s`, then stop them."""
+        unstarted = [job for job in self._hand.all() if job.abandon()]
+        if unstarted:
+            with self._catalog.write() as session:
+                attempts.hand_back(
+                    session,
+                    self.pilot_id,
+                    [(job.spec.job_id, job.spec.number) for job in unstarted],
+                )
+            self._hand.drop(job.spec.job_id for job in unstarted)
+        deadline = time.monotonic() + self._settings.drain_s
+        while len(self._hand) and time.monotonic() < deadline:
+            self._hand.wait(_POLL_S)
+        for job in self._hand.all():
+            job.draining = True
+            job.stop.set()
+        deadline = time.monotonic() + self._settings.lease_s
+        while len(self._hand) and time.monotonic() < deadline:
+            self._hand.wait(_POLL_S)

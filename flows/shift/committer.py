@@ -1,0 +1,136 @@
+"""The committer: registers the ends of attempts in groups, and settles what it can't."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from catalog import completion
+from catalog.db import Catalog
+from catalog.errors import Conflict, ErrorCode, StorageError
+from catalog.refs import JobResult, Outcome
+from flows.shift.hand import Hand
+from workers.node import Node
+from workers.stageout import discard
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = (0.2, 5.0)
+
+
+class Committer(threading.Thread):
+    """A thread of a pilot that commits results in groups of bounded size and age."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        node: Node,
+        hand: Hand,
+        pilot_id: int,
+        *,
+        retry: int,
+        most: int,
+        wait_s: float,
+    ) -> None:
+        super().__init__(name="committer", daemon=True)
+        self._catalog, self._node, self._hand, self._pilot_id = catalog, node, hand, pilot_id
+        self._retry, self._most, self._wait_s = retry, most, wait_s
+        self._queue: queue.SimpleQueue[JobResult | None] = queue.SimpleQueue()
+        self.give_up = threading.Event()
+        """Set where the catalog is away and the pilot must end all the same."""
+        self.done = 0
+
+    def put(self, result: JobResult) -> None:
+        """Hand over the end of an attempt."""
+        self._queue.put(result)
+
+    def close(self) -> None:
+        """Commit what was handed over, then end the thread."""
+        self._queue.put(None)
+
+    def run(self) -> None:
+        """Commit groups until closed."""
+        going = True
+        while going:
+            group, going = self._group()
+            if group:
+                self._commit(group)
+
+    def _group(self) -> tuple[list[JobResult], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], False
+        group, deadline = [first], time.monotonic() + self._wait_s
+        while len(group) < self._most:
+            try:
+                result = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if result is None:
+                return group, False
+            group.append(result)
+        return group, True
+
+    def _commit(self, group: Sequence[JobResult]) -> None:
+        """Register a group; a transaction whose answer was lost is looked up, then tried again."""
+        ends = [result for result in group if result.outcome is not Outcome.STOPPED]
+        accepted = self._register(ends) if ends else frozenset()
+        if accepted is None:
+            return
+        self._discard([result for result in ends if result.job_id not in accepted])
+        self.done += len(accepted)
+        self._hand.drop(result.job_id for result in group)
+
+    def _register(self, ends: Sequence[JobResult]) -> frozenset[int] | None:
+        """Ids of the jobs whose ends are registered; None where the pilot gave up waiting."""
+        wait_s = _RETRY_S[0]
+        while True:
+            try:
+                with self._catalog.write() as session:
+                    known = completion.confirmed(session, ends)
+                    open_ends = [result for result in ends if result.job_id not in known]
+                    return known | completion.finish(
+                        session, self._pilot_id, open_ends, retry=self._retry
+                    )
+            except (Conflict, IntegrityError) as error:
+                return self._one_by_one(ends, error)
+            except DBAPIError as error:
+                log.warning("commit failed", extra={"fault": str(error.orig), "jobs": len(ends)})
+                if self.give_up.wait(wait_s):
+                    return None
+                wait_s = min(wait_s * 2, _RETRY_S[1])
+
+    def _one_by_one(self, ends: Sequence[JobResult], error: Exception) -> frozenset[int] | None:
+        """Register a group that the catalog refuses singly: only what is to blame fails."""
+        if len(ends) > 1:
+            parts = [self._register([result]) for result in ends]
+            return None if None in parts else frozenset().union(*filter(None, parts))
+        (result,) = ends
+        log.error("result refused", extra={"job": result.job_id, "fault": str(error)})
+        if result.outcome is Outcome.FAILED and not result.files and result.log is None:
+            return frozenset()
+        refused = replace(
+            result,
+            outcome=Outcome.FAILED,
+            error=ErrorCode.OUTPUT_INVALID,
+            message=f"the catalog refused the outputs: {error}",
+            files=(),
+            values={},
+            log=None,
+        )
+        accepted = self._register([refused])
+        self._discard(ends)
+        return accepted
+
+    def _discard(self, refused: Sequence[JobResult]) -> None:
+        """Remove the bytes of superseded attempts: no row names them."""
+        for result in refused:
+            files = [*result.files, *([result.log] if result.log else [])]
+            try:
+                discard(self._node, files)
+            except StorageError as error:
+                log.warning("outputs stay as dark data", extra={"fault": str(error)})

@@ -1,0 +1,90 @@
+"""A Prefect task runner over the slots of a pilot.
+
+It calls the task's function in a bounded pool of threads and leaves Prefect's engine of three
+events per task run out: what the server shows of jobs is posted by the recorder, from the
+catalog. So retries, caching and results of `@prefect.task` have no effect under it.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectTaskRunFuture
+from prefect.states import Completed, Pending
+from prefect.task_runners import TaskRunner
+
+R = TypeVar("R")
+
+
+class SlotFuture(PrefectTaskRunFuture[R]):
+    """The future of one call."""
+
+    def __init__(self, task_run_id: UUID, wrapped: "Future[R]") -> None:
+        self._task_run_id = task_run_id
+        self._final_state = None
+        self.wrapped = wrapped
+
+    @property
+    def task_run_id(self) -> UUID:
+        """An id of this call; the task run that is shown has one made from its attempt."""
+        return self._task_run_id
+
+    @property
+    def state(self) -> State[Any]:
+        """Whether the call has ended, as far as this process knows."""
+        return Completed() if self.wrapped.done() else Pending()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the end of the call, at most `timeout` seconds."""
+        try:
+            self.wrapped.exception(timeout)
+        except TimeoutError:
+            return
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+        """What the call returned; raises what it raised."""
+        return self.wrapped.result(timeout)
+
+    def add_done_callback(self, fn: Callable[..., Any]) -> None:
+        """Call `fn` with this future when the call has ended."""
+        self.wrapped.add_done_callback(lambda _: fn(self))
+
+
+class SlotTaskRunner(TaskRunner[SlotFuture[Any]]):
+    """Runs mapped tasks in `threads` threads; the tokens of the node bound the payloads."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.threads = threads or 4
+        self._pool: ThreadPoolExecutor | None = None
+
+    def duplicate(self) -> "SlotTaskRunner":
+        """Another runner of the same size."""
+        return type(self)(self.threads)
+
+    def resize(self, threads: int) -> None:
+        """Set the number of threads, before the first task is submitted."""
+        self.threads = threads
+
+    def submit(
+        self,
+        task: Any,
+        parameters: dict[str, Any],
+        wait_for: Iterable[Any] | None = None,
+        dependencies: dict[str, set[Any]] | None = None,
+    ) -> SlotFuture[Any]:
+        """Call the task's function soon; gives its future."""
+        if not self._started:
+            raise RuntimeError("the task runner must be started before work is submitted")
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="slot")
+        return SlotFuture(uuid4(), self._pool.submit(task.fn, **parameters))
+
+    def __exit__(self, *exc: Any) -> None:
+        """Wait for the threads; what has not begun is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        super().__exit__(*exc)

@@ -1,0 +1,37 @@
+"""Templates from a file to the catalog: compiled, packed, and with their files stored."""
+
+from pathlib import Path
+from typing import Any
+
+from catalog import templates
+from catalog.db import Catalog
+from catalog.errors import BadInput
+from catalog.templates import TemplateInfo
+from flows.compile import check_mask, compile_template
+from flows.fixed import store_files
+from flows.plan import plan_to_json
+
+
+def create(
+    catalog: Catalog, path: Path, *, name: str | None = None, mask: str | None = None
+) -> tuple[TemplateInfo, tuple[str, ...]]:
+    """Compile a CWL file and add it as a DRAFT; gives it and what its author should know.
+
+    The name is by default the file's; the mask that of its `spdf:Template` hint.
+    Raises `BadTemplate` for what can't run, `BadInput` for a mask that can't be used.
+    """
+    compiled = compile_template(path)
+    plan = compiled.plan
+    name = name or path.stem
+    mask = mask or plan.mask
+    if mask is None:
+        raise BadInput(
+            f"template {name!r} has no mask; give --mask, or `mask` in its spdf:Template hint."
+        )
+    check_mask(name, 1, plan, mask)
+    stored: dict[str, Any] = store_files(catalog, plan_to_json(plan))
+    with catalog.write() as session:
+        info = templates.create(
+            session, name, mask, compiled.document, stored, compiled.digest, plan.derived
+        )
+    return info, compiled.warnings

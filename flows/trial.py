@@ -1,0 +1,225 @@
+"""Trying a template: every stage on one local file, with the real engine, without a server.
+
+A catalog and storages of its own in a temporary directory, the real advancer and a real shift
+for each stage: what works here works in the same way on a node.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from catalog import datasets, intake, jobs, schema, storages, templates, workflows
+from catalog.db import Catalog
+from catalog.drivers import driver_for
+from catalog.errors import Unavailable
+from catalog.jobs import AttemptInfo, JobInfo
+from catalog.models import StorageKind, StorageRole
+from catalog.refs import FileRef
+from catalog.settings import Settings
+from catalog.states import AttemptState, JobState
+from flows.advance import Chain, NotRunning, advance, load
+from flows.compile import compile_template
+from flows.fixed import store_files
+from flows.plan import Plan, Stage, plan_from_json, plan_to_json
+from flows.shift import Roster, Shift
+from flows.submit import Submission, submit
+from workers.devices import visible_devices
+
+_NAME = "try"
+_LEASE_S = 7 * 86400.0
+
+
+@dataclass(frozen=True)
+class Trialled:
+    """What became of one stage. `state` is None where no job came to be."""
+
+    stage: str
+    state: JobState | None
+    reason: str | None = None
+    attempt: AttemptInfo | None = None
+    files: tuple[tuple[str, Path, int], ...] = ()
+    """Port, path and bytes of each output, which lie in the trial's own directory."""
+    values: Mapping[str, Any] | None = None
+    log: Path | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stage gave no valid outputs."""
+        return self.state is None or self.state not in (JobState.FINISHED, JobState.SKIPPED)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A template to be tried: its document and the plan, in which no file is a catalog's."""
+
+    document: dict[str, Any]
+    plan: Plan
+
+
+def from_file(path: Path) -> Candidate:
+    """The template in a CWL file; raises `BadTemplate`."""
+    compiled = compile_template(path)
+    return Candidate(compiled.document, compiled.plan)
+
+
+def from_catalog(catalog: Catalog, ref: str) -> Candidate:
+    """The template that the catalog has under `name` or `name@version`; raises `NotFound`."""
+    with catalog.read() as session:
+        detail = templates.get(session, ref)
+        places = {storage.id: driver_for(storage) for storage in storages.list_all(session)}
+
+        def local(value: Any) -> Any:
+            if isinstance(value, list):
+                return [local(item) for item in value]
+            if not isinstance(value, Mapping):
+                return value
+            if value.get("class") != "File" or "file_id" not in value:
+                return {key: local(item) for key, item in value.items()}
+            file = jobs.file_refs(session, [value["file_id"]])[value["file_id"]]
+            for replica in file.replicas:
+                path = places[replica.storage_id].local_path(replica.path)
+                if path is not None and path.is_file():
+                    return {"class": "File", "path": str(path)}
+            raise Unavailable(f"file {file.name!r} of template {ref!r} is not on this machine.")
+
+        return Candidate(detail.document, plan_from_json(local(detail.plan)))
+
+
+class Trial:
+    """One template on one file. Use as a context manager; what it made is gone afterwards."""
+
+    def __init__(self, candidate: Candidate, file: Path, inputs: Mapping[str, Any]) -> None:
+        self._candidate, self._file, self._inputs = candidate, file.resolve(), inputs
+
+    def __enter__(self) -> "Trial":
+        """Lay down the catalog, the dataset of the one file and the workflow over it."""
+        self._directory = tempfile.TemporaryDirectory(prefix="spdf-try-")
+        home = Path(self._directory.name).resolve()
+        url = f"sqlite:///{home / 'catalog.db'}"
+        self._settings = Settings(
+            _env_file=None,
+            home=home,
+            catalog_url=url,
+            work_dir=home / "work",
+            pilot_shift_jobs=1,
+            commit_s=0.01,
+            drain_s=0.1,
+        )
+        self._catalog = Catalog(url)
+        try:
+            schema.upgrade(self._catalog)
+            self._chain = self._define(home)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove everything."""
+        self._catalog.close()
+        self._directory.cleanup()
+
+    def _define(self, home: Path) -> Chain:
+        catalog = self._catalog
+        with catalog.write() as session:
+            places = [("input", str(self._file.parent))]
+            places += [(role, str(home / "storage" / role)) for role in ("internal", "output")]
+            known = [
+                storages.add(session, role, StorageKind.LOCAL, StorageRole(role), place)
+                for role, place in places
+            ]
+        measured = intake.measure([self._file], known[:1])
+        single = tuple(replace(stage, retry=0) for stage in self._candidate.plan.stages)
+        plan = plan_to_json(replace(self._candidate.plan, stages=single))
+        stored: dict[str, Any] = store_files(catalog, plan)
+        with catalog.write() as session:
+            dataset = datasets.create(session, _NAME)
+            intake.add(session, dataset, measured)
+            datasets.close(session, dataset)
+            template = templates.create(
+                session, _NAME, _NAME, self._candidate.document, stored, digest=_NAME
+            )
+            templates.activate(session, template.id)
+        workflow, _ = submit(catalog, Submission(_NAME, _NAME, self._inputs))
+        with catalog.write() as session:
+            epoch = workflows.claim(session, workflow, _NAME, _LEASE_S, None)
+        assert epoch is not None
+        return load(catalog, workflow, epoch, _LEASE_S)
+
+    def stages(self) -> Iterator[Trialled]:
+        """Run one job of each stage, in order, up to the first that fails."""
+        for stage in self._chain.plan.stages:
+            self._advance()
+            job = self._job(stage)
+            if job is not None and job.state is JobState.READY:
+                self._run(stage)
+                job = self._job(stage)
+            result = self._result(stage, job)
+            yield result
+            if result.failed:
+                return
+
+    def _advance(self) -> None:
+        try:
+            advance(self._chain)
+        except NotRunning:
+            return
+
+    def _job(self, stage: Stage) -> JobInfo | None:
+        with self._catalog.read() as session:
+            found = jobs.list_jobs(session, task_id=self._chain.task_ids[stage.name], limit=1)
+        return found[0] if found else None
+
+    def _run(self, stage: Stage) -> None:
+        devices = visible_devices()
+        if stage.resources.devices > len(devices):
+            raise Unavailable(
+                f"stage {stage.name!r} needs {stage.resources.devices} GPU, this machine has "
+                f"{len(devices)}; try it where there is one."
+            )
+        task_id = self._chain.task_ids[stage.name]
+        roster = Roster(task_id, stage.pool, slots=1, devices=devices, flow_run_id=None)
+        with (
+            ThreadPoolExecutor(1) as pool,
+            Shift(self._catalog, self._settings, roster) as shift,
+        ):
+            shift.work(lambda window: [pool.submit(shift.run_job, job) for job in window])
+
+    def _result(self, stage: Stage, job: JobInfo | None) -> Trialled:
+        if job is None:
+            return Trialled(stage.name, None, "no file came to it")
+        with self._catalog.read() as session:
+            attempts = jobs.attempts(session, [job.id])[job.id]
+            last = attempts[-1] if attempts else None
+            ports = [port.name for port in stage.step.outputs]
+            found = jobs.outputs(session, [job.id], ports)
+            ids = [file_id for made in found.values() for file_id in made]
+            log_id = last.log_file_id if last else None
+            refs = jobs.file_refs(session, [*ids, *([log_id] if log_id else [])])
+            ended = jobs.ended_by_key(session, job.task_id, [job.key])
+        # A fault of this machine would be tried again without end: here once is enough.
+        failed = last is not None and last.state is not AttemptState.FINISHED
+        files = tuple(
+            (port, self._place(refs[i]), refs[i].size_bytes)
+            for (_, port), made in found.items()
+            for i in made
+        )
+        return Trialled(
+            stage.name,
+            JobState.FAILED if failed else job.state,
+            job.reason or (last.message if last else None),
+            last,
+            files,
+            ended[job.key].outputs if job.key in ended else None,
+            self._place(refs[log_id]) if log_id else None,
+        )
+
+    def _place(self, file: FileRef) -> Path:
+        replica = file.replicas[0]
+        with self._catalog.read() as session:
+            path = driver_for(storages.get(session, replica.storage_id)).local_path(replica.path)
+        assert path is not None
+        return path

@@ -1,0 +1,70 @@
+"""The watchdog: workflows that nobody advances get a new flow run, dead pilots are buried."""
+
+import logging
+import time
+
+import httpx
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectException
+from sqlalchemy.exc import DBAPIError
+
+from catalog import pilots, workflows
+from catalog.db import Catalog, get_catalog
+from catalog.settings import Settings, get_settings
+from catalog.states import WorkflowState
+from flows.drive import cancel_if_told
+from flows.runs import CANCELLED, WAITING, run_state, start_run
+from workers.orphans import clean_dead
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 3.0
+
+
+@flow(name="watchdog")
+def watchdog() -> int:
+    """Watch for one interval of its schedule; gives how many workflows were taken up again."""
+    settings = get_settings()
+    return watch(get_catalog(), settings, until=time.monotonic() + settings.watchdog_s - _TICK_S)
+
+
+def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
+    """Tick until the monotonic clock says `until`; a server or catalog that is away is survived."""
+    count, steady = 0, True
+    while True:
+        try:
+            with get_client(sync_client=True) as client:
+                count += tick(catalog, settings, client)
+        except (httpx.HTTPError, PrefectException, DBAPIError) as error:
+            steady = False
+            log.warning("watchdog could not look", extra={"fault": str(error)})
+        if time.monotonic() + _TICK_S >= until:
+            break
+        time.sleep(_TICK_S)
+    if steady:
+        # The catalog was there all the time, so who is silent is dead, not cut off.
+        with catalog.write() as session:
+            pilots.lose_silent(session, 2 * settings.lease_s)
+    return count
+
+
+def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int:
+    """Look once; gives how many workflows got a new flow run."""
+    with catalog.read() as session:
+        left = workflows.abandoned(session, grace_s=settings.workflow_lease_s)
+        owned = workflows.list_workflows(session, states=[WorkflowState.IN_PROGRESS], limit=1000)
+    assert settings.work_dir is not None
+    clean_dead(settings.work_dir)
+    for info in owned:
+        cancel_if_told(catalog, info.id, info.flow_run_id)
+    count = 0
+    for info in left:
+        state = run_state(client, info.flow_run_id)
+        if state in CANCELLED:
+            cancel_if_told(catalog, info.id, info.flow_run_id)
+        elif state not in WAITING:
+            run_id = start_run(client, catalog, info)
+            log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})
+            count += 1
+    return count

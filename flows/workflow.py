@@ -1,0 +1,40 @@
+"""The workflow's flow: submits (or resumes) and drives, under the template's name."""
+
+from typing import Any
+
+import prefect
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Completed, Failed
+
+from catalog.db import get_catalog
+from catalog.settings import get_settings
+from catalog.states import WorkflowState
+from flows.drive import drive
+from flows.submit import Submission, submit
+
+
+@flow(name="workflow")
+def run_workflow(
+    template: str | None = None,
+    dataset: str | None = None,
+    inputs: dict[str, Any] | None = None,
+    rank: int | None = None,
+    again: bool = False,
+    workflow: int | None = None,
+) -> State[Any]:
+    """Apply a template to a dataset: a chain of tasks, one job per file.
+
+    With `workflow` a workflow that is defined already is advanced, and the rest only tells of it.
+    """
+    catalog = get_catalog()
+    if workflow is None:
+        wanted = Submission(template or "", dataset or "", inputs or {}, rank, again)
+        workflow, _ = submit(catalog, wanted)
+    run_id = prefect.runtime.flow_run.id
+    end = drive(catalog, get_settings(), workflow, str(run_id) if run_id else None)
+    if end.state is WorkflowState.FAILED:
+        return Failed(message=end.message)
+    if end.state is WorkflowState.CANCELLED:
+        return Cancelled(message=end.message)
+    return Completed(message=end.message)

@@ -1,0 +1,333 @@
+"""Whole chains on real files, with a pilot's shift and the advancer, without a Prefect server."""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog import (
+    datasets,
+    intake,
+    jobs,
+    lineage,
+    manifests,
+    pilots,
+    storages,
+    tasks,
+    templates,
+    workflows,
+)
+from catalog.db import Catalog
+from catalog.drivers import driver_for
+from catalog.models import StorageKind, StorageRole
+from catalog.settings import Settings
+from catalog.states import (
+    AttemptState,
+    DatasetState,
+    JobState,
+    PilotState,
+    WorkflowState,
+    is_final,
+)
+from flows import templates as template_files
+from flows.advance import Chain, advance, load
+from flows.shift import Roster, Shift
+from flows.submit import Submission, submit
+from workers.job import RunningJob
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@dataclass
+class Site:
+    """A catalog with its storages in a directory of the test's own."""
+
+    catalog: Catalog
+    settings: Settings
+    home: Path
+    chains: dict[int, Chain] = field(default_factory=dict)
+
+    def dataset(self, name: str, files: Mapping[str, bytes]) -> int:
+        root = self.home / "input"
+        paths = []
+        for file, content in files.items():
+            path = root / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            paths.append(path)
+        with self.catalog.read() as session:
+            places = storages.list_all(session)
+        measured = intake.measure(paths, places)
+        with self.catalog.write() as session:
+            dataset = datasets.create(session, name)
+            intake.add(session, dataset, measured)
+            datasets.close(session, dataset)
+        return dataset
+
+    def template(self, path: Path, mask: str | None = None) -> str:
+        info, _ = template_files.create(self.catalog, path, mask=mask)
+        with self.catalog.write() as session:
+            return templates.activate(session, info.id).ref
+
+    def submit(self, template: str, dataset: str, **inputs: Any) -> Chain:
+        workflow, _ = submit(self.catalog, Submission(template, dataset, inputs))
+        return self.own(workflow)
+
+    def own(self, workflow: int) -> Chain:
+        with self.catalog.write() as session:
+            epoch = workflows.claim(session, workflow, "test", 600.0, None)
+        assert epoch is not None
+        return load(self.catalog, workflow, epoch, 600.0)
+
+    def shift(self, chain: Chain, stage: str) -> int:
+        """A pilot's whole shift for one stage."""
+        roster = Roster(chain.task_ids[stage], "cpu", 2, (), None)
+        with (
+            ThreadPoolExecutor(4) as pool,
+            Shift(self.catalog, self.settings, roster) as shift,
+        ):
+            return shift.work(submitter(pool, shift))
+
+    def run(self, chain: Chain, rounds: int = 30) -> WorkflowState:
+        """Advance and send pilots in turn until the workflow ends."""
+        for _ in range(rounds):
+            state = advance(chain)
+            if is_final(state):
+                return state
+            with self.catalog.read() as session:
+                ready = tasks.ready_counts(session, list(chain.task_ids.values()))
+            for stage, task_id in chain.task_ids.items():
+                if ready[task_id]:
+                    self.shift(chain, stage)
+            time.sleep(0.05)
+        raise AssertionError("the workflow did not end")
+
+    def contents(self, dataset: str) -> dict[str, bytes]:
+        found = {}
+        with self.catalog.read() as session:
+            info = datasets.by_name(session, dataset)
+            drivers = {s.id: driver_for(s) for s in storages.list_all(session)}
+            for file in manifests.members(session, info.id, limit=10_000, with_replicas=True):
+                replica = file.replicas[0]
+                with drivers[replica.storage_id].open(replica.path) as stream:
+                    found[file.name] = stream.read()
+        return found
+
+
+def submitter(
+    pool: ThreadPoolExecutor, shift: Shift
+) -> Callable[[Sequence[RunningJob]], list[Any]]:
+    return lambda window: [pool.submit(shift.run_job, job) for job in window]
+
+
+@pytest.fixture
+def site(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """An empty site with an input, an internal and an output storage."""
+    settings = Settings(
+        home=tmp_path / "home", slots=2, heartbeat_s=0.2, lease_s=5.0, drain_s=1.0, commit_s=0.05
+    )
+    with catalog.write() as session:
+        for role in StorageRole:
+            storages.add(session, role, StorageKind.LOCAL, role, str(tmp_path / role))
+    monkeypatch.setattr("flows.shift._IDLE_S", 0.2)
+    return Site(catalog, settings, tmp_path)
+
+
+def slices(count: int) -> dict[str, bytes]:
+    return {f"slice-{i:03d}.raw": f"payload {i}\n".encode() * (i + 1) for i in range(count)}
+
+
+def test_md5_of_every_file_is_that_of_its_content(site: Site) -> None:
+    files = slices(12)
+    site.dataset("files-1", files)
+    chain = site.submit(site.template(EXAMPLES / "md5" / "md5.cwl"), "files-1")
+    assert site.run(chain) is WorkflowState.FINISHED
+    (stage,) = chain.plan.stages
+    out = f"files-1.md5.v1.{stage.name}.{stage.step.outputs[0].name}"
+    made = site.contents(out)
+    assert len(made) == 12
+    for name, content in made.items():
+        key = name.rpartition("/")[0]
+        assert hashlib.md5(files[key.partition("/")[2]]).hexdigest() in content.decode()
+    with site.catalog.read() as session:
+        assert datasets.by_name(session, out).state is DatasetState.CLOSED
+        for file in manifests.members(session, datasets.by_name(session, out).id):
+            roots = lineage.lineage(session, file.id).raw
+            assert [root.name for root in roots] == [file.name.rpartition("/")[0]]
+        assert pilots.list_pilots(session)[0].state is PilotState.DONE
+    assert not list((site.settings.work_dir or Path()).glob("pilot-*")), "no work is left behind"
+
+
+FAILING = """
+cwlVersion: v1.2
+class: Workflow
+$namespaces: {spdf: "https://spdf.readthedocs.io/ns#"}
+requirements: {ScatterFeatureRequirement: {}}
+inputs: {files: "File[]", flag: string}
+outputs: {out: {type: "File[]", outputSource: check/out}}
+steps:
+  check:
+    scatter: file
+    in: {file: files, flag: flag}
+    out: [out]
+    hints: {"spdf:Stage": {retry: 1}}
+    run:
+      class: CommandLineTool
+      inputs: {file: File, flag: string}
+      baseCommand: [sh, -c]
+      arguments:
+        - 'echo about $(inputs.file.basename) >&2; test -e "$(inputs.flag)" && { cp "$(inputs.file.path)" good; exit 0; };
+           case $(inputs.file.basename) in *000.raw) exit 0;; *001.raw) exit 7;; *002.raw) kill -9 $$;;
+           *) cp "$(inputs.file.path)" good;; esac'
+      outputs: {out: {type: File, outputBinding: {glob: good}}}
+"""
+
+
+def test_three_that_fail_are_retried_named_and_finished_after_the_cause_is_gone(
+    site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "failing.cwl"
+    path.write_text(FAILING)
+    site.dataset("run-1", slices(6))
+    flag = tmp_path / "mended"
+    chain = site.submit(site.template(path, "run-[0-9]"), "run-1", flag=str(flag))
+    assert site.run(chain) is WorkflowState.FAILED
+    with site.catalog.read() as session:
+        rows = jobs.list_jobs(session, workflow_id=chain.workflow_id)
+        history = jobs.attempts(session, [row.id for row in rows])
+        info = workflows.get(session, chain.workflow_id)
+    by_key = {row.key.partition("/")[2]: row for row in rows}
+    failed = {key for key, row in by_key.items() if row.state is JobState.FAILED}
+    assert failed == {"slice-000.raw", "slice-001.raw", "slice-002.raw"}
+    assert by_key["slice-000.raw"].error == "OUTPUT_MISSING"
+    assert (by_key["slice-001.raw"].error, by_key["slice-001.raw"].exit_code) == (
+        "PAYLOAD_FAILED",
+        7,
+    )
+    assert by_key["slice-002.raw"].error == "PAYLOAD_KILLED"
+    for key in failed:
+        tries = history[by_key[key].id]
+        assert [a.state for a in tries] == [AttemptState.FAILED] * 2, "retry: 1 means two attempts"
+        assert f"about {key}" in (tries[-1].log_tail or "")
+        assert tries[-1].log_file_id is not None
+    assert "3 of 6 jobs failed" in (info.reason or "")
+    flag.touch()
+    with site.catalog.write() as session:
+        assert workflows.retry(session, chain.workflow_id) == 3
+    time.sleep(0.01)
+    assert site.run(site.own(chain.workflow_id)) is WorkflowState.FINISHED
+    with site.catalog.read() as session:
+        history = jobs.attempts(session, [row.id for row in rows])
+    again = {row.key.partition("/")[2] for row in rows if len(history[row.id]) == 3}
+    assert again == failed, "just those three ran again"
+    assert len(site.contents("run-1.failing.v1.check.out")) == 6
+
+
+def test_an_input_that_the_payload_changes_is_found_and_its_replica_is_bad(
+    site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "vandal.cwl"
+    path.write_text(
+        FAILING.replace('cp "$(inputs.file.path)" good; exit 0;', "exit 0;").replace(
+            "case $(inputs.file.basename) in *000.raw) exit 0;;",
+            'rm -f x; touch -h good; chmod u+w "$(inputs.file.path)"; '
+            'echo more >> "$(inputs.file.path)"; case $(inputs.file.basename) in',
+        )
+    )
+    site.dataset("run-1", slices(1))
+    chain = site.submit(site.template(path, "run-[0-9]"), "run-1", flag=str(tmp_path / "no"))
+    assert site.run(chain) is WorkflowState.FAILED
+    with site.catalog.read() as session:
+        (row,) = jobs.list_jobs(session, workflow_id=chain.workflow_id)
+        (refs,) = jobs.file_refs(session, [1]).values()
+    assert (row.error, row.attempt) == ("INPUT_MODIFIED", 1)
+    assert refs.replicas == (), "a replica that was written to is no longer AVAILABLE"
+
+
+SLEEPER = """
+cwlVersion: v1.2
+class: Workflow
+requirements: {ScatterFeatureRequirement: {}}
+inputs: {files: "File[]", seconds: string}
+outputs: {out: {type: "File[]", outputSource: nap/out}}
+steps:
+  nap:
+    scatter: file
+    in: {file: files, seconds: seconds}
+    out: [out]
+    run:
+      class: CommandLineTool
+      inputs: {file: File, seconds: {type: string, inputBinding: {position: 1}}}
+      baseCommand: sleep
+      stdout: out.txt
+      outputs: {out: stdout}
+"""
+
+
+def test_cancelling_kills_payloads_within_a_heartbeat(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "nap.cwl"
+    path.write_text(SLEEPER)
+    site.dataset("run-1", slices(4))
+    chain = site.submit(site.template(path, "run-[0-9]"), "run-1", seconds="300")
+    advance(chain)
+    thread = threading.Thread(target=site.shift, args=(chain, "nap"), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not children("sleep") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children("sleep")
+    with site.catalog.write() as session:
+        workflows.cancel(session, chain.workflow_id, "by hand")
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not children("sleep")
+    with site.catalog.read() as session:
+        states = {row.state for row in jobs.list_jobs(session, workflow_id=chain.workflow_id)}
+    assert states == {JobState.CANCELLED}
+
+
+def children(program: str) -> list[int]:
+    """Processes of that program that this process started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        name, rest = text.rpartition(")")[0].partition("(")[2], text.rpartition(")")[2].split()
+        if name == program and int(rest[1]) == os.getpid():
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_the_spd_chain_end_to_end(site: Site, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    made = tmp_path / "simulated"
+    subprocess.run(
+        [
+            sys.executable,
+            EXAMPLES / "spd" / "simulate.py",
+            *("--files", "3", "--run", "1", "--seed", "5", "--outdir", made),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    raw = {path.name: path.read_bytes() for path in sorted((made / "slices").glob("*.raw"))}
+    assert len(raw) == 3
+    site.dataset("run-0001", raw)
+    template = site.template(EXAMPLES / "spd" / "chain.cwl")
+    (calibration,) = made.glob("calib*")
+    chain = site.submit(template, "run-0001", calibration=str(calibration))
+    assert site.run(chain) is WorkflowState.FINISHED
+    with site.catalog.read() as session:
+        counts = {p.task.stage: p.total for p in tasks.progress(session, chain.workflow_id)}
+    assert counts == {"decode": 3, "reconstruct": 3, "select": 3, "merge": 1}

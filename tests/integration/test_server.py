@@ -1,0 +1,187 @@
+"""Pools, deployments and templates on a real Prefect server."""
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from catalog.errors import Unavailable
+from flows.deployments import ensure_deployments, publish_template, withdraw_template
+from flows.pools import LIVE_WORKFLOWS, ensure_pools
+from flows.server import Server, call_api
+
+SCHEMA = {
+    "title": "md5",
+    "type": "object",
+    "properties": {
+        "dataset": {"type": "string", "title": "Dataset", "position": 0},
+        "inputs": {
+            "type": "object",
+            "position": 1,
+            "properties": {"seed": {"type": "integer"}},
+            "additionalProperties": False,
+        },
+        "rank": {"type": "integer", "position": 2},
+    },
+    "required": ["dataset"],
+}
+
+
+@pytest.fixture
+def client(prefect_server: Server) -> Iterator[SyncPrefectClient]:
+    with SyncPrefectClient(prefect_server.api_url, auth_string=prefect_server.auth) as client:
+        ensure_pools(client, gpu=False)
+        yield client
+
+
+def queues(client: SyncPrefectClient) -> dict[str, tuple[int | None, int | None]]:
+    found = client.read_work_queues(work_pool_name="control")
+    return {queue.name: (queue.priority, queue.concurrency_limit) for queue in found}
+
+
+def submit(client: SyncPrefectClient, name: str, parameters: dict[str, Any]) -> Any:
+    deployment = client.read_deployment_by_name(name)
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+
+
+def test_the_server_wants_its_login(prefect_server: Server) -> None:
+    stranger = Server(prefect_server.port, "spdf", "guess", "-")
+    with pytest.raises(Unavailable, match="401"):
+        call_api(stranger, "POST", "/flows/filter", {})
+    assert call_api(prefect_server, "POST", "/flows/filter", {}) is not None
+
+
+def test_the_web_page_may_talk_to_this_server_alone(prefect_server: Server) -> None:
+    with urllib.request.urlopen(f"{prefect_server.ui_url}/dashboard") as answer:
+        policy = answer.headers["content-security-policy"]
+    sources = policy.partition("connect-src ")[2].partition(";")[0].split()
+    assert f"http://127.0.0.1:{prefect_server.port}" in sources
+    assert all(s == "'self'" or f":{prefect_server.port}" in s for s in sources)
+
+
+def test_pools_are_laid_down_once_and_an_operators_limit_stays(client: SyncPrefectClient) -> None:
+    assert queues(client) == {"watchdog": (1, 1), "default": (2, LIVE_WORKFLOWS)}
+    default = client.read_work_queue_by_name("default", work_pool_name="control")
+    client.update_work_queue(default.id, concurrency_limit=7)
+    assert ensure_pools(client, gpu=True) == ("control", "cpu", "gpu")
+    assert queues(client) == {"watchdog": (1, 1), "default": (2, 7)}
+    client.update_work_queue(default.id, concurrency_limit=LIVE_WORKFLOWS)
+
+
+def test_deployments_are_those_of_the_file(client: SyncPrefectClient) -> None:
+    for _ in range(2):
+        names = ensure_deployments(client, pools=("control", "cpu"), watchdog_s=30)
+    assert names == ("pilot/cpu", "workflow/workflow", "watchdog/watchdog")
+    watchdog = client.read_deployment_by_name("watchdog/watchdog")
+    assert [s.schedule.interval.total_seconds() for s in watchdog.schedules] == [30]  # type: ignore[union-attr]
+    assert watchdog.work_queue_name == "watchdog"
+    assert watchdog.concurrency_options is not None
+    assert watchdog.concurrency_options.collision_strategy == "CANCEL_NEW"
+    assert watchdog.global_concurrency_limit is not None
+    assert watchdog.global_concurrency_limit.limit == 1
+    pilot = client.read_deployment_by_name("pilot/cpu")
+    assert (pilot.entrypoint, pilot.pull_steps) == ("flows.pilot.pilot", [])
+    with pytest.raises(PrefectHTTPStatusError, match="409"):
+        submit(client, "pilot/cpu", {"task": "not a number"})
+
+
+def test_a_template_is_a_deployment_of_its_own_name(client: SyncPrefectClient) -> None:
+    publish_template(client, "md5", 1, SCHEMA, tags=["rank-0"], description="Digests.")
+    run = submit(client, "md5/md5", {"dataset": "raw", "inputs": {"seed": 3}})
+    assert run.state.is_scheduled()
+    assert run.parameters == {"template": "md5@1", "dataset": "raw", "inputs": {"seed": 3}}
+    assert client.read_flow(run.flow_id).name == "md5"
+
+    publish_template(client, "md5", 2, SCHEMA)
+    run = submit(client, "md5/md5", {"dataset": "raw"})
+    assert run.parameters["template"] == "md5@2"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({}, "dataset"),
+        ({"dataset": 5}, "dataset"),
+        ({"dataset": "raw", "inputs": {"seed": "x"}}, "seed"),
+        ({"dataset": "raw", "inputs": {"sed": 1}}, "sed"),
+        ({"dataset": "raw", "dataste": "raw"}, "dataste"),
+        ({"dataset": "raw", "template": "other@1"}, "template"),
+    ],
+)
+def test_the_server_refuses_what_a_template_does_not_take(
+    client: SyncPrefectClient, parameters: dict[str, Any], field: str
+) -> None:
+    publish_template(client, "strict", 1, SCHEMA)
+    with pytest.raises(PrefectHTTPStatusError) as refusal:
+        submit(client, "strict/strict", parameters)
+    assert refusal.value.response.status_code == 409
+    assert field in refusal.value.response.text
+
+
+def test_an_archived_template_is_no_longer_offered(client: SyncPrefectClient) -> None:
+    publish_template(client, "old", 1, SCHEMA)
+    run = submit(client, "old/old", {"dataset": "raw"})
+    client.request(
+        "POST",
+        f"/flow_runs/{run.id}/set_state",
+        json={"state": {"type": "COMPLETED", "name": "Completed"}, "force": True},
+    )
+    assert withdraw_template(client, "old")
+    assert not withdraw_template(client, "old")
+    with pytest.raises(ObjectNotFound):
+        client.read_deployment_by_name("old/old")
+    assert client.read_flow_run(run.id).state is not None
+
+
+def test_prefect_yaml_holds_for_prefect_deploy_too(
+    client: SyncPrefectClient, prefect_server: Server, tmp_path: Path
+) -> None:
+    """`prefect deploy --all` and `spdf up` must agree on what is deployed."""
+    ensure_pools(client, gpu=True)
+    ours = ensure_deployments(client, pools=("control", "cpu", "gpu"), watchdog_s=60)
+    before = {name: summary(client, name) for name in ours}
+    deploy_all(prefect_server, tmp_path)
+    for name in ours:
+        assert summary(client, name) == before[name]
+
+
+def summary(client: SyncPrefectClient, name: str) -> dict[str, Any]:
+    deployment = client.read_deployment_by_name(name)
+    intervals = [s.schedule.interval.total_seconds() for s in deployment.schedules]  # type: ignore[union-attr]
+    limit = deployment.global_concurrency_limit
+    return {
+        "entrypoint": deployment.entrypoint,
+        "pull_steps": deployment.pull_steps,
+        "pool": deployment.work_pool_name,
+        "queue": deployment.work_queue_name,
+        "schema": deployment.parameter_openapi_schema,
+        "strict": deployment.enforce_parameter_schema,
+        "intervals": intervals,
+        "limit": limit.limit if limit else None,
+        "options": deployment.concurrency_options,
+        "tags": deployment.tags,
+        "description": deployment.description,
+    }
+
+
+def deploy_all(server: Server, home: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all",
+         "--prefect-file", str(root / "prefect.yaml")],
+        cwd=root,
+        env={**os.environ, "PREFECT_API_URL": server.api_url, "DO_NOT_TRACK": "1",
+             "PREFECT_API_AUTH_STRING": server.auth, "PREFECT_HOME": str(home),
+             "PYTHONPATH": str(root)},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )  # fmt: skip

@@ -1,0 +1,28 @@
+"""The reference pages say what the code does."""
+
+import re
+from pathlib import Path
+
+from catalog.errors import ERRORS
+from catalog.states import ALLOWED
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+
+def test_every_error_code_is_explained() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \| (.+) \|$", _page("errors.md"), re.M)
+    expected = [(c, i.phase, i.error_class, i.sentence) for c, i in ERRORS.items()]
+    assert rows == [tuple(map(str, row)) for row in expected]
+
+
+def test_every_transition_is_listed() -> None:
+    for section in _page("states.md").split("\n## ")[1:]:
+        name = section.splitlines()[0]
+        enum = next(e for e in ALLOWED if e.__name__ == f"{name}State")
+        rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.M))
+        found = {state: set(re.findall(r"`(\w+)`", after)) for state, after in rows.items()}
+        assert found == {str(s): {str(t) for t in ALLOWED[enum].get(s, ())} for s in enum}
+
+
+def _page(name: str) -> str:
+    return (REFERENCE / name).read_text(encoding="utf-8")

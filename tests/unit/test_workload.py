@@ -1,0 +1,583 @@
+"""Defining, leasing, ending and settling jobs: the catalog and the advancer without a node."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import col
+
+from catalog import (
+    attempts,
+    clock,
+    completion,
+    datasets,
+    jobs,
+    pilots,
+    storages,
+    tasks,
+    templates,
+    workflows,
+)
+from catalog.attempts import Lease
+from catalog.db import Catalog
+from catalog.errors import Conflict, ErrorCode, StateConflict
+from catalog.models import (
+    Attempt,
+    DatasetFile,
+    File,
+    Job,
+    Replica,
+    StorageKind,
+    StorageRole,
+)
+from catalog.refs import JobResult, NewFile, Outcome
+from catalog.states import (
+    AttemptState,
+    DatasetState,
+    JobState,
+    Phase,
+    TaskState,
+    WorkflowState,
+)
+from catalog.workflows import NewTask
+from flows.advance import Chain, OwnershipLost, advance, load, take_back
+from flows.plan import Link, Pick, Plan, Source, Stage, StageKind, plan_to_json
+from workers.spec import OutputPort, Resources, StepSpec
+
+LEASE_S = 60.0
+
+
+def stage(name: str, *links: Link, kind: StageKind = StageKind.MAP, **more: object) -> Stage:
+    fields = {"descent": "", "resources": Resources(), "fixed": ()} | more
+    step = StepSpec({"class": "CommandLineTool"}, (), (OutputPort("out", "File"),))
+    return Stage(name=name, kind=kind, step=step, links=links, **fields)  # type: ignore[arg-type]
+
+
+def link(source: str | None, *others: str, **more: object) -> Link:
+    sources = [Source(source, "files" if source is None else "out")]
+    sources += [Source(other, "out") for other in others]
+    return Link("x", tuple(sources), **more)  # type: ignore[arg-type]
+
+
+@dataclass
+class Run:
+    """A workflow that is advanced by hand."""
+
+    catalog: Catalog
+    chain: Chain
+    storage: int
+    pilots: dict[str, int] = field(default_factory=dict)
+
+    def advance(self) -> WorkflowState:
+        return advance(self.chain)
+
+    def pilot(self, stage: str, *, new: bool = False) -> int:
+        if new or stage not in self.pilots:
+            with self.catalog.write() as session:
+                self.pilots[stage] = pilots.start(
+                    session,
+                    self.chain.task_ids[stage],
+                    pool="cpu",
+                    node="n",
+                    pid=1,
+                    slots=2,
+                    flow_run_id=None,
+                )
+        return self.pilots[stage]
+
+    def lease(self, stage: str, limit: int = 100, *, alone: bool = False) -> list[Lease]:
+        pilot = self.pilot(stage)
+        with self.catalog.write() as session:
+            return attempts.lease(
+                session,
+                pilot,
+                self.chain.task_ids[stage],
+                limit,
+                lease_s=LEASE_S,
+                node="n",
+                program="1",
+                tool_digest="d",
+                alone=alone,
+            )
+
+    def end(
+        self,
+        stage: str,
+        leases: Sequence[Lease],
+        *,
+        outcome: Outcome = Outcome.FINISHED,
+        error: ErrorCode | None = None,
+        empty: Sequence[str] = (),
+        retry: int = 1,
+        pilot: int | None = None,
+    ) -> frozenset[int]:
+        task_id = self.chain.task_ids[stage]
+        with self.catalog.write() as session:
+            out = tasks.outputs(session, [task_id])[task_id]["out"]
+            return completion.finish(
+                session,
+                pilot or self.pilot(stage),
+                [
+                    JobResult(
+                        job_id=lease.job_id,
+                        attempt_id=lease.attempt_id,
+                        number=lease.number,
+                        outcome=outcome,
+                        error=error,
+                        exit_code=3 if error else 0,
+                        files=(self._file(out, lease),)
+                        if outcome is Outcome.FINISHED and lease.key not in empty
+                        else (),
+                    )
+                    for lease in leases
+                ],
+                retry=retry,
+            )
+
+    def _file(self, out: tasks.OutputDataset, lease: Lease) -> NewFile:
+        return NewFile(
+            port="out",
+            index=0,
+            name=f"{lease.key}/o",
+            size_bytes=1,
+            checksum="adler32:00010001",
+            storage_id=self.storage,
+            path=f"{out.name}/{lease.key}/a{lease.number}/o",
+            dataset_id=out.dataset_id,
+        )
+
+    def finish_all(self, stage: str, **more: object) -> None:
+        self.end(stage, self.lease(stage), **more)  # type: ignore[arg-type]
+
+    def states(self, stage: str) -> dict[JobState, int]:
+        with self.catalog.read() as session:
+            rows = tasks.progress(session, self.chain.workflow_id)
+        return dict(next(row.jobs for row in rows if row.task.stage == stage))
+
+    def task(self, stage: str) -> tasks.TaskInfo:
+        with self.catalog.read() as session:
+            return tasks.get(session, self.chain.task_ids[stage])
+
+    def output(self, stage: str) -> datasets.DatasetInfo:
+        task_id = self.chain.task_ids[stage]
+        with self.catalog.read() as session:
+            out = tasks.outputs(session, [task_id])[task_id]["out"]
+            return datasets.get(session, out.dataset_id)
+
+
+@pytest.fixture
+def start(
+    catalog: Catalog, add_files: Callable[[int, Sequence[str]], list[int]], tmp_path: Path
+) -> Callable[..., Run]:
+    """Start a workflow over a dataset of so many files."""
+
+    def begin(*stages: Stage, files: int = 4, close: bool = True) -> Run:
+        with catalog.write() as session:
+            dataset = datasets.create(session, "run-1")
+            internal = storages.add(
+                session, "internal", StorageKind.LOCAL, StorageRole.INTERNAL, str(tmp_path / "i")
+            )
+        add_files(dataset, [f"f{i}" for i in range(files)])
+        plan = Plan("files", stages)
+        with catalog.write() as session:
+            if close:
+                datasets.close(session, dataset)
+            template = templates.create(session, "t", "run-*[0-9]", {}, plan_to_json(plan), "d")
+            templates.activate(session, template.id)
+        new = [NewTask(s.name, "cpu", 0, {"out": internal.id, "log": internal.id}) for s in stages]
+        with catalog.write() as session:
+            workflow, _ = workflows.define(
+                session, template.id, dataset, new, inputs={}, rank=0, again=False
+            )
+            epoch = workflows.claim(session, workflow, "me", LEASE_S, None)
+        assert epoch == 1
+        return Run(catalog, load(catalog, workflow, epoch, LEASE_S), internal.id)
+
+    return begin
+
+
+def test_two_map_stages_finish_with_every_file_once(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=5)
+    run.advance()
+    assert run.states("a") == {JobState.READY: 5}
+    assert run.states("b") == {}
+    some = run.lease("a", 2)
+    assert [lease.key for lease in some] == ["f0", "f1"]
+    run.end("a", some)
+    run.advance()
+    assert run.states("b") == {JobState.READY: 2}, "a file goes on as soon as it is registered"
+    run.finish_all("a")
+    run.advance()
+    assert run.task("a").state is TaskState.FINISHED
+    assert run.output("a").state is DatasetState.CLOSED
+    run.finish_all("b")
+    assert run.advance() is WorkflowState.FINISHED
+    closed = run.output("b")
+    assert (closed.state, closed.file_count) == (DatasetState.CLOSED, 5)
+    assert run.output("b").name == "run-1.t.v1.b.out"
+
+
+def test_advancing_again_changes_nothing(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")))
+    for _ in range(3):
+        run.advance()
+    assert run.states("a") == {JobState.READY: 4}
+    run.finish_all("a")
+    for _ in range(3):
+        run.advance()
+    assert run.states("b") == {JobState.READY: 4}
+
+
+def test_files_that_arrive_later_become_jobs(
+    start: Callable[..., Run], add_files: Callable[[int, Sequence[str]], list[int]]
+) -> None:
+    run = start(stage("a", link(None)), files=2, close=False)
+    run.advance()
+    run.finish_all("a")
+    assert run.advance() is WorkflowState.IN_PROGRESS, "an OPEN dataset may still grow"
+    add_files(run.chain.dataset_id, ["late"])
+    run.advance()
+    assert run.states("a") == {JobState.FINISHED: 2, JobState.READY: 1}
+    with run.catalog.write() as session:
+        datasets.close(session, run.chain.dataset_id)
+    run.finish_all("a")
+    assert run.advance() is WorkflowState.FINISHED
+
+
+def test_lineage_names_the_input_of_every_output(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")))
+    run.advance()
+    run.finish_all("a")
+    run.advance()
+    leases = run.lease("b")
+    with run.catalog.read() as session:
+        given = jobs.inputs(session, [lease.job_id for lease in leases])
+    for lease in leases:
+        (ref,) = given[lease.job_id]["x"]
+        assert ref.name == f"{lease.key}/o"
+        assert ref.replicas[0].path == f"run-1.t.v1.a.out/{lease.key}/a1/o"
+
+
+def test_a_failing_file_is_retried_and_then_fails_the_workflow(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=3)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[1:])
+    bad = leases[:1]
+    for expected in (1, 2):
+        assert bad[0].number == expected
+        run.end("a", bad, outcome=Outcome.FAILED, error=ErrorCode.PAYLOAD_FAILED, retry=1)
+        bad = run.lease("a")
+    assert bad == [], "no third attempt with retry 1"
+    run.advance()
+    run.finish_all("b")
+    assert run.advance() is WorkflowState.FAILED
+    assert run.states("a") == {JobState.FINISHED: 2, JobState.FAILED: 1}
+    assert run.states("b") == {JobState.FINISHED: 2}
+    assert run.output("a").state is DatasetState.OPEN
+    with run.catalog.read() as session:
+        info = workflows.get(session, run.chain.workflow_id)
+    assert "1 of 3 jobs failed: PAYLOAD_FAILED (exit code 3)" in (info.reason or "")
+    assert run.task("b").reason == "stage a failed before it"
+
+
+def test_a_permanent_failure_is_not_retried(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=1)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases, outcome=Outcome.FAILED, error=ErrorCode.PAYLOAD_PERMANENT, retry=5)
+    assert run.states("a") == {JobState.FAILED: 1}
+
+
+def test_retry_finishes_just_the_failed_ones(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=3)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[:2])
+    run.end("a", leases[2:], outcome=Outcome.FAILED, error=ErrorCode.PAYLOAD_PERMANENT)
+    run.advance()
+    run.finish_all("b")
+    assert run.advance() is WorkflowState.FAILED
+    with run.catalog.write() as session:
+        assert workflows.retry(session, run.chain.workflow_id) == 1
+    with pytest.raises(OwnershipLost):
+        run.advance()
+    clock.shift_clock(1.0)
+    with run.catalog.write() as session:
+        epoch = workflows.claim(session, run.chain.workflow_id, "other", LEASE_S, None)
+    assert epoch is not None
+    again = Run(run.catalog, load(run.catalog, run.chain.workflow_id, epoch, LEASE_S), run.storage)
+    again.advance()
+    leases = again.lease("a")
+    assert [lease.key for lease in leases] == ["f2"]
+    again.end("a", leases)
+    again.advance()
+    again.finish_all("b")
+    assert again.advance() is WorkflowState.FINISHED
+    assert again.output("b").file_count == 3
+
+
+def test_a_superseded_attempt_changes_nothing(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=1)
+    run.advance()
+    old, first = run.lease("a"), run.pilot("a")
+    clock.shift_clock(LEASE_S + 1)
+    with run.catalog.write() as session:
+        workflows.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
+    assert take_back(run.chain, LEASE_S) == 1
+    run.pilot("a", new=True)
+    new = run.lease("a")
+    assert (old[0].number, new[0].number) == (1, 2)
+    assert run.end("a", old, pilot=first) == frozenset()
+    with run.catalog.read() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Replica)) == 1
+    assert run.end("a", new) == {new[0].job_id}
+    run.advance()
+    with run.catalog.read() as session:
+        rows = session.execute(
+            sa.select(col(Attempt.number), col(Attempt.state)).order_by(col(Attempt.number))
+        ).all()
+    assert [tuple(row) for row in rows] == [(1, AttemptState.LOST), (2, AttemptState.FINISHED)]
+    assert run.output("a").file_count == 1
+
+
+def test_an_attempt_ends_only_once(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=2)
+    run.advance()
+    leases = run.lease("a")
+    assert run.end("a", leases) == {lease.job_id for lease in leases}
+    assert run.end("a", leases) == frozenset()
+    with run.catalog.read() as session:
+        made = sa.select(sa.func.count()).select_from(DatasetFile)
+        here = made.where(col(DatasetFile.dataset_id) == run.output("a").id)
+        assert session.scalar(here) == 2
+
+
+def test_leases_never_started_go_back_without_an_attempt(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=3)
+    run.advance()
+    leases = run.lease("a")
+    with run.catalog.write() as session:
+        back = attempts.hand_back(
+            session, run.pilot("a"), [(lease.job_id, lease.number) for lease in leases[1:]]
+        )
+    assert back == 2
+    assert run.states("a") == {JobState.RUNNING: 1, JobState.READY: 2}
+    with run.catalog.read() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Attempt)) == 1
+    assert [lease.number for lease in run.lease("a")] == [1, 1]
+
+
+def test_a_heartbeat_renews_and_tells_what_is_lost(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=2)
+    run.advance()
+    leases = run.lease("a")
+    clock.shift_clock(LEASE_S - 1)
+    with run.catalog.write() as session:
+        beat = attempts.heartbeat(session, run.pilot("a"), LEASE_S, {})
+    assert beat.held == {lease.job_id for lease in leases}
+    clock.shift_clock(LEASE_S + 5)
+    with run.catalog.write() as session:
+        workflows.beat(session, run.chain.workflow_id, 1, LEASE_S)
+    assert take_back(run.chain, LEASE_S) == 0
+    with run.catalog.write() as session:
+        workflows.cancel(session, run.chain.workflow_id, "test")
+    with run.catalog.write() as session:
+        assert attempts.heartbeat(session, run.pilot("a"), LEASE_S, {}).held == frozenset()
+
+
+def test_a_job_that_kills_its_pilots_is_held(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=1)
+    run.advance()
+    for loss in range(3):
+        pilot = run.pilot("a", new=True)
+        leases = run.lease("a") or run.lease("a", alone=True)
+        assert len(leases) == 1, loss
+        with run.catalog.write() as session:
+            attempts.heartbeat(session, pilot, LEASE_S, {leases[0].attempt_id: Phase.PAYLOAD})
+        clock.shift_clock((loss + 1) * (LEASE_S + 1))
+        with run.catalog.write() as session:
+            workflows.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
+        take_back(run.chain, LEASE_S)
+    assert run.states("a") == {JobState.HELD: 1}
+    assert run.advance() is WorkflowState.IN_PROGRESS
+
+
+def test_filtered_keys_are_skipped_and_merged_groups_keep_the_order(
+    start: Callable[..., Run],
+) -> None:
+    merge = stage(
+        "m", link("a", pick=Pick.ALL_NON_NULL), kind=StageKind.MERGE, descent="m", files_per_job=2
+    )
+    run = start(stage("a", link(None)), stage("b", link("a")), merge, files=6)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[3:])
+    run.advance()
+    assert run.states("m") == {}, "a group is cut only from the settled prefix"
+    run.end("a", leases[:3], empty=["f1"])
+    run.advance()
+    assert run.states("b") == {JobState.READY: 5, JobState.SKIPPED: 1}
+    assert run.states("m") == {JobState.READY: 3}
+    groups = run.lease("m")
+    with run.catalog.read() as session:
+        given = jobs.inputs(session, [lease.job_id for lease in groups])
+    names = [[ref.name for ref in given[lease.job_id]["x"]] for lease in groups]
+    assert names == [["f0/o", "f2/o"], ["f3/o", "f4/o"], ["f5/o"]]
+    run.end("m", groups)
+    run.finish_all("b")
+    assert run.advance() is WorkflowState.FINISHED
+    assert run.output("m").file_count == 3
+
+
+def test_a_merge_of_all_waits_for_all(start: Callable[..., Run]) -> None:
+    merge = stage("m", link("a"), kind=StageKind.MERGE, descent="m")
+    run = start(stage("a", link(None)), merge, files=3)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[:2])
+    run.advance()
+    assert run.states("m") == {}
+    run.end("a", leases[2:])
+    run.advance()
+    assert run.states("m") == {JobState.READY: 1}
+
+
+def test_a_join_waits_for_both_and_is_by_key(start: Callable[..., Run]) -> None:
+    join = stage(
+        "j",
+        Link("raw", (Source(None, "files"),)),
+        Link("x", (Source("a", "out"),)),
+        Link("y", (Source("b", "out"),), null_skips=False),
+    )
+    run = start(stage("a", link(None)), stage("b", link(None)), join, files=3)
+    run.advance()
+    run.finish_all("a")
+    run.advance()
+    assert run.states("j") == {}
+    run.finish_all("b", empty=["f1"])
+    run.advance()
+    leases = run.lease("j")
+    assert len(leases) == 3
+    with run.catalog.read() as session:
+        given = jobs.inputs(session, [lease.job_id for lease in leases])
+    for lease in leases:
+        files = {port: [ref.name for ref in refs] for port, refs in given[lease.job_id].items()}
+        assert files.pop("raw") == [lease.key]
+        both = {"x": [f"{lease.key}/o"], "y": [f"{lease.key}/o"]}
+        assert files == ({"x": both["x"]} if lease.key == "f1" else both)
+
+
+def test_branches_that_meet_take_the_first_that_is_there(start: Callable[..., Run]) -> None:
+    meet = stage("m", link("a", "b", pick=Pick.FIRST_NON_NULL))
+    run = start(stage("a", link(None)), stage("b", link(None)), meet, files=2)
+    run.advance()
+    run.finish_all("a", empty=["f0"])
+    run.finish_all("b")
+    run.advance()
+    leases = run.lease("m")
+    with run.catalog.read() as session:
+        given = jobs.inputs(session, [lease.job_id for lease in leases])
+    paths = [given[lease.job_id]["x"][0].replicas[0].path for lease in leases]
+    assert paths == ["run-1.t.v1.b.out/f0/a1/o", "run-1.t.v1.a.out/f1/a1/o"]
+
+
+def test_a_barrier_waits_for_the_closed_dataset(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a"), barrier=True), files=3)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[:2])
+    run.advance()
+    assert run.states("b") == {}
+    run.end("a", leases[2:])
+    run.advance()
+    assert run.states("b") == {JobState.READY: 3}
+
+
+def test_a_goal_tolerates_the_rest(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None), goal=0.75), stage("b", link("a")), files=4)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[:3])
+    run.end("a", leases[3:], outcome=Outcome.FAILED, error=ErrorCode.PAYLOAD_PERMANENT)
+    run.advance()
+    assert run.task("a").state is TaskState.FINISHED
+    run.finish_all("b")
+    assert run.advance() is WorkflowState.FINISHED
+    assert run.output("b").file_count == 3
+
+
+def test_the_same_submission_is_one_workflow(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)))
+    with run.catalog.read() as session:
+        info = workflows.get(session, run.chain.workflow_id)
+    new = [NewTask("a", "cpu", 0, {"out": run.storage, "log": run.storage})]
+
+    def define(again: bool) -> tuple[int, bool]:
+        with run.catalog.write() as session:
+            return workflows.define(
+                session, info.template_id, info.dataset_id, new, inputs={}, rank=0, again=again
+            )
+
+    assert define(again=False) == (info.id, False)
+    other, created = define(again=True)
+    assert created
+    with run.catalog.read() as session:
+        datasets.by_name(session, "run-1.t.v1.r2.a.out")
+    with run.catalog.write() as session:
+        assert workflows.cancel(session, info.id, "test")
+        assert workflows.cancel(session, other, "test")
+    third, created = define(again=False)
+    assert created
+    assert third not in (info.id, other)
+
+
+def test_a_cancelled_workflow_has_nothing_running(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=3)
+    run.advance()
+    leases = run.lease("a", 2)
+    with run.catalog.write() as session:
+        workflows.cancel(session, run.chain.workflow_id, "by hand")
+        assert not workflows.cancel(session, run.chain.workflow_id, "twice")
+    assert run.states("a") == {JobState.CANCELLED: 3}
+    assert run.end("a", leases) == frozenset()
+    assert run.lease("a") == []
+    with run.catalog.read() as session:
+        states = set(session.scalars(sa.select(col(Attempt.state))))
+        files = session.scalar(
+            sa.select(sa.func.count()).select_from(File).where(col(File.scope) != "raw")
+        )
+    assert states == {AttemptState.CANCELLED}
+    assert files == 0
+    with pytest.raises(StateConflict), run.catalog.write() as session:
+        workflows.retry(session, run.chain.workflow_id)
+
+
+def test_only_one_run_owns_a_workflow(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)))
+    workflow = run.chain.workflow_id
+
+    def claim() -> int | None:
+        with run.catalog.write() as session:
+            return workflows.claim(session, workflow, "other", LEASE_S, None)
+
+    assert claim() is None
+    clock.shift_clock(LEASE_S + 1)
+    assert claim() == 2
+    with pytest.raises(OwnershipLost):
+        run.advance()
+
+
+def test_outputs_for_a_closed_dataset_are_refused(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=1)
+    run.advance()
+    leases = run.lease("a")
+    with run.catalog.write() as session:
+        datasets.close(session, run.output("a").id)
+    with pytest.raises(Conflict, match="not OPEN"):
+        run.end("a", leases)
+    with run.catalog.read() as session:
+        job = session.execute(sa.select(col(Job.state))).scalar_one()
+    assert job is JobState.RUNNING
