@@ -120,7 +120,7 @@ def _job(stage: Stage, harvest: Harvest, key: str, ordinal: int) -> NewJob:
     files: dict[str, Sequence[int]] = {}
     values: dict[str, Any] = {}
     for link in stage.links:
-        value, fault = _pick(link, [harvest.value(s, key, link.kind) for s in link.sources])
+        value, fault = pick_one(link, [harvest.value(s, key, link.kind) for s in link.sources])
         if fault is not None:
             return NewJob(key, ordinal, JobState.FAILED, reason=fault)
         if value is None:
@@ -134,7 +134,7 @@ def _job(stage: Stage, harvest: Harvest, key: str, ordinal: int) -> NewJob:
     return NewJob(key, ordinal, JobState.READY, files, values)
 
 
-def _pick(link: Link, values: Sequence[Any]) -> tuple[Any, str | None]:
+def pick_one(link: Link, values: Sequence[Any]) -> tuple[Any, str | None]:
     """The value that counts among those of branches that meet, and why there is none."""
     there = [value for value in values if value is not None]
     if link.pick is Pick.THE_ONLY_NON_NULL and len(there) != 1:

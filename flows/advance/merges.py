@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain as chained
 
 from sqlmodel import Session
 
@@ -9,32 +10,46 @@ from catalog import jobs, tasks
 from catalog.jobs import EndedJob, NewJob
 from catalog.states import JobState
 from flows.advance.chain import BATCH, Chain
-from flows.plan import Stage
+from flows.advance.maps import pick_one
+from flows.plan import Pick, Stage
 
 _ENDED = (JobState.FINISHED, JobState.SKIPPED)
 
 
 @dataclass(frozen=True)
 class KeyFiles:
-    """What one key gives to a merge, by port; empty for a key that was filtered out."""
+    """What one key gives to a merge, by port and source; empty for a key that was filtered out."""
 
     ordinal: int
-    files: Mapping[str, Sequence[int]]
+    files: Mapping[str, Sequence[Sequence[int]]]
+    fault: str | None = None
 
 
 @dataclass
 class Group:
-    """Files gathered for one merge job."""
+    """Files gathered for one merge job: by port, a list for each of its sources."""
 
     keys: int = 0
-    files: dict[str, list[int]] = field(default_factory=dict)
+    lists: dict[str, list[list[int]]] = field(default_factory=dict)
+    fault: str | None = None
 
     def add(self, key: KeyFiles) -> None:
         """Take a key's files in, if it has any."""
-        if any(key.files.values()):
+        self.fault = self.fault or key.fault
+        if key.fault or any(any(lists) for lists in key.files.values()):
             self.keys += 1
-            for port, ids in key.files.items():
-                self.files.setdefault(port, []).extend(ids)
+            for port, lists in key.files.items():
+                mine = self.lists.setdefault(port, [[] for _ in lists])
+                for whole, part in zip(mine, lists, strict=True):
+                    whole.extend(part)
+
+    def job(self, number: int) -> NewJob:
+        """The merge job. Sources follow one another, as in CWL's `merge_flattened`."""
+        key = f"group-{number:05d}"
+        if self.fault:
+            return NewJob(key, number, JobState.FAILED, reason=self.fault)
+        files = {port: list(chained.from_iterable(lists)) for port, lists in self.lists.items()}
+        return NewJob(key, number, JobState.READY, files)
 
 
 def define_groups(session: Session, chain: Chain, stage: Stage, *, final: bool) -> int:
@@ -52,14 +67,14 @@ def define_groups(session: Session, chain: Chain, stage: Stage, *, final: bool) 
         group.add(key)
         last = key.ordinal
         if group.keys == stage.files_per_job:
-            new.append(_job(number + len(new), group))
+            new.append(group.job(number + len(new)))
             group, cursor = Group(), last
             if len(new) >= BATCH:
                 break
     else:
         if final:
             if group.keys or (number == 0 and not new):
-                new.append(_job(number + len(new), group))
+                new.append(group.job(number + len(new)))
             cursor = last
     if not new and cursor == task.cursor:
         return 0
@@ -67,10 +82,6 @@ def define_groups(session: Session, chain: Chain, stage: Stage, *, final: bool) 
     tasks.set_progress(session, task.id, cursor=cursor, roots_defined=number + len(new))
     tasks.begin(session, [task.id])
     return len(new)
-
-
-def _job(number: int, group: Group) -> NewJob:
-    return NewJob(f"group-{number:05d}", number, JobState.READY, group.files)
 
 
 def _keys(
@@ -86,7 +97,7 @@ def _root_pages(
 ) -> Iterator[KeyFiles]:
     while files := jobs.source_files(session, chain.dataset_id, after, BATCH):
         for file in files:
-            yield KeyFiles(file.position, {link.port: [file.file_id] for link in stage.links})
+            yield KeyFiles(file.position, {link.port: [[file.file_id]] for link in stage.links})
         after = files[-1].position
 
 
@@ -130,15 +141,16 @@ def _files_of(
         here = [by_key.get(job.key) for by_key in found.values()]
         if not final and any(other is None for other in here):
             return
-        yield KeyFiles(
-            job.ordinal,
-            {
-                link.port: [
-                    file_id
-                    for source in link.sources
-                    if (other := found[source.stage or ""].get(job.key)) is not None
-                    for file_id in files.get((other.id, source.port), ())
-                ]
-                for link in stage.links
-            },
-        )
+        lists, fault = {}, None
+        for link in stage.links:
+            values = [
+                files.get((other.id, source.port))
+                if (other := found[source.stage or ""].get(job.key)) is not None
+                else None
+                for source in link.sources
+            ]
+            if link.pick in (Pick.FIRST_NON_NULL, Pick.THE_ONLY_NON_NULL):
+                one, why = pick_one(link, values)
+                values, fault = [one], fault or why
+            lists[link.port] = [value or [] for value in values]
+        yield KeyFiles(job.ordinal, lists, fault)

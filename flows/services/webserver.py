@@ -1,8 +1,13 @@
 """The Prefect server as the embedded profile runs it: `python -m flows.services.webserver`.
 
-The same application as `prefect server start` serves, with one header more. The server's own web
-page asks a statistics service for its configuration even where statistics are off; the policy
-keeps the browser from talking to anybody but this server.
+The same application as `prefect server start` serves, with two things added.
+
+The server's own web page asks a statistics service for its configuration even where statistics
+are off: a header keeps the browser from talking to anybody but this server.
+
+On SQLite the server begins its transactions DEFERRED. One that has read, and finds at its first
+write that another has written since, fails at once with "database is locked", and a flow run whose
+state was to be written is aborted. Begun IMMEDIATE they wait for each other.
 """
 
 import sys
@@ -12,6 +17,8 @@ from typing import Any
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -37,8 +44,19 @@ def keep_to(app: App, port: int) -> App:
     return guarded
 
 
+def begin_immediate() -> None:
+    """Make every SQLite transaction of this process take the write lock when it begins."""
+
+    @event.listens_for(Engine, "before_cursor_execute", retval=True)
+    def _begin(
+        _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+    ) -> tuple[str, Any]:
+        return ("BEGIN IMMEDIATE" if statement == "BEGIN DEFERRED" else statement), parameters
+
+
 def main() -> int:
     """Serve until SIGTERM, as the settings of the environment say."""
+    begin_immediate()
     server = get_current_settings().server
     app: Any = create_app(final=True)
     uvicorn.run(

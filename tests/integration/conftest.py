@@ -1,7 +1,6 @@
 """A real Prefect server, one for the whole session."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +9,15 @@ import pytest
 
 from catalog.errors import Unavailable
 from catalog.settings import Settings
-from flows.server import HOST, Server, call_api, prefect_home, prepare_server, server_env
+from flows.server import Server, call_api, prefect_home, prepare_server
+from flows.services.children import services
 
 
 @pytest.fixture(scope="session")
 def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of a home of its own, outside the user's."""
     home = tmp_path_factory.mktemp("home")
-    return Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+    return Settings(home=home, _env_file=None)
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +27,15 @@ def prefect_server(server_settings: Settings) -> Iterator[Server]:
     server = prepare_server(server_settings)
     log = server_settings.home / "server.log"
     with log.open("wb") as stream:
+        child = services(server_settings, server, gpu=False)[0]
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start",
-             "--host", HOST, "--port", str(server.port)],
-            env=server_env(server_settings, server),
+            child.command,
+            env=dict(child.env),
             cwd=server_settings.home,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
-        )  # fmt: skip
+        )
     try:
         _wait_for(server, process, log)
         yield server

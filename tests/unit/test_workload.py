@@ -432,6 +432,30 @@ def test_filtered_keys_are_skipped_and_merged_groups_keep_the_order(
     assert run.output("m").file_count == 3
 
 
+def test_a_merge_of_two_sources_takes_one_source_after_the_other(
+    start: Callable[..., Run],
+) -> None:
+    both = Link("x", (Source("a", "out"), Source("b", "out")), pick=Pick.ALL_NON_NULL)
+    first = Link("y", (Source("b", "out"), Source("a", "out")), pick=Pick.FIRST_NON_NULL)
+    merge = stage("m", both, first, kind=StageKind.MERGE, descent="m")
+    run = start(stage("a", link(None)), stage("b", link(None)), merge, files=2)
+    run.advance()
+    run.finish_all("a")
+    run.finish_all("b", empty=["f0"])
+    run.advance()
+    (group,) = run.lease("m")
+    with run.catalog.read() as session:
+        given = jobs.inputs(session, [group.job_id])[group.job_id]
+    places = {
+        port: [ref.replicas[0].path.split(".v1.")[1] for ref in refs]
+        for port, refs in given.items()
+    }
+    assert places == {
+        "x": ["a.out/f0/a1/o", "a.out/f1/a1/o", "b.out/f1/a1/o"],
+        "y": ["a.out/f0/a1/o", "b.out/f1/a1/o"],
+    }
+
+
 def test_a_merge_of_all_waits_for_all(start: Callable[..., Run]) -> None:
     merge = stage("m", link("a"), kind=StageKind.MERGE, descent="m")
     run = start(stage("a", link(None)), merge, files=3)

@@ -1,0 +1,136 @@
+"""Bytes from storages to files of the user: copied, verified, and never over other bytes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from catalog.errors import Conflict, ErrorCode, StorageError
+
+if TYPE_CHECKING:
+    from catalog.db import Catalog
+    from catalog.drivers import StorageDriver
+    from catalog.manifests import MemberInfo
+    from catalog.refs import ReplicaRef
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file to be had: its name for messages, where its bytes are, and what they must be."""
+
+    name: str
+    size_bytes: int
+    checksum: str
+    replicas: Sequence["ReplicaRef"]
+
+
+class Reader:
+    """Reads the bytes of the catalog's files."""
+
+    def __init__(self, catalog: "Catalog") -> None:
+        from catalog import storages
+        from catalog.drivers import driver_for
+
+        self._catalog = catalog
+        with catalog.read() as session:
+            self._drivers: dict[int, StorageDriver] = {
+                storage.id: driver_for(storage) for storage in storages.list_all(session)
+            }
+
+    def fetch(self, wanted: Wanted, target: Path) -> bool:
+        """Copy a file's verified bytes to `target`; False where they are there already.
+
+        Raises `Conflict` where other bytes are there, `StorageError` where none can be had.
+        """
+        if target.exists():
+            if _fault(wanted, target) is None:
+                return False
+            raise Conflict(f"{target} is there with other bytes; move it away.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fault: StorageError | None = None
+        for replica in wanted.replicas:
+            try:
+                self._copy(wanted, replica, target)
+                return True
+            except StorageError as error:
+                fault = error
+        raise fault or _nowhere(wanted)
+
+    def _copy(self, wanted: Wanted, replica: "ReplicaRef", target: Path) -> None:
+        partial = target.with_name(f".{target.name}.spdf-part")
+        partial.unlink(missing_ok=True)
+        try:
+            self._drivers[replica.storage_id].get(replica.path, partial)
+            wrong = _fault(wanted, partial)
+            if wrong is not None:
+                driver = self._drivers[replica.storage_id]
+                where = driver.local_path(replica.path) or replica.path
+                raise StorageError(
+                    ErrorCode.INPUT_CORRUPT, f"file {wanted.name} is corrupt at {where}: {wrong}."
+                )
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def open(self, wanted: Wanted) -> BinaryIO:
+        """The bytes of a file's first replica that can be read; raises `StorageError`."""
+        fault: StorageError | None = None
+        for replica in wanted.replicas:
+            try:
+                return self._drivers[replica.storage_id].open(replica.path)
+            except StorageError as error:
+                fault = error
+        raise fault or _nowhere(wanted)
+
+
+def _nowhere(wanted: Wanted) -> StorageError:
+    return StorageError(
+        ErrorCode.INPUT_MISSING,
+        f"file {wanted.name} is AVAILABLE on no storage; `spdf file show` tells where it was.",
+    )
+
+
+def _fault(wanted: Wanted, path: Path) -> str | None:
+    """What is wrong with the bytes at `path`; None if nothing is."""
+    from catalog.checksums import algorithm_of, file_checksum
+
+    found = path.stat().st_size
+    if found != wanted.size_bytes:
+        return f"it has {found} bytes, not {wanted.size_bytes}"
+    checksum = file_checksum(path, algorithm_of(wanted.checksum))
+    if checksum != wanted.checksum:
+        return f"its checksum is {checksum}, not {wanted.checksum}"
+    return None
+
+
+def members(
+    catalog: "Catalog", dataset_id: int, *, with_replicas: bool = True
+) -> Iterator["MemberInfo"]:
+    """Every file of a dataset in its order, each page read in a short transaction of its own."""
+    from catalog import manifests
+
+    after = None
+    while True:
+        with catalog.read() as session:
+            page = manifests.members(
+                session,
+                dataset_id,
+                after=after,
+                limit=manifests.PAGE,
+                with_replicas=with_replicas,
+            )
+        if not page:
+            return
+        yield from page
+        after = page[-1].cursor
+
+
+def fetch_dataset(
+    catalog: "Catalog", dataset_id: int, folder: Path
+) -> Iterator[tuple["MemberInfo", Path, bool]]:
+    """Copy every file of a dataset to its name below `folder`: (file, path, whether copied)."""
+    reader = Reader(catalog)
+    for member in members(catalog, dataset_id):
+        wanted = Wanted(member.name, member.size_bytes, member.checksum, member.replicas)
+        target = folder / member.name
+        yield member, target, reader.fetch(wanted, target)

@@ -1,0 +1,305 @@
+"""`spdf dataset`: named, ordered sets of files."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from catalog.errors import BadInput, StateConflict
+from catalog.states import DatasetState
+from cli.copies import fetch_dataset, members
+from cli.home import open_catalog
+from cli.output import (
+    Json,
+    Size,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    show_list,
+    size,
+    stream_json,
+)
+from cli.progress import Bar, counted
+
+if TYPE_CHECKING:
+    from catalog.datasets import DatasetInfo
+    from catalog.db import Catalog
+    from catalog.intake import Expected, Measured
+
+app = typer.Typer(name="dataset", help="Named, ordered sets of files.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)]
+
+_WINDOW = 256
+_TABLE = 1000
+
+
+@app.command()
+def create(name: Name, as_json: Json = False) -> None:
+    """Create an OPEN dataset without files."""
+    from catalog import datasets
+
+    catalog = open_catalog(create=True)
+    with catalog.write() as session:
+        info = datasets.get(session, datasets.create(session, name))
+    if as_json:
+        print_json(info)
+    else:
+        say(f"dataset {info.name} is {info.state}")
+
+
+@app.command()
+def add(
+    name: Name,
+    files: Annotated[list[Path], typer.Argument(help="Files of this machine.")],
+    scope: Annotated[
+        str | None, typer.Option(help="Scope of their names; by default the storage's name.")
+    ] = None,
+    size_bytes: Annotated[
+        int | None, typer.Option("--size", help="Bytes that the one file must have.")
+    ] = None,
+    checksum: Annotated[
+        str | None, typer.Option(help="Checksum that the one file must have (`md5:…`).")
+    ] = None,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(metavar="STORAGE", help="Copy the files to this storage first."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Register files and attach them to an OPEN dataset, in the order given.
+
+    A file on a storage is registered where it lies; others are copied with `--copy-to buffer`.
+    """
+    from catalog import datasets, intake
+
+    paths = list(dict.fromkeys(path.absolute() for path in files))
+    expected = _expected(paths, size_bytes, checksum)
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = datasets.by_name(session, name)
+    if info.state is not DatasetState.OPEN:
+        why = "only an OPEN dataset takes files"
+        raise StateConflict("dataset", name, info.state, "changed", why)
+    measured = _measure(catalog, paths, expected, copy_to, name)
+    if scope is not None:
+        measured = [replace(item, row=replace(item.row, scope=scope)) for item in measured]
+    with catalog.write() as session:
+        new = intake.add(session, info.id, measured)
+    total = sum(item.row.size_bytes for item in measured)
+    if as_json:
+        print_json({"dataset": name, "files": len(measured), "new": new, "size_bytes": total})
+    else:
+        known = f", {len(measured) - new} were in it already" if new < len(measured) else ""
+        say(f"dataset {name}: {new} files added ({Size(total)}){known}")
+
+
+def _expected(
+    paths: Sequence[Path], size_bytes: int | None, checksum: str | None
+) -> dict[Path, "Expected"]:
+    if size_bytes is None and checksum is None:
+        return {}
+    if len(paths) > 1:
+        raise BadInput("--size and --checksum say what one file must be; add that file alone.")
+    from catalog.checksums import normalise
+    from catalog.intake import Expected
+
+    wanted = None if checksum is None else normalise(checksum)
+    return {path: Expected(size_bytes, wanted) for path in paths}
+
+
+def _measure(
+    catalog: "Catalog",
+    paths: Sequence[Path],
+    expected: dict[Path, "Expected"],
+    copy_to: str | None,
+    folder: str,
+) -> list["Measured"]:
+    from catalog import intake, storages
+
+    with catalog.read() as session:
+        if copy_to is not None:
+            target = storages.by_name(session, copy_to)
+        known = storages.list_all(session)
+    if copy_to is not None:
+        return intake.copy_in(paths, target, folder, expected=expected)
+    measured = []
+    with Bar("reading", len(paths)) as bar:
+        for start in range(0, len(paths), _WINDOW):
+            window = paths[start : start + _WINDOW]
+            measured += intake.measure(window, known, expected=expected)
+            bar.advance(len(window))
+    return measured
+
+
+@app.command()
+def close(name: Name, as_json: Json = False) -> None:
+    """Close a dataset for good; its count, bytes and digest are noted."""
+    from catalog import datasets
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        info = datasets.close(session, datasets.by_name(session, name).id)
+    if as_json:
+        print_json(info)
+    else:
+        say(f"dataset {name} is {info.state}: {info.file_count} files, {size(info.size_bytes)}")
+
+
+@app.command("list")
+def list_all(
+    mask: Annotated[str | None, typer.Option(help="Only names that fit, such as `run-*`.")] = None,
+    state: Annotated[DatasetState | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    after: Annotated[str | None, typer.Option(help="Go on behind this name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List datasets by name."""
+    from catalog import datasets
+
+    with open_catalog().read() as session:
+        found = datasets.list_datasets(session, mask=mask, state=state, limit=limit, after=after)
+    show_list(
+        found,
+        as_json,
+        lambda d: {
+            "dataset": d.name,
+            "state": d.state,
+            "files": d.file_count,
+            "size": size(d.size_bytes),
+            "made by task": d.task_id,
+            "created": d.created_at,
+        },
+        empty="no datasets.",
+        limit=limit,
+    )
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one dataset: its state, content, origin and history."""
+    from catalog import datasets, events, manifests
+
+    with open_catalog().read() as session:
+        info = datasets.by_name(session, name)
+        now = manifests.totals(session, [info.id])[info.id]
+        origin = _origin(session, info)
+        history = events.history(session, "dataset", info.id)
+    if as_json:
+        totals = {"files": now.files, "bytes": now.size_bytes}
+        print_json({**plain(info), "now": totals, "origin": origin, "history": history})
+        return
+    print_fields(
+        {
+            "dataset": info.name,
+            "state": info.state,
+            "files": now.files,
+            "size": Size(now.size_bytes),
+            "digest": info.digest,
+            "origin": _words(origin),
+            "created": info.created_at,
+            "closed": info.closed_at,
+        }
+    )
+    print_table(
+        [{"at": e.at, "from": e.before, "to": e.after, "why": e.message} for e in history],
+        "history",
+    )
+
+
+def _origin(session: Any, info: "DatasetInfo") -> dict[str, Any] | None:
+    """The workflow and task that made it; None for a dataset from outside."""
+    from catalog import tasks, workflows
+
+    if info.task_id is None:
+        return None
+    task = tasks.get(session, info.task_id)
+    workflow = workflows.get(session, task.workflow_id)
+    return {
+        "workflow": workflow.id,
+        "label": workflow.label,
+        "task": task.id,
+        "stage": task.stage,
+        "port": info.port,
+    }
+
+
+def _words(origin: dict[str, Any] | None) -> str:
+    if origin is None:
+        return "registered by a user"
+    return (
+        f"workflow {origin['workflow']} ({origin['label']}), task {origin['task']}: "
+        f"{origin['stage']}/{origin['port']}"
+    )
+
+
+@app.command()
+def files(
+    name: Name,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """List the files of a dataset in its order."""
+    from catalog import datasets
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = datasets.by_name(session, name)
+    found = members(catalog, info.id, with_replicas=as_json)
+    if limit:
+        found = islice(found, limit)
+    if as_json:
+        stream_json(found)
+        return
+    empty = True
+    while page := list(islice(found, _TABLE)):
+        empty = False
+        print_table(
+            [
+                {
+                    "id": m.id,
+                    "file": m.name,
+                    "key": m.key,
+                    "size": Size(m.size_bytes),
+                    "checksum": m.checksum,
+                }
+                for m in page
+            ]
+        )
+    if empty:
+        say(f"dataset {name} has no files.")
+
+
+@app.command()
+def get(
+    name: Name,
+    directory: Annotated[Path, typer.Argument(help="Where the files go; made if needed.")],
+    as_json: Json = False,
+) -> None:
+    """Copy the files of a dataset to a directory, verified; what is there already stays."""
+    from catalog import datasets, manifests
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = datasets.by_name(session, name)
+        total = manifests.totals(session, [info.id])[info.id]
+    directory.mkdir(parents=True, exist_ok=True)
+    new = copied = 0
+    for member, _, is_new in counted(
+        fetch_dataset(catalog, info.id, directory), "copying", total.files
+    ):
+        new += is_new
+        copied += member.size_bytes if is_new else 0
+    if as_json:
+        print_json(
+            {"dataset": name, "directory": directory, "files": total.files, "new": new,
+             "size_bytes": copied}
+        )  # fmt: skip
+    else:
+        there = f", {total.files - new} were there" if new < total.files else ""
+        say(f"{new} files ({Size(copied)}) copied to {directory}{there}")

@@ -1,0 +1,39 @@
+"""The `spdf` command: all its nouns, and the edge where errors become sentences."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from catalog.errors import SpdfError
+from cli import cwl, dataset, demo, file, job, pilot, profile, storage, task, template, workflow
+from cli.faults import explain, record_defect
+
+app = typer.Typer(
+    name="spdf",
+    help="Datasets, templates and workflows of a high-throughput online filter.",
+    epilog="Every command explains itself: `spdf workflow submit --help`. "
+    "Exit codes: 0 done, 2 wrong use, 3 not found, 4 conflict, 5 unavailable, 70 a defect.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+profile.register(app)
+demo.register(app)
+for noun in (storage, dataset, file, template, workflow, task, job, pilot, cwl):
+    app.add_typer(noun.app)
+
+
+def run() -> NoReturn:
+    """Entry point: run the command line of this process and end it with its exit code."""
+    try:
+        app(prog_name="spdf")
+    except SpdfError as error:
+        fault, code = str(error), type(error).exit_code
+    except Exception as error:  # noqa: BLE001 - the edge: nothing is shown as a traceback
+        fault, code = explain(error) or record_defect(error)
+    else:
+        sys.exit(0)
+    typer.echo(f"spdf: {fault}", err=True)
+    sys.exit(code)

@@ -1,0 +1,148 @@
+"""`spdf up`, `down` and `status`: the embedded profile."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from catalog.errors import Unavailable
+from cli.home import open_catalog, settings
+from cli.output import Json, console, note, plain, print_fields, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from flows.services import Status, UpInfo
+
+DOWN = 3
+"""Exit code of `status` where the profile isn't up."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+
+
+def up(as_json: Json = False) -> None:
+    """Start the server, its web page, the workers and the recorder on this machine.
+
+    All state lives in SPDF_HOME (~/.spdf). A second `up` only says that it is up.
+    """
+    info = start()
+    if as_json:
+        print_json(info)
+        return
+    say("spdf is up already." if info.already else "spdf is up.")
+    print_fields(where(info))
+
+
+def start() -> "UpInfo":
+    """Bring the embedded profile up, with its default storages; raises as `services.up` does."""
+    from catalog.db import get_catalog
+    from flows import services
+    from flows.defaults import add_default_storages
+
+    current = settings()
+    with _waiting("starting") as tell:
+        info = services.up(current, progress=tell)
+    add_default_storages(get_catalog(), current)
+    return info
+
+
+def where(info: "UpInfo") -> dict[str, Any]:
+    """Where to look, and the login that is asked for there."""
+    return {"web page": info.ui_url, "login": f"{info.user}:{info.password}"}
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on a terminal that names what is waited for; else a line for each such thing."""
+    terminal = console(err=True)
+    if terminal.is_terminal:
+        with terminal.status(what) as spinner:
+            yield lambda name: spinner.update(f"waiting for {name}")
+        return
+    seen: set[str] = set()
+
+    def tell(name: str) -> None:
+        if name not in seen:
+            seen.add(name)
+            note(f"waiting for {name}")
+
+    yield tell
+
+
+def down(as_json: Json = False) -> None:
+    """Stop what `up` started, and nothing else. Jobs in progress are handed back."""
+    from flows import services
+
+    with _waiting("stopping"):
+        stopped = services.down(settings())
+    if as_json:
+        print_json({"stopped": stopped})
+    elif stopped:
+        say("spdf is down. Stopped: " + ", ".join(stopped))
+    else:
+        say("spdf was not up.")
+
+
+def status(as_json: Json = False) -> None:
+    """Show what is up and how much is going on. Exit code 3 where the profile is down."""
+    from flows import services
+
+    found = services.status(settings())
+    going_on = _overview()
+    if as_json:
+        print_json({**plain(found), **going_on})
+    else:
+        _show(found, going_on)
+    if not found.up:
+        raise typer.Exit(DOWN)
+
+
+def _overview() -> dict[str, Any]:
+    """What goes on in the catalog; empty where there is none yet."""
+    from catalog import storages
+    from catalog.overview import overview
+
+    try:
+        catalog = open_catalog()
+    except Unavailable:
+        return {}
+    with catalog.read() as session:
+        return {**plain(overview(session)), "storages": plain(storages.list_all(session))}
+
+
+def _show(found: "Status", going_on: dict[str, Any]) -> None:
+    say("spdf is up." if found.up else "spdf is down; `spdf up` starts it.")
+    if found.ui_url:
+        print_fields({"web page": found.ui_url, "login": f"in {settings().home / 'login'}"})
+    if found.services:
+        print_table(
+            [
+                {
+                    "service": service.name,
+                    "pid": service.pid,
+                    "healthy": service.healthy,
+                    "restarts": service.restarts,
+                }
+                for service in found.services
+            ]
+        )
+    for problem in found.problems:
+        note(problem)
+    if going_on:
+        print_fields(
+            {
+                "catalog": settings().catalog_url,
+                "live pilots": going_on["live_pilots"],
+                "workflows": _counted(going_on["workflows"]),
+                "jobs": _counted(going_on["jobs"]),
+                "storages": ", ".join(storage["name"] for storage in going_on["storages"]),
+            }
+        )
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none at work"

@@ -1,0 +1,261 @@
+"""`spdf workflow`: templates applied to datasets."""
+
+import getpass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from catalog.states import DatasetState, WorkflowState
+from cli.home import open_catalog, server_client, ui_address
+from cli.launch import Launched, launch, read_inputs, start
+from cli.output import (
+    Json,
+    note,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    show_list,
+)
+from cli.watching import json_end, show_end, stage_rows, stage_values, watch
+
+if TYPE_CHECKING:
+    from catalog.db import Catalog
+    from catalog.workflows import WorkflowInfo
+
+app = typer.Typer(name="workflow", help="Templates applied to datasets.", no_args_is_help=True)
+
+Id = Annotated[
+    int, typer.Argument(metavar="WORKFLOW", help="Id of the workflow.", show_default=False)
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Watch it to its end.")]
+
+
+@app.command()
+def submit(
+    template: Annotated[
+        str, typer.Argument(help="Template: NAME, or NAME@VERSION.", show_default=False)
+    ],
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="NAME=VALUE", help="Another input; a File by its path. Repeatable."
+        ),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Priority: higher is served first.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run once more what was run before.")
+    ] = False,
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Apply a template to a dataset. The same again gives the workflow that there is.
+
+    With --wait the exit code is 0 when it is FINISHED, 1 when FAILED, 6 when CANCELLED.
+    """
+    from flows.submit import Submission
+
+    given = read_inputs(inputs or [])
+    catalog = open_catalog()
+    with server_client() as client:
+        done = launch(catalog, client, Submission(template, dataset, given, rank, again))
+    if not as_json:
+        _tell(done)
+        _tell_open(catalog, done.workflow)
+    elif not wait:
+        print_json(_json(done))
+    if wait:
+        _watch(catalog, done.workflow.id, as_json)
+
+
+def _tell(done: Launched) -> None:
+    info = done.workflow
+    words = "" if done.new else ", which there was already"
+    say(f"workflow {info.id}: {info.label} is {info.state}{words}")
+    address = ui_address(info.flow_run_id)
+    if address:
+        note(f"see {address}")
+
+
+def _tell_open(catalog: "Catalog", info: "WorkflowInfo") -> None:
+    from catalog import datasets
+
+    with catalog.read() as session:
+        dataset = datasets.get(session, info.dataset_id)
+    if dataset.state is DatasetState.OPEN:
+        note(
+            f"dataset {dataset.name} is OPEN: the workflow takes its files as they come and ends "
+            f"after `spdf dataset close {dataset.name}`."
+        )
+
+
+def _json(done: Launched) -> dict[str, Any]:
+    return {
+        **plain(done.workflow),
+        "new": done.new,
+        "started": done.started,
+        "address": ui_address(done.workflow.flow_run_id),
+    }
+
+
+def _watch(catalog: "Catalog", workflow_id: int, as_json: bool) -> None:
+    end = watch(catalog, workflow_id, silent=as_json)
+    if as_json:
+        print_json(json_end(end))
+    else:
+        show_end(end)
+    raise typer.Exit(end.exit_code)
+
+
+@app.command("list")
+def list_all(
+    state: Annotated[list[WorkflowState] | None, typer.Option(help="Only in these states.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List workflows, the newest first."""
+    from catalog import workflows
+
+    with open_catalog().read() as session:
+        found = workflows.list_workflows(session, states=state, limit=limit)
+    show_list(
+        found,
+        as_json,
+        lambda w: {
+            "workflow": w.id,
+            "template": f"{w.template}@{w.version}",
+            "dataset": w.dataset,
+            "state": w.state,
+            "rank": w.rank,
+            "created": w.created_at,
+            "ended": w.ended_at,
+            "why": w.reason,
+        },
+        empty="no such workflows.",
+        limit=limit,
+    )
+
+
+@app.command()
+def show(workflow: Id, as_json: Json = False) -> None:
+    """Show one workflow: its stages, its output datasets and its history."""
+    from catalog import events, workflows
+    from flows.summary import summary_rows
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = workflows.get(session, workflow)
+        history = events.history(session, "workflow", workflow)
+        outputs = _outputs(session, workflow)
+    stages = summary_rows(catalog, workflow)
+    address = ui_address(info.flow_run_id)
+    if as_json:
+        found = {
+            **plain(info),
+            "address": address,
+            "stages": stage_values(stages),
+            "outputs": outputs,
+        }
+        print_json({**found, "history": history})
+        return
+    print_fields(
+        {
+            "workflow": info.id,
+            "template": f"{info.template}@{info.version}",
+            "dataset": info.dataset,
+            "inputs": info.inputs,
+            "state": info.state,
+            "why": info.reason,
+            "rank": info.rank,
+            "advanced by": info.owner,
+            "created": info.created_at,
+            "started": info.started_at,
+            "ended": info.ended_at,
+            "web page": address,
+        }
+    )
+    print_table(stage_rows(stages), "stages")
+    print_table(outputs, "outputs")
+    print_table(
+        [{"at": e.at, "from": e.before, "to": e.after, "why": e.message} for e in history],
+        "history",
+    )
+
+
+def _outputs(session: Any, workflow_id: int) -> list[dict[str, Any]]:
+    """The datasets that a workflow makes, in the order of its stages, with what is in them."""
+    from catalog import datasets, manifests, tasks
+
+    stages = tasks.of_workflow(session, workflow_id)
+    made = tasks.outputs(session, [task.id for task in stages])
+    places = [out for task in stages for out in made[task.id].values()]
+    totals = manifests.totals(session, [out.dataset_id for out in places])
+    return [
+        {
+            "dataset": out.name,
+            "state": datasets.get(session, out.dataset_id).state.value,
+            "files": totals[out.dataset_id].files,
+        }
+        for out in places
+    ]
+
+
+@app.command("watch")
+def watch_one(workflow: Id, as_json: Json = False) -> None:
+    """Watch a workflow to its end.
+
+    The exit code is 0 when it is FINISHED, 1 when FAILED, 6 when CANCELLED. Ctrl-C ends the
+    watching only.
+    """
+    from catalog import workflows
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        workflows.get(session, workflow)
+    _watch(catalog, workflow, as_json)
+
+
+@app.command()
+def cancel(
+    workflow: Id,
+    reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Cancel a workflow. Its payloads are killed at their pilots' next heartbeat."""
+    from catalog import workflows
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        new = workflows.cancel(session, workflow, reason or f"cancelled by {_user()}")
+        info = workflows.get(session, workflow)
+    if as_json:
+        print_json({**plain(info), "new": new})
+    else:
+        say(f"workflow {workflow} is {info.state}" + ("" if new else ", as it was before"))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "a user without a name"
+
+
+@app.command()
+def retry(workflow: Id, wait: Wait = False, as_json: Json = False) -> None:
+    """Try the failed and held jobs of a FAILED workflow again."""
+    from catalog import workflows
+
+    catalog = open_catalog()
+    with server_client() as client:
+        with catalog.write() as session:
+            count = workflows.retry(session, workflow)
+        info = start(catalog, client, workflow)
+    if not as_json:
+        say(f"workflow {workflow} is {info.state}: {count} jobs are tried again")
+    elif not wait:
+        print_json({**plain(info), "jobs": count})
+    if wait:
+        _watch(catalog, workflow, as_json)

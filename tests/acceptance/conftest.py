@@ -1,0 +1,37 @@
+"""The whole system as a user has it: the `spdf` command, its processes, a real Prefect server."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.driver import NAP, TIMES, Site
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A home of its own, up; at the end it is down and nothing of it runs."""
+    home = tmp_path_factory.mktemp("acceptance") / "home"
+    home.mkdir(mode=0o700)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
+    site = Site(home, {**kept, **TIMES, "SPDF_HOME": str(home)})
+    try:
+        site.spdf("up", limit_s=240)
+        yield site
+    finally:
+        site.run("down")
+        left = site.mine()
+        for process in left:
+            os.kill(process.pid, 9)
+    assert not left, "processes outlived `spdf down`"
+
+
+@pytest.fixture(scope="session")
+def nap_files(site: Site) -> dict[str, bytes]:
+    """Content by key of the 30 files of dataset `nap-files`; template `nap` is active."""
+    files = {f"f{i:02d}.dat": f"content {i}\n".encode() * (i + 1) for i in range(30)}
+    site.dataset("nap-files", site.write("nap-files", files))
+    path = site.home / "nap.cwl"
+    path.write_text(NAP)
+    site.template(path, "nap-files")
+    return {f"nap-files/{name}": content for name, content in files.items()}

@@ -1,0 +1,338 @@
+"""A site as its users and operators have it: driven by `spdf`, looked at from outside."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+BIN = Path(sys.executable).parent
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LEASE_S = 8.0
+SLOTS = 4
+TIMES = {
+    "SPDF_LEASE_S": f"{LEASE_S:g}",
+    "SPDF_HEARTBEAT_S": "1",
+    "SPDF_WORKFLOW_LEASE_S": f"{LEASE_S:g}",
+    "SPDF_WATCHDOG_S": "20",
+    "SPDF_DRAIN_S": "5",
+    "SPDF_SLOTS": f"{SLOTS}",
+}
+"""Short times, so that what waits for one of them to run out is seen within a test."""
+
+Value = TypeVar("Value")
+
+NAP = """
+cwlVersion: v1.2
+class: Workflow
+requirements: {ScatterFeatureRequirement: {}}
+inputs:
+  files: "File[]"
+  seconds: string
+  trap: {type: string, doc: A file named after its input there keeps a payload for minutes}
+outputs: {out: {type: "File[]", outputSource: nap/out}}
+steps:
+  nap:
+    scatter: file
+    in: {file: files, seconds: seconds, trap: trap}
+    out: [out]
+    run:
+      class: CommandLineTool
+      inputs:
+        file: {type: File, inputBinding: {position: 1}}
+        seconds: {type: string, inputBinding: {position: 2}}
+        trap: {type: string, inputBinding: {position: 3}}
+      baseCommand: [sh, -c]
+      arguments:
+        - 'if test -e "$2/$(inputs.file.basename)"; then sleep 300; else sleep "$1"; fi; cat "$0"'
+      stdout: $(inputs.file.nameroot).out
+      outputs: {out: stdout}
+"""
+"""A payload that sleeps and then copies its input."""
+
+
+def until(condition: Callable[[], Value], what: str, limit_s: float = 60.0) -> Value:
+    """What `condition` gives as soon as it holds; fails where it doesn't within `limit_s`."""
+    end = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.2)
+    return value
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this machine: `home` is its SPDF_HOME, `cwd` where it works."""
+
+    pid: int
+    command: str
+    environment: Mapping[str, str]
+    cwd: str
+
+
+def processes() -> list[Process]:
+    """What runs now and may be looked at."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = _words(folder / "cmdline")
+            environment = dict(word.partition("=")[::2] for word in _words(folder / "environ"))
+            cwd = str((folder / "cwd").readlink())
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state not in "ZX":
+            found.append(Process(int(folder.name), " ".join(command), environment, cwd))
+    return found
+
+
+def _words(path: Path) -> list[str]:
+    return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+
+
+@dataclass
+class Site:
+    """One SPDF_HOME, driven as a user drives it and looked at from outside."""
+
+    home: Path
+    environment: Mapping[str, str]
+    _server: dict[str, Any] = field(default_factory=dict)
+
+    # What a user does.
+
+    def run(self, *words: object, limit_s: float = 150.0) -> subprocess.CompletedProcess[str]:
+        """The ended `spdf` command."""
+        return subprocess.run(
+            [BIN / "spdf", *map(str, words)],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+
+    def spdf(self, *words: object, code: int = 0, limit_s: float = 150.0) -> str:
+        """Stdout of the `spdf` command, which ends with that exit code."""
+        done = self.run(*words, limit_s=limit_s)
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *words: object, code: int = 0, limit_s: float = 150.0) -> Any:
+        """What `spdf … --json` prints."""
+        return json.loads(self.spdf(*words, "--json", code=code, limit_s=limit_s))
+
+    def start(self, *words: object) -> "subprocess.Popen[str]":
+        """An `spdf` command that goes on beside the test."""
+        return subprocess.Popen(
+            [BIN / "spdf", *map(str, words)],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def write(self, folder: str, files: Mapping[str, bytes]) -> list[Path]:
+        """Files in a folder of the input storage."""
+        paths = [self.home / "storage" / "input" / folder / name for name in files]
+        for path, content in zip(paths, files.values(), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return paths
+
+    def dataset(self, name: str, paths: Sequence[Path]) -> str:
+        """A closed dataset of these files."""
+        self.spdf("dataset", "create", name)
+        self.spdf("dataset", "add", name, *paths)
+        self.spdf("dataset", "close", name)
+        return name
+
+    def template(self, path: Path, mask: str) -> str:
+        """An active template, by its name."""
+        self.spdf("template", "create", path, "--mask", mask, "--activate")
+        return path.stem
+
+    def nap(self, seconds: float, trap: Path | str = "/none", *words: object) -> int:
+        """A new workflow of sleeping payloads over the 30 files; its id."""
+        given = ("--input", f"seconds={seconds:g}", "--input", f"trap={trap}", "--again", *words)
+        started = self.json("workflow", "submit", "nap", "nap-files", *given)
+        assert started["new"]
+        return int(started["id"])
+
+    # What the catalog knows.
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the catalog, read without any code of ours."""
+        place = f"file:{self.home / 'catalog.db'}?mode=ro"
+        with closing(sqlite3.connect(place, uri=True, timeout=30)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def one(self, query: str, *values: object) -> Any:
+        """The only value of the only row."""
+        ((value,),) = self.rows(query, *values)
+        return value
+
+    def state(self, workflow: int) -> str:
+        """A workflow's state."""
+        return str(self.one("SELECT state FROM workflow WHERE id = ?", workflow))
+
+    def jobs(self, workflow: int) -> dict[str, int]:
+        """A workflow's jobs counted by state."""
+        return dict(
+            self.rows(
+                "SELECT job.state, count(*) FROM job JOIN task ON task.id = task_id"
+                " WHERE workflow_id = ? GROUP BY 1",
+                workflow,
+            )
+        )
+
+    def attempts(self, workflow: int) -> dict[str, int]:
+        """A workflow's attempts counted by state."""
+        return dict(
+            self.rows(
+                "SELECT attempt.state, count(*) FROM attempt JOIN job ON job.id = job_id"
+                " JOIN task ON task.id = task_id WHERE workflow_id = ? GROUP BY 1",
+                workflow,
+            )
+        )
+
+    def finished(self, workflow: int, limit_s: float = 120.0) -> None:
+        """Wait until a workflow is FINISHED."""
+        end = until(
+            lambda: (s := self.state(workflow)) in ("FINISHED", "FAILED", "CANCELLED") and s,
+            f"workflow {workflow} ended, with jobs {self.jobs(workflow)}",
+            limit_s,
+        )
+        why = self.one("SELECT reason FROM workflow WHERE id = ?", workflow)
+        assert end == "FINISHED", why
+
+    def outputs(self, workflow: int, stage: str, port: str) -> list[tuple[str, str, Path]]:
+        """(key, name, path) of every file of an output dataset, in its order."""
+        found = self.rows(
+            "SELECT m.key, m.name, storage.url, replica.path"
+            " FROM dataset d JOIN task ON task.id = d.task_id"
+            " JOIN dataset_file m ON m.dataset_id = d.id"
+            " JOIN replica ON replica.file_id = m.file_id AND replica.state = 'AVAILABLE'"
+            " JOIN storage ON storage.id = replica.storage_id"
+            " WHERE workflow_id = ? AND stage = ? AND d.port = ? ORDER BY m.position, m.name",
+            workflow, stage, port,
+        )  # fmt: skip
+        return [(key, name, Path(url) / path) for key, name, url, path in found]
+
+    def whole(self, workflow: int, files: Mapping[str, bytes]) -> None:
+        """Every file of a nap is exactly once in the output dataset, which is CLOSED."""
+        made = self.outputs(workflow, "nap", "out")
+        assert sorted(key for key, _, _ in made) == sorted(files)
+        assert {key: path.read_bytes() for key, _, path in made} == dict(files)
+        closed = self.rows(
+            "SELECT d.state, file_count FROM dataset d JOIN task ON task.id = d.task_id"
+            " WHERE workflow_id = ? AND port = 'out'",
+            workflow,
+        )
+        assert closed == [("CLOSED", len(files))]
+        assert self.jobs(workflow) == {"FINISHED": len(files)}
+        assert self.attempts(workflow)["FINISHED"] == len(files)
+
+    # What Prefect shows.
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """Where the server answers, and its login, as `spdf up` prints them."""
+        if not self._server:
+            self._server = self.json("up")
+        return self._server
+
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """The server's answer."""
+        return httpx.request(
+            method,
+            self.server["api_url"] + path,
+            json=body,
+            auth=(self.server["user"], self.server["password"]),
+            timeout=30,
+            trust_env=False,
+        )
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """What the server answers to a request that it grants."""
+        answer = self.ask(method, path, body)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def flow_run(self, workflow: int) -> str:
+        """The flow run that drives a workflow."""
+        query = "SELECT flow_run_id FROM workflow WHERE id = ? AND owner IS NOT NULL"
+        return str(until(lambda: self.rows(query, workflow), "a flow run drives it")[0][0])
+
+    def flow_runs(self, workflow: int) -> list[dict[str, Any]]:
+        """All flow runs that were started for a workflow: its own and its pilots'."""
+        body = {"flow_runs": {"tags": {"all_": [f"workflow:{workflow}"]}}, "limit": 200}
+        return list(self.api("POST", "/flow_runs/filter", body))
+
+    def shown(self, workflow: int) -> dict[str, int]:
+        """Task runs under the flow runs of a workflow's pilots, counted by state."""
+        pilots = [
+            run
+            for (run,) in self.rows(
+                "SELECT flow_run_id FROM pilot JOIN task ON task.id = task_id"
+                " WHERE workflow_id = ?",
+                workflow,
+            )
+        ]
+        counts = {}
+        for state in ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            body = {
+                "flow_runs": {"id": {"any_": pilots}},
+                "task_runs": {"state": {"type": {"any_": [state]}}},
+            }
+            if count := self.api("POST", "/task_runs/count", body):
+                counts[state] = count
+        return counts
+
+    def shown_as(self, workflow: int, expected: Mapping[str, int]) -> None:
+        """Wait until Prefect shows just these task runs of a workflow."""
+        until(
+            lambda: self.shown(workflow) == expected,
+            f"Prefect shows {dict(expected)}; now {self.shown(workflow)}",
+        )
+
+    # What runs.
+
+    def mine(self) -> list[Process]:
+        """Processes of this home, and payloads at work below it."""
+        return [
+            p for p in processes() if p.pid != os.getpid() and (self._started(p) or self._in(p))
+        ]
+
+    def payloads(self) -> set[int]:
+        """Processes that work in a directory of a job."""
+        return {p.pid for p in processes() if self._in(p, "work") and not self._started(p)}
+
+    def _started(self, process: Process) -> bool:
+        return process.environment.get("SPDF_HOME") == str(self.home)
+
+    def _in(self, process: Process, folder: str = "") -> bool:
+        return Path(process.cwd).is_relative_to(self.home / folder)
+
+    def engines(self, flow_run: str) -> list[int]:
+        """The processes in which a flow run's code runs."""
+        mark = ("PREFECT__FLOW_RUN_ID", flow_run)
+        found = [p for p in self.mine() if mark in p.environment.items()]
+        return [p.pid for p in found if "prefect.engine" in p.command]
+
+    def service(self, name: str) -> int | None:
+        """The pid of a healthy service; None while it isn't."""
+        status = json.loads(self.run("status", "--json").stdout)
+        found = [s["pid"] for s in status["services"] if s["name"] == name and s["healthy"]]
+        return found[0] if found else None
