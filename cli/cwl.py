@@ -10,8 +10,12 @@ app = typer.Typer(name="cwl", help="Single CWL documents on this machine.", no_a
 
 @app.command("run")
 def run_tool(
-    document: Annotated[str, typer.Argument(help="A CommandLineTool or ExpressionTool.")],
-    job: Annotated[str | None, typer.Argument(help="Its inputs: a YAML or JSON file.")] = None,
+    document: Annotated[
+        str, typer.Argument(metavar="DOCUMENT", help="A CommandLineTool or ExpressionTool.")
+    ],
+    job: Annotated[
+        str | None, typer.Argument(metavar="JOB", help="Its inputs: a YAML or JSON file.")
+    ] = None,
     outdir: Annotated[Path, typer.Option(help="Where its output files go.")] = Path(),
     quiet: Annotated[bool, typer.Option("--quiet", help="Don't show its log.")] = False,
 ) -> None:

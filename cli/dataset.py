@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="dataset", help="Named, ordered sets of files.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the dataset.", show_default=False)
+]
 
 _WINDOW = 256
 _TABLE = 1000
@@ -56,7 +58,7 @@ def create(name: Name, as_json: Json = False) -> None:
 @app.command()
 def add(
     name: Name,
-    files: Annotated[list[Path], typer.Argument(help="Files of this machine.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of this machine.")],
     scope: Annotated[
         str | None, typer.Option(help="Scope of their names; by default the storage's name.")
     ] = None,
@@ -278,7 +280,9 @@ def files(
 @app.command()
 def get(
     name: Name,
-    directory: Annotated[Path, typer.Argument(help="Where the files go; made if needed.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the files go; made if needed.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Copy the files of a dataset to a directory, verified; what is there already stays."""

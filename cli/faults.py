@@ -23,6 +23,12 @@ def explain(error: Exception) -> tuple[str, int] | None:
             "check SPDF_CATALOG_URL and that the database runs.",
             UNAVAILABLE,
         )
+    if type(error) in _types("sqlalchemy.exc", "DatabaseError"):
+        return (
+            f"the catalog can't be used ({_first_line(getattr(error, 'orig', error))}); "
+            "check that SPDF_CATALOG_URL names a catalog.",
+            UNAVAILABLE,
+        )
     if isinstance(error, _types("httpx", "TransportError")):
         return "the server is not up; `spdf up` starts it.", UNAVAILABLE
     refusals = _types("httpx", "HTTPError") + _types("prefect.exceptions", "PrefectException")

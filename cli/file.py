@@ -86,7 +86,9 @@ def _words(maker: "Maker") -> str:
 @app.command()
 def get(
     file: Ref,
-    path: Annotated[Path, typer.Argument(help="Where its bytes go: a file, or a directory.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Where its bytes go: a file, or a directory.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Copy a file's bytes to a path, verified; other bytes that are there are never replaced."""

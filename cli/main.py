@@ -1,7 +1,7 @@
 """The `spdf` command: all its nouns, and the edge where errors become sentences."""
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -11,7 +11,6 @@ from cli.faults import explain, record_defect
 
 app = typer.Typer(
     name="spdf",
-    help="Datasets, templates and workflows of a high-throughput online filter.",
     epilog="Every command explains itself: `spdf workflow submit --help`. "
     "Exit codes: 0 done, 2 wrong use, 3 not found, 4 conflict, 5 unavailable, 70 a defect.",
     no_args_is_help=True,
@@ -23,6 +22,27 @@ profile.register(app)
 demo.register(app)
 for noun in (storage, dataset, file, template, workflow, task, job, pilot, cwl):
     app.add_typer(noun.app)
+
+
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"spdf {version('spdf')}")
+    except PackageNotFoundError:
+        typer.echo("spdf, from a checkout that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Datasets, templates and workflows of a high-throughput online filter."""
 
 
 def run() -> NoReturn:

@@ -22,8 +22,10 @@ class Role(StrEnum):
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Name of the new storage.")],
-    directory: Annotated[Path, typer.Argument(help="Its directory; made if it isn't there.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new storage.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Its directory; made if it isn't there.")
+    ],
     role: Annotated[Role, typer.Option(help="What it is for.")],
     as_json: Json = False,
 ) -> None:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="template", help="CWL workflows to be applied.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="A CWL v1.2 Workflow.", show_default=False)]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A CWL v1.2 Workflow.", show_default=False)
+]
 Ref = Annotated[
     str, typer.Argument(metavar="TEMPLATE", help="NAME, or NAME@VERSION.", show_default=False)
 ]

@@ -23,7 +23,9 @@ def try_template(
         str,
         typer.Argument(metavar="TEMPLATE", help="A CWL file, NAME or NAME@N.", show_default=False),
     ],
-    file: Annotated[Path, typer.Argument(help="The file to try it on.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to try it on.", show_default=False)
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option(

@@ -62,7 +62,8 @@ def judge(
         outputs = _outputs(catalog, end.workflow.id)
         tracks, kept = outputs["reconstruct", "events"], outputs["merge", "merged"]
         checks += _closed(outputs.values())
-        checks += _physics(catalog, examples, tracks, kept, folder)
+        found = _fetch(catalog, tracks, folder / "tracks"), _fetch(catalog, kept, folder / "kept")
+        checks += _physics(examples, *found, folder / "truth")
         checks.append(_reduction(dataset.size_bytes or 0, kept.size_bytes or 0))
     checks.append(_shown(catalog, end.workflow.id))
     return Verdict(checks)
@@ -105,20 +106,17 @@ def _closed(outputs: Any) -> list[Check]:
     return [Check("output datasets closed", str(closed), str(len(infos)), right)]
 
 
+def _fetch(catalog: "Catalog", dataset: "DatasetInfo", folder: Path) -> list[str]:
+    """The paths of a dataset's files, copied to a folder."""
+    return [str(path) for _, path, _ in fetch_dataset(catalog, dataset.id, folder)]
+
+
 def _physics(
-    catalog: "Catalog",
-    examples: Path,
-    tracks: "DatasetInfo",
-    kept: "DatasetInfo",
-    folder: Path,
+    examples: Path, tracks: Sequence[str], kept: Sequence[str], truth: Path
 ) -> list[Check]:
     """Efficiency and purity of track finding, by the example's own program."""
-    found = {
-        name: [str(path) for _, path, _ in fetch_dataset(catalog, info.id, folder / name)]
-        for name, info in (("tracks", tracks), ("kept", kept))
-    }
-    command = [sys.executable, "-B", str(examples / "evaluate.py"), *found["tracks"]]
-    command += ["--truth", str(folder / "truth"), "--json", "--kept", *found["kept"]]
+    command = [sys.executable, "-B", str(examples / "evaluate.py"), *tracks]
+    command += ["--truth", str(truth), "--json", "--kept", *kept]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return [Check("evaluation", done.stderr.strip(), "exit code 0", False)]

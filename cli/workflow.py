@@ -35,9 +35,11 @@ Wait = Annotated[bool, typer.Option("--wait", help="Watch it to its end.")]
 @app.command()
 def submit(
     template: Annotated[
-        str, typer.Argument(help="Template: NAME, or NAME@VERSION.", show_default=False)
+        str, typer.Argument(metavar="TEMPLATE", help="NAME, or NAME@VERSION.", show_default=False)
     ],
-    dataset: Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Name of the dataset.", show_default=False)
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option(

@@ -1,9 +1,10 @@
 """Flow runs of workflows: started once for each epoch, under the template's own name."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 
 from catalog import workflows
@@ -16,13 +17,23 @@ GENERIC = "workflow/workflow"
 
 CANCELLED = (StateType.CANCELLED, StateType.CANCELLING)
 WAITING = (StateType.SCHEDULED, StateType.PENDING)
+BEGIN_S = 120.0
+"""A run that is shown as running takes its workflow within this time, or is taken for dead."""
 
 
-def start_run(client: SyncPrefectClient, catalog: Catalog, info: WorkflowInfo) -> str:
+def start_run(
+    client: SyncPrefectClient,
+    catalog: Catalog,
+    info: WorkflowInfo,
+    *,
+    instead_of: str | None = None,
+) -> str:
     """Start the flow run that advances a workflow under its next epoch; gives the run's id.
 
-    The same workflow and epoch give the same run, however often it is asked for.
+    The same workflow, epoch and run that is replaced (it may have died before it took the
+    workflow) give the same run, however often it is asked for.
     """
+    key = f"workflow-{info.id}:{info.epoch}" + (f":{instead_of}" if instead_of else "")
     reference = f"{info.template}@{info.version}"
     parameters: dict[str, Any] = {
         "template": reference,
@@ -35,7 +46,7 @@ def start_run(client: SyncPrefectClient, catalog: Catalog, info: WorkflowInfo) -
         _deployment(client, info.template, reference),
         parameters=parameters,
         name=info.label,
-        idempotency_key=f"workflow-{info.id}:{info.epoch}",
+        idempotency_key=key,
         tags=[f"workflow:{info.id}"],
     )
     with catalog.write() as session:
@@ -55,10 +66,24 @@ def _deployment(client: SyncPrefectClient, name: str, reference: str) -> Any:
 
 def run_state(client: SyncPrefectClient, flow_run_id: str | None) -> StateType | None:
     """The state of a flow run; None where there is no such run."""
+    state = _state(client, flow_run_id)
+    return state.type if state else None
+
+
+def may_take(client: SyncPrefectClient, info: WorkflowInfo) -> bool:
+    """Whether a workflow's flow run is yet to take it: it waits to be started, or just was."""
+    state = _state(client, info.flow_run_id)
+    if state is None or state.type in WAITING:
+        return state is not None
+    if state.type is not StateType.RUNNING or (info.owner or "").startswith(f"{info.flow_run_id}/"):
+        return False
+    return (datetime.now(UTC) - state.timestamp).total_seconds() < BEGIN_S
+
+
+def _state(client: SyncPrefectClient, flow_run_id: str | None) -> State[Any] | None:
     if flow_run_id is None:
         return None
     try:
-        run = client.read_flow_run(flow_run_id)  # type: ignore[arg-type]
+        return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
     except ObjectNotFound:
         return None
-    return run.state.type if run.state else None

@@ -12,6 +12,10 @@ from flows.fixed import store_files
 from flows.plan import plan_to_json
 
 
+RESERVED = frozenset({"pilot", "watchdog", "workflow"})
+"""Flows of ours: a template is shown as a flow of its own name beside them."""
+
+
 def create(
     catalog: Catalog, path: Path, *, name: str | None = None, mask: str | None = None
 ) -> tuple[TemplateInfo, tuple[str, ...]]:
@@ -23,6 +27,8 @@ def create(
     compiled = compile_template(path)
     plan = compiled.plan
     name = name or path.stem
+    if name in RESERVED:
+        raise BadInput(f"template name {name!r} is that of one of our flows; give another --name.")
     mask = mask or plan.mask
     if mask is None:
         raise BadInput(

@@ -14,7 +14,7 @@ from catalog.db import Catalog, get_catalog
 from catalog.settings import Settings, get_settings
 from catalog.states import WorkflowState
 from flows.drive import cancel_if_told
-from flows.runs import CANCELLED, WAITING, run_state, start_run
+from flows.runs import CANCELLED, may_take, run_state, start_run
 from workers.orphans import clean_dead
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,10 @@ def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int
         cancel_if_told(catalog, info.id, info.flow_run_id)
     count = 0
     for info in left:
-        state = run_state(client, info.flow_run_id)
-        if state in CANCELLED:
+        if run_state(client, info.flow_run_id) in CANCELLED:
             cancel_if_told(catalog, info.id, info.flow_run_id)
-        elif state not in WAITING:
-            run_id = start_run(client, catalog, info)
+        elif not may_take(client, info):
+            run_id = start_run(client, catalog, info, instead_of=info.flow_run_id)
             log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})
             count += 1
     return count

@@ -20,7 +20,7 @@ from flows.recorder.rounds import Counts, Fence, LostLease, Pace, record_once
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 20.0
+LEASE_S = 15.0
 LONGEST_BACKOFF_S = 15.0
 IDLE_S, BUSY_S = 1.0, 0.2
 LAST_ROUNDS_S = 8.0

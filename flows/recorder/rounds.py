@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_WINDOW = 100
 LONGEST_GRACE_S = 300.0
+LOOK_CLOSELY_S = 4.0
+_RUNNING, _FINISHED = AttemptState.RUNNING, AttemptState.FINISHED
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class Pace:
     batch: int
     grace_s: float = 15.0
     running_after_s: float = 2.0
+    fresh_s: float = 1.0
+    """Posts are not asked for before that: the server writes about once a second."""
     window: int = field(default=0)
     later: dict[int, datetime] = field(default_factory=dict)
     """Attempts that the server shows in another state of a later time: that time."""
 
     def __post_init__(self) -> None:
-        self.window = min(self.most, 5 * self.batch)
+        self.window = self.most
 
     def lost(self) -> None:
         """Posts got lost."""
@@ -185,38 +189,53 @@ def _post(step: Recording, attempts: Sequence[DueAttempt]) -> int:
 
 
 def _confirm(step: Recording) -> tuple[int, int, int]:
-    """Read back what was posted; gives how many were confirmed, shown for good, and lost."""
-    pace = step.pace
+    """Read back what was posted; gives how many were confirmed, shown for good, and lost.
+
+    The server takes posts in by their order: behind a chunk that isn't there yet none is asked for.
+    """
     with step.catalog.read() as session:
-        posts = unconfirmed(session, pace.most)
         at = database_time(session)
+        posts = sorted(unconfirmed(session, step.pace.most), key=lambda post: post.posted_at)
     by_state: dict[AttemptState, list[PostedAttempt]] = defaultdict(list)
     for post in posts:
-        by_state[post.state].append(post)
+        if _age_s(post, at) > step.pace.fresh_s:
+            by_state[post.state].append(post)
     confirmed = shown = missing = 0
     for state, group in by_state.items():
         for start in range(0, len(group), PAGE):
             chunk = group[start : start + PAGE]
-            overdue = {
-                post.attempt_id
-                for post in chunk
-                if (at - post.posted_at).total_seconds() > pace.grace(post.tries)
-            }
-            arrived = _arrived(step, state, chunk, look_closely=bool(overdue))
-            lost = sorted(overdue - {post.attempt_id for post in arrived})
-            if state is not AttemptState.FINISHED:
-                _show_logs(step, arrived)
-            with step.write() as session:
-                shown += mark_confirmed(session, [(p.attempt_id, p.state) for p in arrived])
-                mark_missing(session, lost)
+            arrived = _arrived(step, state, chunk, closely=_age_s(chunk[0], at) > LOOK_CLOSELY_S)
+            there = {post.attempt_id for post in arrived}
+            lost = [p.attempt_id for p in chunk if p.attempt_id not in there and _lost(step, p, at)]
+            shown += _settle(step, arrived, lost)
             confirmed += len(arrived)
             missing += len(lost)
-            if lost:
-                pace.lost()
-                logger.warning("posts got lost", extra={"posts": len(lost), "window": pace.window})
-            elif len(arrived) == len(chunk):
-                pace.arrived()
+            if len(arrived) < len(chunk):
+                break
+            step.pace.arrived()
     return confirmed, shown, missing
+
+
+def _settle(step: Recording, arrived: Sequence[PostedAttempt], lost: Sequence[int]) -> int:
+    """Write down what was read back, and what has to be posted again; gives how many are shown."""
+    if not arrived and not lost:
+        return 0
+    _show_logs(step, arrived)
+    with step.write() as session:
+        shown = mark_confirmed(session, [(p.attempt_id, p.state) for p in arrived])
+        mark_missing(session, lost)
+    if lost:
+        step.pace.lost()
+        logger.warning("posts got lost", extra={"posts": len(lost), "window": step.pace.window})
+    return shown
+
+
+def _age_s(post: PostedAttempt, at: datetime) -> float:
+    return (at - post.posted_at).total_seconds()
+
+
+def _lost(step: Recording, post: PostedAttempt, at: datetime) -> bool:
+    return _age_s(post, at) > step.pace.grace(post.tries)
 
 
 def _arrived(
@@ -224,9 +243,12 @@ def _arrived(
     state: AttemptState,
     posts: Sequence[PostedAttempt],
     *,
-    look_closely: bool,
+    closely: bool,
 ) -> list[PostedAttempt]:
-    """Those of the posts that the server shows. Counting is cheap, so that is asked first."""
+    """Those of the posts that the server shows. Counting is cheap, so that is asked first.
+
+    Where some are missing, each is looked at only if told to look `closely`.
+    """
     kind, _ = STATES[state]
     runs: dict[UUID, PostedAttempt] = {
         task_run_id(post.flow_run_id, post.attempt_id): post for post in posts
@@ -236,7 +258,7 @@ def _arrived(
         for post in posts:
             step.pace.later.pop(post.attempt_id, None)
         return list(posts)
-    if count == 0 and not look_closely:
+    if not closely:
         return []
     states = step.api.read_states(list(runs))
     arrived = []
@@ -254,8 +276,11 @@ def _arrived(
 
 def _show_logs(step: Recording, posts: Sequence[PostedAttempt]) -> None:
     """Give the task runs of attempts that failed the end of their log, once."""
+    failed = [p.attempt_id for p in posts if p.state not in (_RUNNING, _FINISHED)]
+    if not failed:
+        return
     with step.catalog.read() as session:
-        tails = log_tails(session, [p.attempt_id for p in posts if p.state != AttemptState.RUNNING])
+        tails = log_tails(session, failed)
     if not tails:
         return
     runs = {p.attempt_id: task_run_id(p.flow_run_id, p.attempt_id) for p in posts}

@@ -12,7 +12,7 @@ SERVER, SETUP, WORKER, RECORDER = "server", "setup", "worker", "recorder"
 
 
 # The recorder has a loop of its own, and a lease to renew while the server is away.
-_IMPATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "0", "PREFECT_API_REQUEST_TIMEOUT": "15"}
+_IMPATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "0", "PREFECT_API_REQUEST_TIMEOUT": "10"}
 
 
 @dataclass(frozen=True)

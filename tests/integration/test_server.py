@@ -56,7 +56,7 @@ def test_the_server_wants_its_login(prefect_server: Server) -> None:
 
 
 def test_the_web_page_may_talk_to_this_server_alone(prefect_server: Server) -> None:
-    with urllib.request.urlopen(f"{prefect_server.ui_url}/dashboard") as answer:
+    with urllib.request.urlopen(f"{prefect_server.ui_url}/") as answer:
         policy = answer.headers["content-security-policy"]
     sources = policy.partition("connect-src ")[2].partition(";")[0].split()
     assert f"http://127.0.0.1:{prefect_server.port}" in sources

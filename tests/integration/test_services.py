@@ -132,8 +132,9 @@ def test_a_service_that_dies_is_started_again(home: Home) -> None:
 
 def test_a_flow_run_that_died_with_its_worker_gives_its_slot_back(home: Home) -> None:
     """A dead watchdog that holds its slot for ever would leave every workflow to its fate."""
-    run_id, process = until(lambda: engine_process(home))
-    os.kill(home.pid("worker-watchdog"), signal.SIGKILL)
+    worker = home.pid("worker-watchdog")
+    run_id, process = until(lambda: engine_process(home), 90)
+    os.kill(worker, signal.SIGKILL)
     os.kill(process, signal.SIGKILL)
     until(lambda: run_state(home, run_id) == "CRASHED", 90)
     until(lambda: engine_process(home), 90)
@@ -152,6 +153,20 @@ def run_state(home: Home, run_id: str) -> str:
     return state
 
 
+def test_up_after_a_kill_of_supervisor_and_workers_starts_clean(home: Home) -> None:
+    status, login = home.status(), home.server.auth
+    assert status.supervisor_pid is not None
+    pids = {service.name: service.pid for service in status.services}
+    for name in ("worker-control", "worker-cpu", "recorder"):
+        os.kill(pids[name] or 0, signal.SIGKILL)
+    os.kill(status.supervisor_pid, signal.SIGKILL)
+    again = home.up()
+    assert not again.already
+    assert again.login == login
+    assert home.pid("server") != pids["server"], "what was left was stopped"
+    assert home.status().up
+
+
 def test_after_the_supervisor_was_killed_down_still_stops_everything(home: Home) -> None:
     supervisor = home.status().supervisor_pid
     assert supervisor is not None
@@ -163,24 +178,8 @@ def test_after_the_supervisor_was_killed_down_still_stops_everything(home: Home)
     assert home.down() == []
 
 
-def test_up_after_a_kill_of_everything_but_the_server_starts_clean(home: Home) -> None:
-    first = home.up()
-    server_pid = home.pid("server")
-    supervisor = home.status().supervisor_pid
-    assert supervisor is not None
-    pids = [home.pid(name) for name in ("worker-control", "worker-cpu", "recorder")]
-    for pid in (supervisor, *pids):
-        os.kill(pid, signal.SIGKILL)
-    second = home.up()
-    assert not second.already
-    assert second.login == first.login
-    assert home.pid("server") != server_pid
-    assert home.status().up
-
-
 def test_a_reused_pid_is_left_alone(home: Home) -> None:
     """The record names a process that is gone; another has its pid now."""
-    home.down()
     stranger = subprocess.Popen(["sleep", "60"])
     try:
         record = home.path / "run" / "worker-cpu.json"

@@ -1,0 +1,146 @@
+"""`spdf workflow`, `task`, `job`, `pilot` and `file`, on a workflow that ran in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from catalog import storages, workflows
+from catalog.db import Catalog
+
+Spdf = Callable[..., Any]
+
+
+def test_watch_ends_with_the_state_and_says_why(spdf: Spdf, failed: int) -> None:
+    done = spdf("workflow", "watch", failed)
+    assert done.code == 1
+    assert f"workflow {failed} (cut · run-1) is FAILED" in done.out
+    assert "stage cut: 1 of 3 jobs failed: PAYLOAD_FAILED (exit code 9) × 1" in done.out
+    assert "b.txt" in done.out
+    assert f"`spdf job log {_job(spdf, failed, 'b.txt')}`" in done.out
+    assert f"`spdf workflow retry {failed}`" in done.out
+    found = spdf("workflow", "watch", failed, "--json")
+    assert found.code == 1
+    (stage,) = found.json["stages"]
+    assert (stage["finished"], stage["failed"], stage["files_out"]) == (2, 1, 2)
+    assert [job["key"] for job in found.json["failed_jobs"]] == ["b.txt"]
+
+
+def _job(spdf: Spdf, workflow: int, key: str) -> int:
+    rows = spdf("job", "list", "--workflow", workflow, "--json").json
+    return int(next(row["id"] for row in rows if row["key"] == key))
+
+
+def test_a_retried_workflow_runs_what_failed_and_exits_0(
+    spdf: Spdf, bench: Any, catalog: Catalog, failed: int, buffer: Path
+) -> None:
+    with catalog.write() as session:
+        workflows.retry(session, failed)
+    (buffer / "b.txt").write_text("ok!")
+    bench.finish(failed)
+    assert spdf("workflow", "watch", failed).code == 0
+    counts = {
+        row["key"]: row["attempt"]
+        for row in spdf("job", "list", "--workflow", failed, "--json").json
+    }
+    assert counts["a.txt"] == counts["c.txt"] == 1
+    assert counts["b.txt"] > 1
+
+
+def test_cancel_needs_no_server_and_watch_then_gives_6(
+    ok: Spdf, spdf: Spdf, catalog: Catalog, failed: int
+) -> None:
+    done = ok("workflow", "cancel", failed, "--reason", "wrong run", "--json").json
+    assert (done["state"], done["reason"], done["new"]) == ("CANCELLED", "wrong run", True)
+    assert ok("workflow", "cancel", failed, "--json").json["new"] is False
+    assert spdf("workflow", "watch", failed).code == 6
+    listed = ok("workflow", "list", "--state", "CANCELLED", "--json").json
+    assert [row["id"] for row in listed] == [failed]
+    assert ok("workflow", "list", "--state", "FINISHED", "--json").json == []
+
+
+def test_show_tells_all_of_a_workflow(ok: Spdf, failed: int) -> None:
+    shown = ok("workflow", "show", failed, "--json").json
+    assert shown["inputs"] == {"count": 2}
+    assert {(out["dataset"], out["state"], out["files"]) for out in shown["outputs"]} == {
+        ("run-1.cut.v1.cut.head", "OPEN", 2),
+        ("run-1.cut.v1.cut.log", "OPEN", 5),
+    }
+    assert [event["after"] for event in shown["history"]] == ["DEFINED", "IN_PROGRESS", "FAILED"]
+    assert "run-1.cut.v1.cut.head" in ok("workflow", "show", failed).out
+
+
+def test_jobs_their_attempts_and_logs(ok: Spdf, spdf: Spdf, failed: int) -> None:
+    (row,) = ok("job", "list", "--workflow", failed, "--state", "FAILED", "--json").json
+    assert (row["key"], row["error"], row["exit_code"]) == ("b.txt", "PAYLOAD_FAILED", 9)
+    shown = ok("job", "show", row["id"], "--json").json
+    numbers = [attempt["number"] for attempt in shown["attempts"]]
+    assert numbers == [1, 2, 3]
+    assert [file["name"] for file in shown["inputs"]["file"]] == ["b.txt"]
+    assert shown["outputs"] == {}
+    assert "exit code    9" in ok("job", "show", row["id"]).out
+
+    assert ok("job", "log", row["id"]).out == "cutting b.txt\n"
+    first = ok("job", "log", row["id"], "--attempt", 1, "--json").json
+    assert (first["attempt"], first["state"], first["log"]) == (1, "FAILED", "cutting b.txt\n")
+    done = spdf("job", "log", row["id"], "--attempt", 9)
+    assert done.code == 3 and "no attempt 9" in done.err
+
+
+def test_a_log_whose_bytes_are_gone_is_a_sentence(
+    ok: Spdf, spdf: Spdf, catalog: Catalog, failed: int
+) -> None:
+    (row,) = ok("job", "list", "--workflow", failed, "--state", "FAILED", "--json").json
+    with catalog.read() as session:
+        place = Path(storages.by_name(session, "internal").url)
+    for path in place.glob("*/b.txt/**/*.log"):
+        path.unlink()
+    done = spdf("job", "log", row["id"])
+    assert done.code == 5 and "the bytes are not there" in done.err
+
+
+def test_tasks_and_pilots(ok: Spdf, failed: int) -> None:
+    (task,) = ok("task", "list", "--workflow", failed, "--json").json
+    assert (task["stage"], task["state"]) == ("cut", "FAILED")
+    assert ok("task", "list", "--state", "FINISHED", "--json").json == []
+    shown = ok("task", "show", task["id"], "--json").json
+    assert shown["jobs"] == {"FINISHED": 2, "FAILED": 1}
+    assert shown["failures"] == [{"error": "PAYLOAD_FAILED", "exit_code": 9, "jobs": 1}]
+    assert shown["outputs"]["head"]["name"] == "run-1.cut.v1.cut.head"
+    jobs = ok("task", "jobs", task["id"], "--state", "FINISHED", "--json").json
+    assert [job["key"] for job in jobs] == ["a.txt", "c.txt"]
+    pilots = ok("pilot", "list", "--workflow", failed, "--json").json
+    assert pilots and all(pilot["state"] == "DONE" for pilot in pilots)
+    assert ok("pilot", "list", "--live", "--json").json == []
+
+
+def test_a_file_with_its_lineage_and_its_bytes(ok: Spdf, failed: int, tmp_path: Path) -> None:
+    (made, _) = ok("dataset", "files", "run-1.cut.v1.cut.head", "--json").json
+    shown = ok("file", "show", made["id"], "--json").json
+    assert shown["name"] == "a.txt/a.head"
+    assert [step["file"]["name"] for step in shown["lineage"]] == ["a.txt/a.head", "a.txt"]
+    assert shown["lineage"][0]["made_by"]["stage"] == "cut"
+    assert [file["name"] for file in shown["raw"]] == ["a.txt"]
+    assert "raw: buffer:a.txt" in ok("file", "show", made["id"]).out
+    raw = ok("file", "show", "buffer:a.txt", "--json").json
+    assert [job["stage"] for job in raw["read_by"]] == ["cut"]
+
+    ok("file", "get", made["id"], tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "al"
+    (tmp_path / "folder").mkdir()
+    ok("file", "get", made["id"], tmp_path / "folder")
+    assert (tmp_path / "folder" / "a.head").read_text() == "al"
+
+
+def test_a_derived_dataset_names_its_maker(ok: Spdf, failed: int) -> None:
+    origin = ok("dataset", "show", "run-1.cut.v1.cut.head", "--json").json["origin"]
+    assert (origin["workflow"], origin["stage"], origin["port"]) == (failed, "cut", "head")
+
+
+def test_the_overview_counts_what_is_at_work(spdf: Spdf, catalog: Catalog, failed: int) -> None:
+    counted = spdf("status", "--json").json
+    assert (counted["workflows"], counted["jobs"], counted["live_pilots"]) == ({}, {}, 0)
+    with catalog.write() as session:
+        workflows.retry(session, failed)
+    counted = spdf("status", "--json").json
+    assert counted["workflows"] == {"IN_PROGRESS": 1}
+    assert counted["jobs"] == {"READY": 1}
