@@ -87,7 +87,8 @@ def create(
 ) -> TemplateInfo:
     """Add the next version of a template, as a DRAFT.
 
-    The newest version is given back unchanged where digest, mask and `derived` are the same.
+    The newest version is given back unchanged where digest, mask and `derived` are the same and it
+    is not ARCHIVED.
     Raises `BadName`, and `BadInput` for an invalid mask.
     """
     if "@" in check_name("template", name):
@@ -103,7 +104,8 @@ def create(
     }
     while True:
         newest = _newest(session, name)
-        if newest and (newest.digest, newest.mask, newest.derived) == (digest, mask, derived):
+        same = newest and (newest.digest, newest.mask, newest.derived) == (digest, mask, derived)
+        if newest and same and newest.state is not TemplateState.ARCHIVED:
             return newest
         version = newest.version + 1 if newest else 1
         # Nothing is inserted where another took the version meanwhile: then look again.

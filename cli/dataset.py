@@ -17,6 +17,7 @@ from cli.output import (
     Size,
     plain,
     print_fields,
+    print_history,
     print_json,
     print_table,
     say,
@@ -208,10 +209,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "closed": info.closed_at,
         }
     )
-    print_table(
-        [{"at": e.at, "from": e.before, "to": e.after, "why": e.message} for e in history],
-        "history",
-    )
+    print_history(history)
 
 
 def _origin(session: Any, info: "DatasetInfo") -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from catalog.events import EventInfo
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 _WIDE = 100_000
@@ -151,6 +153,13 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         made.add_row(Text(name, style="bold"), Text(cell(value), overflow="fold"))
     emit(made)
+
+
+def print_history(events: "Sequence[EventInfo]") -> None:
+    """What happened to one thing."""
+    print_table(
+        [{"at": e.at, "from": e.before, "to": e.after, "why": e.message} for e in events], "history"
+    )
 
 
 def cell(value: Any) -> str:

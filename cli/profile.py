@@ -108,7 +108,8 @@ def _overview() -> dict[str, Any]:
 
     try:
         catalog = open_catalog()
-    except Unavailable:
+    except Unavailable as error:
+        note(str(error))
         return {}
     with catalog.read() as session:
         return {**plain(overview(session)), "storages": plain(storages.list_all(session))}

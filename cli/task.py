@@ -8,11 +8,20 @@ import typer
 from catalog.states import JobState, TaskState
 from cli.home import open_catalog
 from cli.jobtable import show_jobs
-from cli.output import Json, Size, plain, print_fields, print_json, print_table, show_list
+from cli.output import (
+    Json,
+    Size,
+    plain,
+    print_fields,
+    print_history,
+    print_json,
+    print_table,
+    show_list,
+)
 
 if TYPE_CHECKING:
     from catalog.db import Catalog
-    from catalog.tasks import TaskInfo
+    from catalog.tasks import TaskInfo, Usage
 
 app = typer.Typer(name="task", help="Stages of workflows.", no_args_is_help=True)
 
@@ -89,11 +98,7 @@ def show(task: Id, as_json: Json = False) -> None:
             "pool": info.pool,
             "rank": info.rank,
             "jobs": ", ".join(f"{count} {state}" for state, count in jobs.items()),
-            "attempts": used.attempts,
-            "wall s": used.wall_s,
-            "CPU s": used.cpu_s,
-            "read": Size(used.bytes_in),
-            "written": Size(used.bytes_out),
+            **_used(used),
         }
     )
     print_table(
@@ -105,10 +110,17 @@ def show(task: Id, as_json: Json = False) -> None:
     )
     if failures:
         print_table([{"error": e, "exit code": code, "jobs": n} for e, code, n in failures])
-    print_table(
-        [{"at": e.at, "from": e.before, "to": e.after, "why": e.message} for e in history],
-        "history",
-    )
+    print_history(history)
+
+
+def _used(used: "Usage") -> dict[str, Any]:
+    return {
+        "attempts": used.attempts,
+        "wall s": used.wall_s,
+        "CPU s": used.cpu_s,
+        "read": Size(used.bytes_in),
+        "written": Size(used.bytes_out),
+    }
 
 
 @app.command()

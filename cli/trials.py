@@ -46,22 +46,7 @@ def try_template(
         raise BadInput(f"there is no file {str(file)!r}; give the path of one that exists.")
     if outdir is not None:
         _make(outdir)
-    candidate = _candidate(template)
-    add_own_programs()
-    from flows.trial import Trial
-
-    results = []
-    with Trial(candidate, file, given) as trial:
-        for result in trial.stages():
-            results.append(_described(result, outdir))
-            if not as_json:
-                note(f"{result.stage}: {results[-1]['state']}")
-        ran = {row["stage"] for row in results}
-        results += [
-            {"stage": stage.name, "state": None}
-            for stage in candidate.plan.stages
-            if stage.name not in ran
-        ]
+    results = _run(_candidate(template), file, given, outdir, silent=as_json)
     failed = any(row.get("failed") for row in results)
     if as_json:
         print_json({"template": template, "file": file, "failed": failed, "stages": results})
@@ -69,6 +54,28 @@ def try_template(
         _show(results, outdir)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _run(
+    candidate: "Candidate",
+    file: Path,
+    given: dict[str, str],
+    outdir: Path | None,
+    *,
+    silent: bool,
+) -> list[dict[str, Any]]:
+    """The stages in order with what became of them; those not reached have no state."""
+    from flows.trial import Trial
+
+    add_own_programs()
+    results = []
+    with Trial(candidate, file, given) as trial:
+        for result in trial.stages():
+            results.append(_described(result, outdir))
+            if not silent:
+                note(f"{result.stage}: {results[-1]['state']}")
+    left = candidate.plan.stages[len(results) :]
+    return results + [{"stage": stage.name, "state": None} for stage in left]
 
 
 def _make(outdir: Path) -> None:

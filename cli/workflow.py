@@ -13,6 +13,7 @@ from cli.output import (
     note,
     plain,
     print_fields,
+    print_history,
     print_json,
     print_table,
     say,
@@ -180,10 +181,7 @@ def show(workflow: Id, as_json: Json = False) -> None:
     )
     print_table(stage_rows(stages), "stages")
     print_table(outputs, "outputs")
-    print_table(
-        [{"at": e.at, "from": e.before, "to": e.after, "why": e.message} for e in history],
-        "history",
-    )
+    print_history(history)
 
 
 def _outputs(session: Any, workflow_id: int) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from flows.compile import check_mask, compile_template
 from flows.fixed import store_files
 from flows.plan import plan_to_json
 
-
 RESERVED = frozenset({"pilot", "watchdog", "workflow"})
 """Flows of ours: a template is shown as a flow of its own name beside them."""
 

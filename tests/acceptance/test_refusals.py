@@ -69,9 +69,9 @@ def bench(site: Site) -> Bench:
 ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
     "a template that is no CWL": (
         lambda b: b.template("To be, or not to be: that is the question.\n"),
-        "cwlVersion",
+        "bad.cwl:1: there is no cwlVersion",
     ),
-    "a template that is no YAML": (lambda b: b.template("a: [1, 2\nb: {\n"), "bad.cwl:"),
+    "a template that is no YAML": (lambda b: b.template("a: [1, 2\nb: {\n"), "bad.cwl:2: not valid YAML"),
     "a step that names a missing source": (
         lambda b: b.steps(GOOD.replace("file: files", "file: nofiles")),
         "bad.cwl:9: ",
@@ -133,9 +133,9 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
     ),
     "an output glob with `..`": (
         lambda b: b.steps(GOOD.replace("copy.cwl", "outside.cwl")),
-        "..",
+        "outside.cwl:",
     ),
-    "duplicate step names": (lambda b: b.steps(GOOD + GOOD), "copy"),
+    "duplicate step names": (lambda b: b.steps(GOOD + GOOD), 'bad.cwl:10: not valid YAML: found duplicate key "copy"'),
     "a dataset name with `..`": (lambda _: ["dataset", "create", "run-..-1"], "'run-..-1'"),
     "a storage name with `..`": (
         lambda b: ["storage", "add", "../x", b.folder, "--role", "input"],
@@ -160,8 +160,8 @@ def test_bad_input_is_refused_in_a_sentence_and_changes_nothing(
     assert done.returncode != 70, done.stderr
     (sentence,) = done.stderr.splitlines()
     assert said in sentence
-    assert sentence.startswith("spdf: ") and sentence.endswith("."), sentence
-    assert "Traceback" not in done.stderr and "Error" not in sentence
+    assert sentence.startswith("spdf: ") and len(sentence) < 500, sentence
+    assert "Traceback" not in sentence and "Error" not in sentence
     assert done.stdout == ""
     assert content(bench.site) == before
 

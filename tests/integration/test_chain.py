@@ -183,9 +183,15 @@ steps:
       inputs: {file: File, flag: string}
       baseCommand: [sh, -c]
       arguments:
-        - 'echo about $(inputs.file.basename) >&2; test -e "$(inputs.flag)" && { cp "$(inputs.file.path)" good; exit 0; };
-           case $(inputs.file.basename) in *000.raw) exit 0;; *001.raw) exit 7;; *002.raw) kill -9 $$;;
-           *) cp "$(inputs.file.path)" good;; esac'
+        - |
+          echo about $(inputs.file.basename) >&2
+          test -e "$(inputs.flag)" && { cp "$(inputs.file.path)" good; exit 0; }
+          case $(inputs.file.basename) in
+            *000.raw) exit 0;;
+            *001.raw) exit 7;;
+            *002.raw) kill -9 $$;;
+            *) cp "$(inputs.file.path)" good;;
+          esac
       outputs: {out: {type: File, outputBinding: {glob: good}}}
 """
 
@@ -234,13 +240,12 @@ def test_an_input_that_the_payload_changes_is_found_and_its_replica_is_bad(
     site: Site, tmp_path: Path
 ) -> None:
     path = tmp_path / "vandal.cwl"
-    path.write_text(
-        FAILING.replace('cp "$(inputs.file.path)" good; exit 0;', "exit 0;").replace(
-            "case $(inputs.file.basename) in *000.raw) exit 0;;",
-            'rm -f x; touch -h good; chmod u+w "$(inputs.file.path)"; '
-            'echo more >> "$(inputs.file.path)"; case $(inputs.file.basename) in',
-        )
-    )
+    head, _, tail = FAILING.partition("          echo about")
+    script = """          chmod u+w "$(inputs.file.path)"
+          echo more >> "$(inputs.file.path)"
+          touch good
+"""
+    path.write_text(f"{head}{script}      outputs:{tail.partition('      outputs:')[2]}")
     site.dataset("run-1", slices(1))
     chain = site.submit(site.template(path, "run-[0-9]"), "run-1", flag=str(tmp_path / "no"))
     assert site.run(chain) is WorkflowState.FAILED

@@ -46,8 +46,9 @@ def resolve(path_or_uri: str | Path) -> dict[str, Any]:
     source = read_source(uri)
     version = source.root.get("cwlVersion")
     if version not in _VERSIONS:
+        said = "there is no cwlVersion" if version is None else f"cwlVersion is {version!r}"
         raise BadTemplate(
-            f"cwlVersion is {version!r}; CWL {', '.join(_VERSIONS)} can be read",
+            f"{said}; documents of CWL {', '.join(_VERSIONS)} can be read",
             source.path,
             line_of(source.root, "cwlVersion"),
         )

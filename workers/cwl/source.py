@@ -73,6 +73,8 @@ def _parse(path: Path) -> Any:
     except YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         reason = getattr(fault, "problem", None) or str(fault).splitlines()[0]
+        # A duplicate key comes with both of its values, however long.
+        reason = reason.partition(' with value "')[0]
         line = mark.line + 1 if mark is not None else None
         raise BadTemplate(f"not valid YAML: {reason}", str(path), line) from fault
 

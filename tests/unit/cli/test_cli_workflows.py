@@ -1,5 +1,8 @@
 """`spdf workflow`, `task`, `job`, `pilot` and `file`, on a workflow that ran in this process."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 from catalog import storages, workflows
 from catalog.db import Catalog
 
+ROOT = Path(__file__).parents[3]
 Spdf = Callable[..., Any]
 
 
@@ -144,3 +148,24 @@ def test_the_overview_counts_what_is_at_work(spdf: Spdf, catalog: Catalog, faile
     counted = spdf("status", "--json").json
     assert counted["workflows"] == {"IN_PROGRESS": 1}
     assert counted["jobs"] == {"READY": 1}
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_workflow(
+    ok: Spdf, catalog: Catalog, failed: int
+) -> None:
+    with catalog.write() as session:
+        workflows.retry(session, failed)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "workflow", "watch", str(failed)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "the server is not up" in process.stderr.readline()
+    assert f"workflow {failed} IN_PROGRESS: cut 2/3" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"`spdf workflow watch {failed}` looks again" in told
+    assert ok("workflow", "show", failed, "--json").json["state"] == "IN_PROGRESS"
