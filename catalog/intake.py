@@ -129,7 +129,8 @@ def _locate(path: Path, roots: Sequence[tuple[Path, StorageInfo]]) -> tuple[Stor
             return storage, check_path("file name", real.relative_to(root).as_posix())
     raise BadInput(
         f"{path} lies on no storage; `spdf storage add NAME {real.parent} "
-        f"--role {StorageRole.INPUT}` makes its directory one, or have the file copied to one."
+        f"--role {StorageRole.INPUT}` makes its directory one, "
+        "`--copy-to STORAGE` copies the file to one."
     )
 
 

@@ -126,12 +126,16 @@ def define(
     inputs: Mapping[str, Any],
     rank: int,
     again: bool = False,
+    flow_run_id: str | None = None,
 ) -> tuple[int, bool]:
     """Define the workflow with its tasks and output datasets, once; gives (id, whether new).
 
     Without `again`, one that is not CANCELLED for the same template version, dataset and inputs is
-    given back as it is. Raises `StateConflict` where template or dataset can't be worked on.
+    given back as it is. With a `flow_run_id`, what that flow run has defined before is (it may be
+    started twice). Raises `StateConflict` where template or dataset can't be worked on.
     """
+    if flow_run_id is not None and (before := by_flow_run(session, [flow_run_id])):
+        return before[0].id, False
     template = _usable_template(session, template_id)
     dataset = _usable_dataset(session, dataset_id)
     digest = inputs_digest(inputs)
@@ -159,6 +163,7 @@ def define(
         number=number.scalar_one() + 1,
         again=existing is not None,
         rank=rank,
+        flow_run_id=flow_run_id,
     )
     session.add(workflow)
     session.flush()

@@ -31,11 +31,13 @@ class Submission:
     again: bool = False
 
 
-def submit(catalog: Catalog, wanted: Submission) -> tuple[int, bool]:
+def submit(
+    catalog: Catalog, wanted: Submission, flow_run_id: str | None = None
+) -> tuple[int, bool]:
     """Define the workflow, or find the one there is; gives (id, whether it is new).
 
-    Raises `NotFound`, `BadInput` for inputs that don't fit, `Conflict` where template or dataset
-    can't be worked on.
+    The same flow run gets the same workflow, however often it is started. Raises `NotFound`,
+    `BadInput` for inputs that don't fit, `Conflict` where template or dataset can't be worked on.
     """
     with catalog.read() as session:
         template = templates.get(session, wanted.template)
@@ -53,6 +55,7 @@ def submit(catalog: Catalog, wanted: Submission) -> tuple[int, bool]:
             inputs=inputs,
             rank=rank,
             again=wanted.again,
+            flow_run_id=flow_run_id,
         )
 
 

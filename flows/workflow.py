@@ -28,11 +28,12 @@ def run_workflow(
     With `workflow` a workflow that is defined already is advanced, and the rest only tells of it.
     """
     catalog = get_catalog()
+    found = prefect.runtime.flow_run.id
+    run_id = str(found) if found else None
     if workflow is None:
         wanted = Submission(template or "", dataset or "", inputs or {}, rank, again)
-        workflow, _ = submit(catalog, wanted)
-    run_id = prefect.runtime.flow_run.id
-    end = drive(catalog, get_settings(), workflow, str(run_id) if run_id else None)
+        workflow, _ = submit(catalog, wanted, run_id)
+    end = drive(catalog, get_settings(), workflow, run_id)
     if end.state is WorkflowState.FAILED:
         return Failed(message=end.message)
     if end.state is WorkflowState.CANCELLED:

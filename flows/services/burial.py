@@ -6,7 +6,7 @@ without a process are dead.
 """
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from catalog.errors import Unavailable
@@ -22,10 +22,14 @@ PAGE = 200
 POOLS = ("control", "cpu", "gpu")
 
 
-def bury_dead_runs(server: Server) -> int:
-    """Set the end of flow runs that have no process; gives how many. The server may be away."""
+def bury_dead_runs(server: Server, began: datetime) -> int:
+    """Set the end of flow runs that have no process; gives how many. The server may be away.
+
+    `began` is when the workers of now were started first: what was under way before is dead
+    without any grace.
+    """
     try:
-        runs = _unended(server)
+        runs = _unended(server, began)
         if not runs:
             return 0
         alive = _running_here()
@@ -38,7 +42,7 @@ def bury_dead_runs(server: Server) -> int:
     return len(dead)
 
 
-def _unended(server: Server) -> list[dict[str, Any]]:
+def _unended(server: Server, began: datetime) -> list[dict[str, Any]]:
     """Flow runs of deployments that are under way for some time, by the server."""
     body = {
         "flow_runs": {
@@ -49,11 +53,11 @@ def _unended(server: Server) -> list[dict[str, Any]]:
         "sort": "START_TIME_ASC",
         "limit": PAGE,
     }
-    now = datetime.now(UTC)
+    latest = max(began, datetime.now(UTC) - timedelta(seconds=GRACE_S))
     return [
         run
         for run in call_api(server, "POST", "/flow_runs/filter", body)
-        if (now - datetime.fromisoformat(run["state"]["timestamp"])).total_seconds() > GRACE_S
+        if datetime.fromisoformat(run["state"]["timestamp"]) < latest
     ]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import FrameType
 
 from catalog.errors import SpdfError, Unavailable
@@ -61,6 +62,7 @@ class Supervisor:
         self._server_answered = False
         self._logs_checked = 0.0
         self._graves_checked = 0.0
+        self._began = datetime.now(UTC)
 
     def run(self) -> None:
         """Start, watch, and stop."""
@@ -158,7 +160,7 @@ class Supervisor:
 
     def _bury(self) -> None:
         if time.monotonic() - self._graves_checked > BURIAL_S:
-            bury_dead_runs(self.server)
+            bury_dead_runs(self.server, self._began)
             self._graves_checked = time.monotonic()
 
     def _bound_logs(self) -> None:

@@ -16,7 +16,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
     site = Site(home, {**kept, **TIMES, "SPDF_HOME": str(home)})
     try:
-        site.spdf("up", limit_s=240)
+        site.server = site.json("up", limit_s=240)
         yield site
     finally:
         site.run("down")

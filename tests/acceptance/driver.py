@@ -59,13 +59,28 @@ steps:
 """A payload that sleeps and then copies its input."""
 
 
-def until(condition: Callable[[], Value], what: str, limit_s: float = 60.0) -> Value:
+def until(
+    condition: Callable[[], Value], what: str | Callable[[], object], limit_s: float = 60.0
+) -> Value:
     """What `condition` gives as soon as it holds; fails where it doesn't within `limit_s`."""
     end = time.monotonic() + limit_s
     while not (value := condition()):
-        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
+        if time.monotonic() > end:
+            missing = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {limit_s:g} s: {missing}")
         time.sleep(0.2)
     return value
+
+
+def by_basename(value: Any) -> dict[str, bytes]:
+    """The bytes of the files in a CWL output object."""
+    if isinstance(value, Mapping) and value.get("class") == "File":
+        return {value["basename"]: Path(value["path"]).read_bytes()}
+    items = value.values() if isinstance(value, Mapping) else value
+    found = [by_basename(item) for item in items if isinstance(item, Mapping | list)]
+    given = {name: content for files in found for name, content in files.items()}
+    assert len(given) == sum(map(len, found)), "two files of one name"
+    return given
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,8 @@ class Site:
 
     home: Path
     environment: Mapping[str, str]
-    _server: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
+    """Where the server answers, and its login, as `spdf up` prints them."""
 
     # What a user does.
 
@@ -207,11 +223,20 @@ class Site:
             )
         )
 
+    def in_progress(self, workflow: int, done: int = 4) -> None:
+        """Wait until that many jobs of a workflow are done, and it isn't."""
+        until(
+            lambda: self.jobs(workflow).get("FINISHED", 0) >= done,
+            lambda: f"{done} jobs of workflow {workflow} are done: {self.jobs(workflow)}",
+            90,
+        )
+        assert self.state(workflow) == "IN_PROGRESS"
+
     def finished(self, workflow: int, limit_s: float = 120.0) -> None:
         """Wait until a workflow is FINISHED."""
         end = until(
             lambda: (s := self.state(workflow)) in ("FINISHED", "FAILED", "CANCELLED") and s,
-            f"workflow {workflow} ended, with jobs {self.jobs(workflow)}",
+            lambda: f"workflow {workflow} ended; its jobs are {self.jobs(workflow)}",
             limit_s,
         )
         why = self.one("SELECT reason FROM workflow WHERE id = ?", workflow)
@@ -246,13 +271,6 @@ class Site:
 
     # What Prefect shows.
 
-    @property
-    def server(self) -> dict[str, Any]:
-        """Where the server answers, and its login, as `spdf up` prints them."""
-        if not self._server:
-            self._server = self.json("up")
-        return self._server
-
     def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """The server's answer."""
         return httpx.request(
@@ -280,6 +298,10 @@ class Site:
         body = {"flow_runs": {"tags": {"all_": [f"workflow:{workflow}"]}}, "limit": 200}
         return list(self.api("POST", "/flow_runs/filter", body))
 
+    def run_state(self, flow_run: str) -> str:
+        """The type of a flow run's state."""
+        return str(self.api("GET", f"/flow_runs/{flow_run}")["state_type"])
+
     def shown(self, workflow: int) -> dict[str, int]:
         """Task runs under the flow runs of a workflow's pilots, counted by state."""
         pilots = [
@@ -304,7 +326,7 @@ class Site:
         """Wait until Prefect shows just these task runs of a workflow."""
         until(
             lambda: self.shown(workflow) == expected,
-            f"Prefect shows {dict(expected)}; now {self.shown(workflow)}",
+            lambda: f"Prefect shows {dict(expected)}, not {self.shown(workflow)}",
         )
 
     # What runs.

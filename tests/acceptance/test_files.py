@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.driver import EXAMPLES, Site, until
+from tests.integration.test_examples_cwltool import cwl_file, run_cwltool
 
 pytestmark = pytest.mark.xdist_group("acceptance")
 
@@ -67,6 +68,15 @@ def test_outputs_are_what_md5sum_says(site: Site, digested: Digested) -> None:
     assert {name: path.read_text() for _, name, path in made} == expected
     now = {name: fingerprint(Path(name)) for name in digested.seen}
     assert now == digested.seen, "what was registered in place is as it was"
+
+
+@pytest.mark.cwltool
+def test_outputs_are_what_cwltool_gives(site: Site, digested: Digested, tmp_path: Path) -> None:
+    order = {"files": [cwl_file(path) for path in digested.paths.values()]}
+    given, _ = run_cwltool(EXAMPLES / "md5" / "md5.cwl", order, tmp_path / "cwltool")
+    theirs = sorted(Path(file["path"]).read_bytes() for file in given["digests"])
+    made = site.outputs(digested.workflow, "md5sum", "digest")
+    assert sorted(path.read_bytes() for _, _, path in made) == theirs
 
 
 def test_a_copy_of_the_output_dataset_has_the_same_files(

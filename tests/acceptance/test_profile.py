@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.driver import Site, until
+from tests.acceptance.driver import Site
 
 pytestmark = pytest.mark.xdist_group("acceptance")
 
@@ -19,11 +19,10 @@ def _up_again(site: Site) -> Iterator[None]:
     site.spdf("up", limit_s=240)
 
 
-def working(site: Site) -> int:
-    """A workflow in mid-run: half a minute of work is left."""
-    workflow = site.nap(1.5)
-    until(lambda: site.jobs(workflow).get("FINISHED", 0) >= 3, "some jobs are done", limit_s=90)
-    return workflow
+@pytest.fixture(scope="module")
+def workflow(site: Site, nap_files: dict[str, bytes]) -> int:
+    """A workflow that is to be interrupted."""
+    return site.nap(2)
 
 
 def test_a_second_up_says_that_it_is_up(site: Site) -> None:
@@ -35,43 +34,39 @@ def test_a_second_up_says_that_it_is_up(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("_up_again")
-def test_down_in_mid_run_hands_everything_back_and_up_resumes_it(
-    site: Site, nap_files: dict[str, bytes]
-) -> None:
-    workflow = working(site)
+def test_down_in_mid_run_hands_everything_back_and_up_resumes_it(site: Site, workflow: int) -> None:
+    site.in_progress(workflow, 2)
     assert site.payloads()
     assert "supervisor" in site.spdf("down")
     assert site.mine() == []
-    counts = site.jobs(workflow)
-    assert set(counts) == {"READY", "FINISHED"}, "nothing is left as running"
+    left = site.jobs(workflow)
+    assert set(left) == {"READY", "FINISHED"}, "nothing is left as running"
     assert site.state(workflow) == "IN_PROGRESS"
     assert "spdf was not up." in site.spdf("down")
     status = json.loads(site.run("status", "--json").stdout)
-    assert not status["up"] and status["jobs"] == {"READY": counts["READY"]}
+    assert not status["up"] and status["jobs"] == {"READY": left["READY"]}
 
     site.spdf("up", limit_s=240)
-    site.finished(workflow)
-    site.whole(workflow, nap_files)
-    attempts = site.attempts(workflow)
-    assert set(attempts) <= {"FINISHED", "FAILED"}
-    errors = site.rows(
-        "SELECT DISTINCT attempt.error FROM attempt JOIN pilot ON pilot.id = pilot_id"
-        " JOIN task ON task.id = task_id WHERE attempt.state = 'FAILED' AND workflow_id = ?",
-        workflow,
-    )
-    assert errors in ([], [("PILOT_STOPPED",)])
-    names = {"FINISHED": "COMPLETED", "FAILED": "FAILED"}
-    site.shown_as(workflow, {names[state]: count for state, count in attempts.items()})
+    site.in_progress(workflow, left["FINISHED"] + 2)
 
 
 @pytest.mark.usefixtures("_up_again")
 def test_up_cleans_up_after_a_killed_supervisor_and_the_run_goes_on(
-    site: Site, nap_files: dict[str, bytes]
+    site: Site, workflow: int, nap_files: dict[str, bytes]
 ) -> None:
-    workflow = working(site)
     before = {p.pid for p in site.mine()}
+    assert site.payloads()
     os.kill(site.json("status")["supervisor_pid"], signal.SIGKILL)
     assert "spdf is up." in site.spdf("up", limit_s=240)
     assert not before & {p.pid for p in site.mine()}, "what was left of it is gone"
     site.finished(workflow)
     site.whole(workflow, nap_files)
+    attempts = site.attempts(workflow)
+    errors = site.rows(
+        "SELECT DISTINCT attempt.error FROM attempt JOIN pilot ON pilot.id = pilot_id"
+        " JOIN task ON task.id = task_id WHERE attempt.state <> 'FINISHED' AND workflow_id = ?",
+        workflow,
+    )
+    assert errors in ([], [("PILOT_STOPPED",)]), "two pilots were asked to stop, none was lost"
+    names = {"FINISHED": "COMPLETED", "FAILED": "FAILED"}
+    site.shown_as(workflow, {names[state]: count for state, count in attempts.items()})

@@ -71,7 +71,10 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
         lambda b: b.template("To be, or not to be: that is the question.\n"),
         "bad.cwl:1: there is no cwlVersion",
     ),
-    "a template that is no YAML": (lambda b: b.template("a: [1, 2\nb: {\n"), "bad.cwl:2: not valid YAML"),
+    "a template that is no YAML": (
+        lambda b: b.template("a: [1, 2\nb: {\n"),
+        "bad.cwl:2: not valid YAML",
+    ),
     "a step that names a missing source": (
         lambda b: b.steps(GOOD.replace("file: files", "file: nofiles")),
         "bad.cwl:9: ",
@@ -135,7 +138,10 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
         lambda b: b.steps(GOOD.replace("copy.cwl", "outside.cwl")),
         "outside.cwl:",
     ),
-    "duplicate step names": (lambda b: b.steps(GOOD + GOOD), 'bad.cwl:10: not valid YAML: found duplicate key "copy"'),
+    "duplicate step names": (
+        lambda b: b.steps(GOOD + GOOD),
+        'bad.cwl:10: not valid YAML: found duplicate key "copy"',
+    ),
     "a dataset name with `..`": (lambda _: ["dataset", "create", "run-..-1"], "'run-..-1'"),
     "a storage name with `..`": (
         lambda b: ["storage", "add", "../x", b.folder, "--role", "input"],

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("server")
+
 ROOT = Path(__file__).parents[2]
 FILES = 3
 

@@ -36,6 +36,8 @@ from flows.recorder.names import RECORDER, task_run_id
 from flows.recorder.rounds import Counts, Pace, record_once
 from flows.server import Server, base_env
 
+pytestmark = pytest.mark.xdist_group("server")
+
 BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 CYCLE = (
     AttemptState.FINISHED, AttemptState.FINISHED, AttemptState.FAILED,

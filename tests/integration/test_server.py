@@ -14,6 +14,8 @@ from flows.deployments import ensure_deployments, publish_template, withdraw_tem
 from flows.pools import LIVE_WORKFLOWS, ensure_pools
 from flows.server import Server, call_api
 
+pytestmark = pytest.mark.xdist_group("server")
+
 SCHEMA = {
     "title": "md5",
     "type": "object",

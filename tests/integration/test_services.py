@@ -19,6 +19,8 @@ from flows.server import Server, call_api, read_server
 from flows.services import Status, UpInfo
 from flows.services.processes import environment_of, marked
 
+pytestmark = pytest.mark.xdist_group("server")
+
 ROOT = Path(__file__).parents[2]
 CALL = """
 import sys

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from catalog.errors import ERRORS
+from catalog.settings import Settings
 from catalog.states import ALLOWED
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -26,3 +27,10 @@ def test_every_transition_is_listed() -> None:
 
 def _page(name: str) -> str:
     return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+def test_every_setting_is_explained() -> None:
+    rows = dict(re.findall(r"^\| `(SPDF_\w+)` \| .* \| (.+) \|$", _page("settings.md"), re.M))
+    assert rows == {
+        f"SPDF_{name.upper()}": field.description for name, field in Settings.model_fields.items()
+    }

@@ -163,7 +163,7 @@ def test_older_versions_get_what_they_implied(tmp_path: Path) -> None:
     [
         ("a: [", "not valid YAML", 1),
         ("- 1", "no mapping", None),
-        ("class: CommandLineTool", "cwlVersion is None", 1),
+        ("class: CommandLineTool", "there is no cwlVersion", 1),
         ("cwlVersion: v9.9\nclass: CommandLineTool", "'v9.9'", 1),
         ("cwlVersion: v1.2\nclass: Sorcery", "not valid CWL", None),
         ("cwlVersion: v1.2\nclass: CommandLineTool\ninputs: []\noutputs: []\nbogus: 1", "bogus", 5),
