@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalog import datasets, workflows
 from catalog.db import Catalog
+from catalog.errors import StateConflict
 from catalog.settings import Settings
 from catalog.states import WorkflowState, is_final
 from catalog.workflows import WorkflowInfo
@@ -143,6 +144,10 @@ def cancel_if_told(catalog: Catalog, workflow_id: int, flow_run_id: str | None) 
         log.debug("Prefect away", extra={"fault": str(error)})
         return False
     if told:
-        with catalog.write() as session:
-            workflows.cancel(session, workflow_id, "cancelled in Prefect")
+        try:
+            with catalog.write() as session:
+                workflows.cancel(session, workflow_id, "cancelled in Prefect")
+        except StateConflict as error:
+            log.info("too late to be cancelled", extra={"workflow": workflow_id, "why": str(error)})
+            return False
     return told

@@ -5,14 +5,15 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
+
+from tests.acceptance.machine import Process, processes, until
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,8 +28,6 @@ TIMES = {
     "SPDF_SLOTS": f"{SLOTS}",
 }
 """Short times, so that what waits for one of them to run out is seen within a test."""
-
-Value = TypeVar("Value")
 
 NAP = """
 cwlVersion: v1.2
@@ -59,19 +58,6 @@ steps:
 """A payload that sleeps and then copies its input."""
 
 
-def until(
-    condition: Callable[[], Value], what: str | Callable[[], object], limit_s: float = 60.0
-) -> Value:
-    """What `condition` gives as soon as it holds; fails where it doesn't within `limit_s`."""
-    end = time.monotonic() + limit_s
-    while not (value := condition()):
-        if time.monotonic() > end:
-            missing = what if isinstance(what, str) else what()
-            raise AssertionError(f"not within {limit_s:g} s: {missing}")
-        time.sleep(0.2)
-    return value
-
-
 def by_basename(value: Any) -> dict[str, bytes]:
     """The bytes of the files in a CWL output object."""
     if isinstance(value, Mapping) and value.get("class") == "File":
@@ -83,36 +69,6 @@ def by_basename(value: Any) -> dict[str, bytes]:
     return given
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process of this machine: `home` is its SPDF_HOME, `cwd` where it works."""
-
-    pid: int
-    command: str
-    environment: Mapping[str, str]
-    cwd: str
-
-
-def processes() -> list[Process]:
-    """What runs now and may be looked at."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = _words(folder / "cmdline")
-            environment = dict(word.partition("=")[::2] for word in _words(folder / "environ"))
-            cwd = str((folder / "cwd").readlink())
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state not in "ZX":
-            found.append(Process(int(folder.name), " ".join(command), environment, cwd))
-    return found
-
-
-def _words(path: Path) -> list[str]:
-    return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-
-
 @dataclass
 class Site:
     """One SPDF_HOME, driven as a user drives it and looked at from outside."""
@@ -121,8 +77,6 @@ class Site:
     environment: Mapping[str, str]
     server: dict[str, Any] = field(default_factory=dict)
     """Where the server answers, and its login, as `spdf up` prints them."""
-
-    # What a user does.
 
     def run(self, *words: object, limit_s: float = 150.0) -> subprocess.CompletedProcess[str]:
         """The ended `spdf` command."""
@@ -185,8 +139,6 @@ class Site:
         started = self.json("workflow", "submit", "nap", "nap-files", *given)
         assert started["new"]
         return int(started["id"])
-
-    # What the catalog knows.
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the catalog, read without any code of ours."""
@@ -269,8 +221,6 @@ class Site:
         assert self.jobs(workflow) == {"FINISHED": len(files)}
         assert self.attempts(workflow)["FINISHED"] == len(files)
 
-    # What Prefect shows.
-
     def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """The server's answer."""
         return httpx.request(
@@ -328,8 +278,6 @@ class Site:
             lambda: self.shown(workflow) == expected,
             lambda: f"Prefect shows {dict(expected)}, not {self.shown(workflow)}",
         )
-
-    # What runs.
 
     def mine(self) -> list[Process]:
         """Processes of this home, and payloads at work below it."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.driver import EXAMPLES, Site, until
+from tests.acceptance.driver import EXAMPLES, Site
+from tests.acceptance.machine import until
 from tests.integration.test_examples_cwltool import cwl_file, run_cwltool
 
 pytestmark = pytest.mark.xdist_group("acceptance")

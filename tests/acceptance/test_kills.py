@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.driver import LEASE_S, Site, until
+from tests.acceptance.driver import LEASE_S, Site
+from tests.acceptance.machine import until
 
 pytestmark = pytest.mark.xdist_group("acceptance")
 
@@ -41,11 +42,25 @@ def test_a_killed_pilot_loses_no_job_and_leaves_no_payload(
     assert site.one("SELECT state FROM pilot WHERE pid = ?", pilot) == "LOST"
 
 
+@pytest.fixture(scope="module")
+def workflow(site: Site, nap_files: dict[str, bytes]) -> int:
+    """A workflow that is to lose whatever drives it, but not its pilot."""
+    return site.nap(2)
+
+
+def test_a_flow_run_that_is_killed_before_it_begins_is_replaced(site: Site, workflow: int) -> None:
+    first = str(site.one("SELECT flow_run_id FROM workflow WHERE id = ?", workflow))
+    (engine,) = until(lambda: site.engines(first), "its process is there", 40)
+    os.kill(engine, signal.SIGKILL)
+    assert site.one("SELECT epoch FROM workflow WHERE id = ?", workflow) == 0
+    site.in_progress(workflow, 2)
+    assert site.flow_run(workflow) != first
+    assert site.run_state(first) == "CRASHED"
+
+
 def test_killed_flow_run_recorder_and_worker_are_replaced_while_the_pilot_works_on(
-    site: Site, nap_files: dict[str, bytes]
+    site: Site, workflow: int, nap_files: dict[str, bytes]
 ) -> None:
-    workflow = site.nap(1.5)
-    site.in_progress(workflow)
     first = site.flow_run(workflow)
     (engine,) = site.engines(first)
     os.kill(engine, signal.SIGKILL)
@@ -59,21 +74,9 @@ def test_killed_flow_run_recorder_and_worker_are_replaced_while_the_pilot_works_
     assert site.attempts(workflow) == {"FINISHED": len(nap_files)}, "the pilot lost nothing"
     epoch, last = site.rows("SELECT epoch, flow_run_id FROM workflow WHERE id = ?", workflow)[0]
     assert epoch == 2 and last != first
-    until(lambda: site.run_state(last) == "COMPLETED", "the second flow run ends")
+    until(lambda: site.run_state(last) == "COMPLETED", "the last flow run ends")
     assert site.run_state(first) == "CRASHED"
     site.shown_as(workflow, {"COMPLETED": len(nap_files)})
     for name, pid in services.items():
         new = until(lambda name=name: site.service(name), f"{name} was started again")
         assert new != pid
-
-
-def test_a_flow_run_that_is_killed_before_it_begins_is_replaced_too(
-    site: Site, nap_files: dict[str, bytes]
-) -> None:
-    workflow = site.nap(0)
-    first = str(site.one("SELECT flow_run_id FROM workflow WHERE id = ?", workflow))
-    (engine,) = until(lambda: site.engines(first), "its process is there", 40)
-    os.kill(engine, signal.SIGKILL)
-    assert site.one("SELECT epoch FROM workflow WHERE id = ?", workflow) == 0
-    site.finished(workflow)
-    site.whole(workflow, nap_files)

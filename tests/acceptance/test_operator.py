@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.driver import LEASE_S, Site, until
+from tests.acceptance.driver import LEASE_S, Site
+from tests.acceptance.machine import until
 
 pytestmark = pytest.mark.xdist_group("acceptance")
 
