@@ -63,20 +63,7 @@ def lease(
     """
     if not _may_lease(session, pilot_id, task_id):
         return []
-    losses = col(Job.losses) >= MAX_LOSSES if alone else col(Job.losses) < MAX_LOSSES
-    picked = (
-        sa.select(col(Job.id).label("id"))
-        .where(
-            col(Job.task_id) == task_id,
-            col(Job.state) == JobState.READY,
-            losses,
-            sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
-        )
-        .order_by(col(Job.ordinal))
-        .limit(1 if alone else limit)
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-    )
+    picked = _ready(task_id, limit, alone)
     rows = session.execute(
         sa.update(Job)
         .where(col(Job.id) == picked.c.id)
@@ -114,6 +101,24 @@ def lease(
         Lease(row.id, attempt_id, row.attempt, row.key, row.ordinal, row[4] or {})
         for row, attempt_id in zip(rows, ids, strict=True)
     ]
+
+
+def _ready(task_id: int, limit: int, alone: bool) -> sa.CTE:
+    """Ids of READY jobs, locked, those skipped that another pilot is just leasing."""
+    losses = col(Job.losses) >= MAX_LOSSES if alone else col(Job.losses) < MAX_LOSSES
+    return (
+        sa.select(col(Job.id).label("id"))
+        .where(
+            col(Job.task_id) == task_id,
+            col(Job.state) == JobState.READY,
+            losses,
+            sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
+        )
+        .order_by(col(Job.ordinal))
+        .limit(1 if alone else limit)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
 
 
 def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:

@@ -79,7 +79,8 @@ _INFO: tuple[Any, ...] = (
 )
 
 
-def _select() -> sa.Select[Any]:
+def select_infos() -> sa.Select[Any]:
+    """A query for the columns of `WorkflowInfo`."""
     return (
         sa.select(*_INFO)
         .join(Template, col(Template.id) == col(Workflow.template_id))
@@ -89,7 +90,7 @@ def _select() -> sa.Select[Any]:
 
 def get(session: Session, workflow_id: int) -> WorkflowInfo:
     """The workflow with that id; raises `NotFound`."""
-    row = session.execute(_select().where(col(Workflow.id) == workflow_id)).one_or_none()
+    row = session.execute(select_infos().where(col(Workflow.id) == workflow_id)).one_or_none()
     if row is None:
         raise NotFound("workflow", workflow_id)
     return WorkflowInfo(**row._mapping)
@@ -103,7 +104,7 @@ def list_workflows(
     limit: int = 100,
 ) -> list[WorkflowInfo]:
     """The newest workflows first; `before` continues below an id."""
-    query = _select().order_by(col(Workflow.id).desc()).limit(limit)
+    query = select_infos().order_by(col(Workflow.id).desc()).limit(limit)
     if states is not None:
         query = query.where(col(Workflow.state).in_(states))
     if before is not None:
@@ -229,96 +230,9 @@ def _add_tasks(session: Session, workflow: Workflow, prefix: str, tasks: Sequenc
     record(session, Dataset, [(row.id, None) for row in datasets], DatasetState.OPEN)
 
 
-def claim(
-    session: Session, workflow_id: int, owner: str, lease_s: float, flow_run_id: str | None
-) -> int | None:
-    """Become the owner of a workflow that has none alive; gives the new epoch, else None.
-
-    DEFINED becomes IN_PROGRESS. A workflow in a final state has no owner to be.
-    """
-    final = (WorkflowState.FINISHED, WorkflowState.FAILED, WorkflowState.CANCELLED)
-    epoch: int | None = session.execute(
-        sa.update(Workflow)
-        .where(
-            col(Workflow.id) == workflow_id,
-            col(Workflow.state).not_in(final),
-            sa.or_(col(Workflow.owner).is_(None), col(Workflow.lease_until) < now()),
-        )
-        .values(
-            owner=owner,
-            epoch=col(Workflow.epoch) + 1,
-            lease_until=now(lease_s),
-            flow_run_id=flow_run_id,
-        )
-        .returning(col(Workflow.epoch))
-    ).scalar()
-    if epoch is None:
-        return None
-    move(
-        session,
-        Workflow,
-        [workflow_id],
-        WorkflowState.IN_PROGRESS,
-        only_from=[WorkflowState.DEFINED],
-        started_at=now(),
-    )
-    return epoch
-
-
-def beat(session: Session, workflow_id: int, epoch: int, lease_s: float) -> WorkflowState | None:
-    """Renew the ownership and lock the row for this transaction; None: it was lost.
-
-    Every advance begins with it: what follows in the transaction is fenced by the epoch.
-    """
-    return session.execute(
-        sa.update(Workflow)
-        .where(col(Workflow.id) == workflow_id, col(Workflow.epoch) == epoch)
-        .values(lease_until=now(lease_s))
-        .returning(col(Workflow.state))
-    ).scalar()
-
-
-def set_flow_run(session: Session, workflow_id: int, epoch: int, flow_run_id: str) -> None:
-    """Remember the flow run that is to advance a workflow, while the epoch is that one."""
-    session.execute(
-        sa.update(Workflow)
-        .where(col(Workflow.id) == workflow_id, col(Workflow.epoch) == epoch)
-        .values(flow_run_id=flow_run_id)
-    )
-
-
-def release(session: Session, workflow_id: int, epoch: int) -> None:
-    """Give the ownership up."""
-    session.execute(
-        sa.update(Workflow)
-        .where(col(Workflow.id) == workflow_id, col(Workflow.epoch) == epoch)
-        .values(owner=None, lease_until=None)
-    )
-
-
-def abandoned(session: Session, *, grace_s: float, limit: int = 100) -> list[WorkflowInfo]:
-    """Workflows that nobody advances: their lease ran out, or none took them for `grace_s`."""
-    work = (WorkflowState.DEFINED, WorkflowState.IN_PROGRESS)
-    query = (
-        _select()
-        .where(
-            col(Workflow.state).in_(work),
-            sa.or_(
-                col(Workflow.lease_until) < now(),
-                sa.and_(
-                    col(Workflow.lease_until).is_(None), col(Workflow.created_at) < now(-grace_s)
-                ),
-            ),
-        )
-        .order_by(col(Workflow.rank).desc(), col(Workflow.id))
-        .limit(limit)
-    )
-    return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
-
-
 def by_flow_run(session: Session, flow_run_ids: Sequence[str]) -> list[WorkflowInfo]:
     """The workflows that these flow runs drive."""
-    query = _select().where(col(Workflow.flow_run_id).in_(flow_run_ids))
+    query = select_infos().where(col(Workflow.flow_run_id).in_(flow_run_ids))
     return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
 
 

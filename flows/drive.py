@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import datasets, workflows
+from catalog import datasets, ownership, workflows
 from catalog.db import Catalog
 from catalog.errors import StateConflict
 from catalog.settings import Settings
@@ -46,7 +46,7 @@ def drive(catalog: Catalog, settings: Settings, workflow_id: int, flow_run_id: s
     owner = f"{flow_run_id or 'local'}/{settings.node}/{os.getpid()}/{uuid4().hex[:8]}"
     while True:
         with catalog.write() as session:
-            epoch = workflows.claim(
+            epoch = ownership.claim(
                 session, workflow_id, owner, settings.workflow_lease_s, flow_run_id
             )
             info = workflows.get(session, workflow_id)
@@ -132,7 +132,7 @@ class _Drive:
         """Leaving in the middle: cancel if that is why, and free the ownership for the next."""
         cancel_if_told(self._catalog, self._info.id, self._run_id)
         with self._catalog.write() as session:
-            workflows.release(session, self._info.id, self._chain.epoch)
+            ownership.release(session, self._info.id, self._chain.epoch)
 
 
 def cancel_if_told(catalog: Catalog, workflow_id: int, flow_run_id: str | None) -> bool:

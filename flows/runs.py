@@ -7,7 +7,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 
-from catalog import workflows
+from catalog import ownership
 from catalog.db import Catalog
 from catalog.workflows import WorkflowInfo
 from flows.submit import shown_inputs
@@ -50,7 +50,7 @@ def start_run(
         tags=[f"workflow:{info.id}"],
     )
     with catalog.write() as session:
-        workflows.set_flow_run(session, info.id, info.epoch, str(run.id))
+        ownership.set_flow_run(session, info.id, info.epoch, str(run.id))
     return str(run.id)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalog import datasets, intake, jobs, schema, storages, templates, workflows
+from catalog import datasets, intake, jobs, ownership, schema, storages, templates
 from catalog.db import Catalog
 from catalog.drivers import driver_for
 from catalog.errors import Unavailable
@@ -145,7 +145,7 @@ class Trial:
             templates.activate(session, template.id)
         workflow, _ = submit(catalog, Submission(_NAME, _NAME, self._inputs))
         with catalog.write() as session:
-            epoch = workflows.claim(session, workflow, _NAME, _LEASE_S, None)
+            epoch = ownership.claim(session, workflow, _NAME, _LEASE_S, None)
         assert epoch is not None
         return load(catalog, workflow, epoch, _LEASE_S)
 

@@ -9,7 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import pilots, workflows
+from catalog import ownership, pilots, workflows
 from catalog.db import Catalog, get_catalog
 from catalog.settings import Settings, get_settings
 from catalog.states import WorkflowState
@@ -52,7 +52,7 @@ def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
 def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int:
     """Look once; gives how many workflows got a new flow run."""
     with catalog.read() as session:
-        left = workflows.abandoned(session, grace_s=settings.workflow_lease_s)
+        left = ownership.abandoned(session, grace_s=settings.workflow_lease_s)
         owned = workflows.list_workflows(session, states=[WorkflowState.IN_PROGRESS], limit=1000)
     assert settings.work_dir is not None
     clean_dead(settings.work_dir)

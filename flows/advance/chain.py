@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session
 
-from catalog import tasks, templates, workflows
+from catalog import ownership, tasks, templates, workflows
 from catalog.db import Catalog
 from catalog.errors import Conflict
 from catalog.states import WorkflowState
@@ -45,7 +45,7 @@ class Chain:
     def write(self) -> Iterator[Session]:
         """A transaction that happens only while this run owns the workflow and it goes on."""
         with self.catalog.write() as session:
-            state = workflows.beat(session, self.workflow_id, self.epoch, self.lease_s)
+            state = ownership.beat(session, self.workflow_id, self.epoch, self.lease_s)
             if state is None:
                 raise OwnershipLost(f"workflow {self.workflow_id} has another owner.")
             if state is not WorkflowState.IN_PROGRESS:

@@ -18,6 +18,7 @@ from catalog import (
     jobs,
     lineage,
     manifests,
+    ownership,
     pilots,
     storages,
     tasks,
@@ -82,7 +83,7 @@ class Site:
 
     def own(self, workflow: int) -> Chain:
         with self.catalog.write() as session:
-            epoch = workflows.claim(session, workflow, "test", 600.0, None)
+            epoch = ownership.claim(session, workflow, "test", 600.0, None)
         assert epoch is not None
         return load(self.catalog, workflow, epoch, 600.0)
 

@@ -14,6 +14,7 @@ from catalog import (
     completion,
     datasets,
     jobs,
+    ownership,
     pilots,
     storages,
     tasks,
@@ -191,7 +192,7 @@ def start(
             workflow, _ = workflows.define(
                 session, template.id, dataset, new, inputs={}, rank=0, again=False
             )
-            epoch = workflows.claim(session, workflow, "me", LEASE_S, None)
+            epoch = ownership.claim(session, workflow, "me", LEASE_S, None)
         assert epoch == 1
         return Run(catalog, load(catalog, workflow, epoch, LEASE_S), internal.id)
 
@@ -306,7 +307,7 @@ def test_retry_finishes_just_the_failed_ones(start: Callable[..., Run]) -> None:
         run.advance()
     clock.shift_clock(1.0)
     with run.catalog.write() as session:
-        epoch = workflows.claim(session, run.chain.workflow_id, "other", LEASE_S, None)
+        epoch = ownership.claim(session, run.chain.workflow_id, "other", LEASE_S, None)
     assert epoch is not None
     again = Run(run.catalog, load(run.catalog, run.chain.workflow_id, epoch, LEASE_S), run.storage)
     again.advance()
@@ -325,7 +326,7 @@ def test_a_superseded_attempt_changes_nothing(start: Callable[..., Run]) -> None
     old, first = run.lease("a"), run.pilot("a")
     clock.shift_clock(LEASE_S + 1)
     with run.catalog.write() as session:
-        workflows.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
+        ownership.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
     assert take_back(run.chain, LEASE_S) == 1
     run.pilot("a", new=True)
     new = run.lease("a")
@@ -380,7 +381,7 @@ def test_a_heartbeat_renews_and_tells_what_is_lost(start: Callable[..., Run]) ->
     assert beat.held == {lease.job_id for lease in leases}
     clock.shift_clock(LEASE_S + 5)
     with run.catalog.write() as session:
-        workflows.beat(session, run.chain.workflow_id, 1, LEASE_S)
+        ownership.beat(session, run.chain.workflow_id, 1, LEASE_S)
     assert take_back(run.chain, LEASE_S) == 0
     with run.catalog.write() as session:
         workflows.cancel(session, run.chain.workflow_id, "test")
@@ -399,7 +400,7 @@ def test_a_job_that_kills_its_pilots_is_held(start: Callable[..., Run]) -> None:
             attempts.heartbeat(session, pilot, LEASE_S, {leases[0].attempt_id: Phase.PAYLOAD})
         clock.shift_clock((loss + 1) * (LEASE_S + 1))
         with run.catalog.write() as session:
-            workflows.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
+            ownership.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
         take_back(run.chain, LEASE_S)
     assert run.states("a") == {JobState.HELD: 1}
     assert run.advance() is WorkflowState.IN_PROGRESS
@@ -585,7 +586,7 @@ def test_only_one_run_owns_a_workflow(start: Callable[..., Run]) -> None:
 
     def claim() -> int | None:
         with run.catalog.write() as session:
-            return workflows.claim(session, workflow, "other", LEASE_S, None)
+            return ownership.claim(session, workflow, "other", LEASE_S, None)
 
     assert claim() is None
     clock.shift_clock(LEASE_S + 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from catalog import db, storages, tasks, workflows
+from catalog import db, ownership, storages, tasks
 from catalog.db import Catalog
 from catalog.settings import Settings, get_settings
 from catalog.states import TaskState, is_final
@@ -158,7 +158,7 @@ class Bench:
     def finish(self, workflow_id: int) -> None:
         """Work until a workflow is final."""
         with self.catalog.write() as session:
-            epoch = workflows.claim(session, workflow_id, "test", 60.0, None)
+            epoch = ownership.claim(session, workflow_id, "test", 60.0, None)
         assert epoch is not None
         chain = load(self.catalog, workflow_id, epoch, 60.0)
         while not is_final(advance(chain)):
