@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.driver import Site
 
-pytestmark = pytest.mark.xdist_group("acceptance")
+pytestmark = pytest.mark.xdist_group("server")
 
 FAILING = """
 cwlVersion: v1.2

@@ -14,7 +14,7 @@ from tests.acceptance.driver import EXAMPLES, Site
 from tests.acceptance.machine import until
 from tests.integration.test_examples_cwltool import cwl_file, run_cwltool
 
-pytestmark = pytest.mark.xdist_group("acceptance")
+pytestmark = pytest.mark.xdist_group("server")
 
 LIBRARY = Path("/usr/lib")
 COUNT = 200

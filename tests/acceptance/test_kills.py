@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.driver import LEASE_S, Site
 from tests.acceptance.machine import until
 
-pytestmark = pytest.mark.xdist_group("acceptance")
+pytestmark = pytest.mark.xdist_group("server")
 
 SLACK_S = 12.0
 """For processes to be started on a busy machine, beside the lease that is promised."""

@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.driver import LEASE_S, Site
 from tests.acceptance.machine import until
 
-pytestmark = pytest.mark.xdist_group("acceptance")
+pytestmark = pytest.mark.xdist_group("server")
 
 HEARTBEAT_S, ASKED_EVERY_S, SLACK_S = 1.0, 3.0, 12.0
 GIVEN = {"seconds": "1", "trap": "/none"}

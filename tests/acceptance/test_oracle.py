@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.driver import EXAMPLES, Site, by_basename
 from tests.integration.test_examples_cwltool import cwl_file, run_cwltool, simulate
 
-pytestmark = [pytest.mark.xdist_group("acceptance"), pytest.mark.cwltool]
+pytestmark = [pytest.mark.xdist_group("server"), pytest.mark.cwltool]
 
 
 def ours(site: Site, workflow: int, *ports: tuple[str, str]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.driver import Site
 
-pytestmark = pytest.mark.xdist_group("acceptance")
+pytestmark = pytest.mark.xdist_group("server")
 
 
 @pytest.fixture
