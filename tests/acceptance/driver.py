@@ -36,26 +36,26 @@ requirements: {ScatterFeatureRequirement: {}}
 inputs:
   files: "File[]"
   seconds: string
-  trap: {type: string, doc: A file named after its input there keeps a payload for minutes}
+  hold: {type: string, doc: Payloads wait while a file named after their input is in there}
 outputs: {out: {type: "File[]", outputSource: nap/out}}
 steps:
   nap:
     scatter: file
-    in: {file: files, seconds: seconds, trap: trap}
+    in: {file: files, seconds: seconds, hold: hold}
     out: [out]
     run:
       class: CommandLineTool
       inputs:
         file: {type: File, inputBinding: {position: 1}}
         seconds: {type: string, inputBinding: {position: 2}}
-        trap: {type: string, inputBinding: {position: 3}}
+        hold: {type: string, inputBinding: {position: 3}}
       baseCommand: [sh, -c]
       arguments:
-        - 'if test -e "$2/$(inputs.file.basename)"; then sleep 300; else sleep "$1"; fi; cat "$0"'
+        - 'while test -e "$2/$(inputs.file.basename)"; do sleep 0.2; done; sleep "$1"; cat "$0"'
       stdout: $(inputs.file.nameroot).out
       outputs: {out: stdout}
 """
-"""A payload that sleeps and then copies its input."""
+"""A payload that waits until it may go on, sleeps, and then copies its input."""
 
 
 def by_basename(value: Any) -> dict[str, bytes]:
@@ -133,12 +133,26 @@ class Site:
         self.spdf("template", "create", path, "--mask", mask, "--activate")
         return path.stem
 
-    def nap(self, seconds: float, trap: Path | str = "/none", *words: object) -> int:
-        """A new workflow of sleeping payloads over the 30 files; its id."""
-        given = ("--input", f"seconds={seconds:g}", "--input", f"trap={trap}", "--again", *words)
+    def nap(self, *held: int, seconds: float = 0.1) -> int:
+        """A new workflow of payloads over the 30 files; those with these numbers wait. Its id."""
+        folder = self.holds / str(self.one("SELECT 1 + count(*) FROM workflow"))
+        folder.mkdir(parents=True)
+        for number in held:
+            (folder / f"f{number:02d}.dat").touch()
+        given = ("--input", f"seconds={seconds:g}", "--input", f"hold={folder}", "--again")
         started = self.json("workflow", "submit", "nap", "nap-files", *given)
-        assert started["new"]
+        assert started["new"] and str(started["id"]) == folder.name
         return int(started["id"])
+
+    @property
+    def holds(self) -> Path:
+        """Where files lie that keep payloads waiting, by workflow."""
+        return self.home / "holds"
+
+    def release(self, workflow: int) -> None:
+        """Let all payloads of a nap go on."""
+        for path in (self.holds / str(workflow)).iterdir():
+            path.unlink()
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the catalog, read without any code of ours."""

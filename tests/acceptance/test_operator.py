@@ -12,7 +12,6 @@ from tests.acceptance.machine import until
 pytestmark = pytest.mark.xdist_group("server")
 
 HEARTBEAT_S, ASKED_EVERY_S, SLACK_S = 1.0, 3.0, 12.0
-GIVEN = {"seconds": "1", "trap": "/none"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def start(site: Site, **parameters: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def cancelled(site: Site, nap_files: dict[str, bytes]) -> Cancelled:
-    workflow = site.nap(300)
+    workflow = site.nap(seconds=300)
     until(lambda: len(site.payloads()) >= 2, "payloads run", limit_s=90)
     flow_run = site.flow_run(workflow)
     set_state(site, flow_run, "CANCELLING")
@@ -51,7 +50,7 @@ def cancelled(site: Site, nap_files: dict[str, bytes]) -> Cancelled:
 def submitted(site: Site, nap_files: dict[str, bytes]) -> list[dict[str, Any]]:
     """The answers to two submits at once."""
     words = ("workflow", "submit", "nap", "nap-files", "--input", "seconds=0", "--json")
-    both = [site.start(*words, "--input", "trap=/both") for _ in range(2)]
+    both = [site.start(*words, "--input", "hold=/both") for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     return [json.loads(out) for out, _ in said]
@@ -59,8 +58,12 @@ def submitted(site: Site, nap_files: dict[str, bytes]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def started(site: Site, nap_files: dict[str, bytes]) -> tuple[int, str]:
-    """The workflow and the flow run of a start from the form."""
-    answer = start(site, template="nap@1", dataset="nap-files", inputs=GIVEN, again=True)
+    """The workflow and the flow run of a start from the form; its last payload waits."""
+    folder = site.holds / "form"
+    folder.mkdir(parents=True)
+    (folder / "f29.dat").touch()
+    given = {"seconds": "0", "hold": str(folder)}
+    answer = start(site, template="nap@1", dataset="nap-files", inputs=given, again=True)
     assert answer.status_code == 201, answer.text
     run = str(answer.json()["id"])
     query = "SELECT id FROM workflow WHERE flow_run_id = ?"
@@ -93,7 +96,7 @@ def test_two_submits_at_once_give_one_workflow(site: Site, submitted: list[dict[
 def test_a_template_is_started_from_its_form(site: Site, started: tuple[int, str]) -> None:
     workflow, run = started
     inputs = site.one("SELECT inputs FROM workflow WHERE id = ?", workflow)
-    assert json.loads(inputs) == GIVEN
+    assert json.loads(inputs) == {"seconds": "0", "hold": str(site.holds / "form")}
     flow = site.api("GET", f"/flow_runs/{run}")["flow_id"]
     assert site.api("GET", f"/flows/{flow}")["name"] == "nap"
 
@@ -106,12 +109,13 @@ def test_a_live_run_that_is_rescheduled_has_one_owner_all_the_same(
     assert len(site.engines(run)) == 1
     workflows = site.one("SELECT count(*) FROM workflow")
     set_state(site, run, "SCHEDULED")
-    until(lambda: len(site.engines(run)) == 2, "there are two processes of it", 30)
+    until(lambda: len(site.engines(run)) == 2, "there are two processes of it")
+    (site.holds / "form" / "f29.dat").unlink()
     site.finished(workflow)
     site.whole(workflow, nap_files)
     assert site.attempts(workflow) == {"FINISHED": len(nap_files)}
     assert site.one("SELECT epoch FROM workflow WHERE id = ?", workflow) == 1, "one owner"
-    until(lambda: not site.engines(run), "both processes end", 30)
+    until(lambda: not site.engines(run), "both processes end")
     assert site.one("SELECT count(*) FROM workflow") == workflows, "none was defined by the second"
     assert site.run_state(run) == "COMPLETED"
     site.shown_as(workflow, {"COMPLETED": len(nap_files)})
@@ -120,9 +124,9 @@ def test_a_live_run_that_is_rescheduled_has_one_owner_all_the_same(
 @pytest.mark.parametrize(
     ("inputs", "field"),
     [
-        ({"seconds": 1, "trap": "/none"}, "seconds"),
-        ({"trap": "/none"}, "seconds"),
-        ({"seconds": "1", "trap": "/none", "spoon": "x"}, "spoon"),
+        ({"seconds": 1, "hold": "/none"}, "seconds"),
+        ({"hold": "/none"}, "seconds"),
+        ({"seconds": "1", "hold": "/none", "spoon": "x"}, "spoon"),
     ],
     ids=["of another type", "missing", "unknown"],
 )

@@ -18,28 +18,27 @@ def ours(site: Site, workflow: int, *ports: tuple[str, str]) -> dict[str, bytes]
     return given
 
 
-def test_the_chains_give_the_bytes_of_cwltool(site: Site, tmp_path: Path) -> None:
-    place = site.home / "storage" / "input" / "simulated"
-    job = simulate(place, "--files", 4)
-    slices = [Path(file["path"]) for file in job["slices"]]
-    site.dataset("run-0042", slices)
-    small = site.write("small", {f"{i}.dat": f"content {i}\n".encode() * 500 for i in range(5)})
-    site.dataset("bench-1", small)
-    two_stages = EXAMPLES / "twostage" / "chain.cwl"
-    site.spdf("template", "create", two_stages, "--name", "twostage", "--activate")
-    site.spdf("template", "create", EXAMPLES / "spd" / "chain.cwl", "--activate")
+def test_two_stages_give_the_bytes_of_cwltool(site: Site, tmp_path: Path) -> None:
+    paths = site.write("small", {f"{i}.dat": f"content {i}\n".encode() * 500 for i in range(5)})
+    site.dataset("bench-1", paths)
+    template = EXAMPLES / "twostage" / "chain.cwl"
+    site.spdf("template", "create", template, "--name", "twostage", "--activate")
+    workflow = site.json("workflow", "submit", "twostage", "bench-1")["id"]
+    order = {"files": [cwl_file(path) for path in paths]}
+    theirs, _ = run_cwltool(template, order, tmp_path / "cwltool")
+    site.finished(workflow)
+    assert ours(site, workflow, ("cut", "digest")) == by_basename(theirs)
 
-    calibration = f"calibration={job['calibration']['path']}"
-    chain = site.json("workflow", "submit", "chain", "run-0042", "--input", calibration)["id"]
-    two = site.json("workflow", "submit", "twostage", "bench-1")["id"]
 
-    spd, _ = run_cwltool(EXAMPLES / "spd" / "chain.cwl", job, tmp_path / "spd")
-    order = {"files": [cwl_file(path) for path in small]}
-    cut, _ = run_cwltool(two_stages, order, tmp_path / "twostage")
-
-    site.finished(two)
-    assert ours(site, two, ("cut", "digest")) == by_basename(cut)
-    site.finished(chain)
+def test_the_detector_chain_gives_the_bytes_of_cwltool(site: Site, tmp_path: Path) -> None:
+    order = simulate(site.home / "storage" / "input" / "simulated", "--files", 4)
+    site.dataset("run-0042", [Path(file["path"]) for file in order["slices"]])
+    template = EXAMPLES / "spd" / "chain.cwl"
+    site.spdf("template", "create", template, "--activate")
+    calibration = f"calibration={order['calibration']['path']}"
+    workflow = site.json("workflow", "submit", "chain", "run-0042", "--input", calibration)["id"]
+    theirs, _ = run_cwltool(template, order, tmp_path / "cwltool")
+    site.finished(workflow)
     ports = (("reconstruct", "events"), ("select", "selected"), ("merge", "merged"))
-    assert ours(site, chain, *ports) == by_basename(spd)
-    assert len(spd["tracks"]) == 4 and spd["selected"] and spd["merged"]
+    assert ours(site, workflow, *ports) == by_basename(theirs)
+    assert len(theirs["tracks"]) == 4 and theirs["selected"] and theirs["merged"]

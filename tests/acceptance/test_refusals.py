@@ -86,7 +86,7 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
     ),
     "an unknown dataset": (
         lambda _: ["workflow", "submit", "nap", "nowhere", "--input", "seconds=0",
-                   "--input", "trap=/none"],
+                   "--input", "hold=/none"],
         "no dataset 'nowhere'",
     ),
     "an unknown template": (
@@ -95,11 +95,11 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
     ),
     "an input that the template needs": (
         lambda _: ["workflow", "submit", "nap", "nap-files", "--input", "seconds=0"],
-        "'trap'",
+        "'hold'",
     ),
     "an input that the template hasn't": (
         lambda _: ["workflow", "submit", "nap", "nap-files", "--input", "seconds=0",
-                   "--input", "trap=/none", "--input", "spoon=1"],
+                   "--input", "hold=/none", "--input", "spoon=1"],
         "'spoon'",
     ),
     "a file that doesn't exist": (
