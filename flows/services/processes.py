@@ -106,9 +106,10 @@ def end(
         process.send(signal.SIGCONT)
     if not wait_gone(processes, grace_s, tick):
         left = [process for process in processes if process.alive()]
-        for process in children_of(left, recursive=True) | set(left):
+        doomed = children_of(left, recursive=True) | set(left)
+        for process in doomed:
             process.send(signal.SIGKILL)
-        wait_gone(left, 5.0, tick)
+        wait_gone(doomed, 5.0, tick)
 
 
 def wait_gone(
