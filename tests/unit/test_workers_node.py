@@ -113,6 +113,9 @@ def test_payloads_of_a_dead_pilot_are_killed(
     pilot: tuple[subprocess.Popen[str], int], tmp_path: Path
 ) -> None:
     process, group = pilot
+    deadline = time.monotonic() + 10
+    while len(members(group)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert clean_dead(tmp_path) == 0
     assert len(members(group)) >= 2, "a living pilot's payloads are left alone"
     process.kill()

@@ -155,17 +155,26 @@ def test_ctrl_c_ends_the_watching_and_not_the_workflow(
 ) -> None:
     with catalog.write() as session:
         workflows.retry(session, failed)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "workflow", "watch", str(failed)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    assert "the server is not up" in process.stderr.readline()
-    assert f"workflow {failed} IN_PROGRESS: cut 2/3" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    # A shell starts what it sends to the background with SIGINT ignored, and so would this be.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "workflow", "watch", str(failed)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            assert process.stderr is not None
+            assert "the server is not up" in process.stderr.readline()
+            assert f"workflow {failed} IN_PROGRESS: cut 2/3" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert f"`spdf workflow watch {failed}` looks again" in told
     assert ok("workflow", "show", failed, "--json").json["state"] == "IN_PROGRESS"
