@@ -344,6 +344,46 @@ def test_a_superseded_attempt_changes_nothing(start: Callable[..., Run]) -> None
     assert run.output("a").file_count == 1
 
 
+def test_an_attempt_number_fences_a_pilot_from_its_own_past(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=1)
+    run.advance()
+    old = run.lease("a")
+    clock.shift_clock(LEASE_S + 1)
+    with run.catalog.write() as session:
+        assert attempts.take_back(session, [run.chain.task_ids["a"]]) == 1
+    new = run.lease("a")
+    assert new[0].number == old[0].number + 1
+    assert run.end("a", old) == frozenset(), "the same pilot, but an earlier attempt"
+    assert run.end("a", new) == {new[0].job_id}
+
+
+def test_a_draining_pilot_leases_nothing(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=2)
+    run.advance()
+    with run.catalog.write() as session:
+        assert pilots.drain(session, [run.pilot("a")], "test") == [run.pilot("a")]
+    assert run.lease("a") == []
+    run.pilot("a", new=True)
+    assert len(run.lease("a")) == 2
+
+
+def test_a_group_waits_for_keys_that_have_no_job_yet(start: Callable[..., Run]) -> None:
+    merge = stage("m", link("b"), kind=StageKind.MERGE, descent="m", files_per_job=2)
+    run = start(stage("a", link(None)), stage("b", link("a")), merge, files=3)
+    run.advance()
+    leases = run.lease("a")
+    run.end("a", leases[1:])
+    run.advance()
+    run.finish_all("b")
+    run.advance()
+    assert run.states("m") == {}, "f0 is still to come, and comes first"
+    run.end("a", leases[:1])
+    run.advance()
+    run.finish_all("b")
+    run.advance()
+    assert run.states("m") == {JobState.READY: 2}
+
+
 def test_an_attempt_ends_only_once(start: Callable[..., Run]) -> None:
     run = start(stage("a", link(None)), files=2)
     run.advance()
