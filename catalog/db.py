@@ -39,6 +39,7 @@ class Catalog:
                 isolation_level="READ COMMITTED",
             )
         self._thread_lock = threading.Lock()
+        self._writing: int | None = None
 
     @property
     def engine(self) -> sa.Engine:
@@ -64,16 +65,27 @@ class Catalog:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """SQLite's queue of writers, among the threads of this process and all processes."""
+        if self._writing == threading.get_ident():
+            raise RuntimeError("a transaction inside a transaction of the same thread")
         with self._thread_lock:
-            if self._lock_path is None:
-                yield
-                return
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._writing = threading.get_ident()
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
+                with self._file_lock():
+                    yield
             finally:
-                os.close(descriptor)
+                self._writing = None
+
+    @contextmanager
+    def _file_lock(self) -> Iterator[None]:
+        if self._lock_path is None:
+            yield
+            return
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Give back the connections."""

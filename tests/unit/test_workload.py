@@ -360,8 +360,9 @@ def test_an_attempt_number_fences_a_pilot_from_its_own_past(start: Callable[...,
 def test_a_draining_pilot_leases_nothing(start: Callable[..., Run]) -> None:
     run = start(stage("a", link(None)), files=2)
     run.advance()
+    pilot = run.pilot("a")
     with run.catalog.write() as session:
-        assert pilots.drain(session, [run.pilot("a")], "test") == [run.pilot("a")]
+        assert pilots.drain(session, [pilot], "test") == [pilot]
     assert run.lease("a") == []
     run.pilot("a", new=True)
     assert len(run.lease("a")) == 2
