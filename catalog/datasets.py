@@ -133,12 +133,23 @@ def list_datasets(
     return found[:limit]
 
 
+def check_from_outside(session: Session, dataset_id: int) -> None:
+    """Raise `Conflict` for a dataset that a workflow makes: only its jobs fill and close it."""
+    info = get(session, dataset_id)
+    if info.derived:
+        raise Conflict(
+            f"dataset {info.name!r} is made by a workflow, which fills and closes it itself; "
+            "create one of your own for your files."
+        )
+
+
 def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
     """Attach files to an OPEN dataset in the order given; gives how many were new to it.
 
     A file that is in it already stays as it is. Raises `Conflict` for a name that another file has
-    there, `StateConflict` for a dataset that is not OPEN.
+    there and for a dataset that a workflow makes, `StateConflict` for one that is not OPEN.
     """
+    check_from_outside(session, dataset_id)
     wanted = _distinct(members)
     # The update holds the row until the transaction ends: no close comes in between, and the
     # positions of those who attach at the same time never mix.

@@ -86,6 +86,7 @@ def add(
     catalog = open_catalog()
     with catalog.read() as session:
         info = datasets.by_name(session, name)
+        datasets.check_from_outside(session, info.id)
     if info.state is not DatasetState.OPEN:
         why = "only an OPEN dataset takes files"
         raise StateConflict("dataset", name, info.state, "changed", why)
@@ -147,7 +148,9 @@ def close(name: Name, as_json: Json = False) -> None:
 
     catalog = open_catalog()
     with catalog.write() as session:
-        info = datasets.close(session, datasets.by_name(session, name).id)
+        found = datasets.by_name(session, name)
+        datasets.check_from_outside(session, found.id)
+        info = datasets.close(session, found.id)
     if as_json:
         print_json(info)
     else:

@@ -150,6 +150,20 @@ def test_the_overview_counts_what_is_at_work(spdf: Spdf, catalog: Catalog, faile
     assert counted["jobs"] == {"READY": 1}
 
 
+def test_only_its_workflow_fills_and_closes_an_output_dataset(
+    spdf: Spdf, ok: Spdf, failed: int, home: Path, tmp_path: Path
+) -> None:
+    name = "run-1.cut.v1.cut.head"
+    path = tmp_path / "mine.raw"
+    path.write_text("mine")
+    for words in (("close", name), ("add", name, path, "--copy-to", "buffer")):
+        done = spdf("dataset", *words)
+        assert done.code == 4
+        assert "made by a workflow" in done.err
+    assert ok("dataset", "show", name, "--json").json["state"] == "OPEN"
+    assert not list(home.rglob("mine.raw")), "nothing was copied"
+
+
 def test_ctrl_c_ends_the_watching_and_not_the_workflow(
     ok: Spdf, catalog: Catalog, failed: int
 ) -> None:
