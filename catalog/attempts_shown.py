@@ -65,7 +65,8 @@ def due(
     """The first attempts by id, beyond `after_id`, that Prefect is to be told of.
 
     One that still runs counts from `running_after_s` after its start, so that short jobs are told
-    of once, at their end.
+    of once, at their end; and only once it has begun (it has a phase): a lease that is handed back
+    leaves no attempt, so nothing may be told of it.
     """
     told = _attempt.shown_state.is_not_distinct_from(_as_text(_attempt.state))
     running = _attempt.state == AttemptState.RUNNING
@@ -85,7 +86,10 @@ def due(
             _UNSHOWN,
             _attempt.id > after_id,
             sa.not_(told),
-            sa.or_(sa.not_(running), _attempt.started_at < now(-running_after_s)),
+            sa.or_(
+                sa.not_(running),
+                sa.and_(_attempt.phase.is_not(None), _attempt.started_at < now(-running_after_s)),
+            ),
             _pilot.flow_run_id.is_not(None),
         )
         .order_by(_attempt.id)

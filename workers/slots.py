@@ -4,7 +4,7 @@ import fcntl
 import math
 import os
 import threading
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ class Slots:
         directory.mkdir(parents=True, exist_ok=True)
         self._cores = [directory / f"core-{i}" for i in range(cores)]
         self._devices = {number: directory / f"device-{number}" for number in devices}
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
 
     @contextmanager
     def take(
@@ -38,22 +40,41 @@ class Slots:
     ) -> Iterator[Grant | None]:
         """Wait for that many tokens; None where `stop` came first.
 
-        A job that asks for more cores than the node has gets them all: it runs alone.
+        The jobs of one process are served in the order in which they ask. A job that asks for more
+        cores than the node has gets them all: it runs alone.
         """
         want = min(max(1, math.ceil(cores)), len(self._cores))
-        wait_s = _POLL_S[0]
-        while (held := self._try(want, devices)) is None:
-            if stop is not None and stop.wait(wait_s):
-                yield None
-                return
-            if stop is None:
-                time.sleep(wait_s)
-            wait_s = min(wait_s * 1.5, _POLL_S[1])
+        held = self._wait(want, devices, stop)
+        if held is None:
+            yield None
+            return
         descriptors, numbers = held
         try:
             yield Grant(want, numbers)
         finally:
             _close(descriptors)
+            with self._changed:
+                self._changed.notify_all()
+
+    def _wait(
+        self, cores: int, devices: int, stop: threading.Event | None
+    ) -> tuple[list[int], tuple[int, ...]] | None:
+        """Queue up; who is first looks for tokens, which other processes give back unheard."""
+        ticket, wait_s = object(), _POLL_S[0]
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                while True:
+                    first = self._queue[0] is ticket
+                    if first and (held := self._try(cores, devices)) is not None:
+                        return held
+                    if stop is not None and stop.is_set():
+                        return None
+                    self._changed.wait(wait_s if first else _POLL_S[1])
+                    wait_s = min(wait_s * 1.5, _POLL_S[1]) if first else wait_s
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
 
     def _try(self, cores: int, devices: int) -> tuple[list[int], tuple[int, ...]] | None:
         """All tokens at once, or none: so no two jobs wait for each other."""

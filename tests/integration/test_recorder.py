@@ -30,7 +30,7 @@ from catalog.models import (
 )
 from catalog.schema import upgrade
 from catalog.settings import Settings
-from catalog.states import AttemptState, JobState
+from catalog.states import AttemptState, JobState, Phase
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, task_run_id
 from flows.recorder.rounds import Counts, Pace, record_once
@@ -116,7 +116,7 @@ def add_attempt(
     ended = None if state is AttemptState.RUNNING else BEGAN + timedelta(seconds=3)
     attempt = Attempt(
         job_id=job.id, number=1, pilot_id=pilot_id, state=state, node="n1",
-        **{"started_at": BEGAN, "ended_at": ended, **values},
+        **{"started_at": BEGAN, "ended_at": ended, "phase": Phase.PAYLOAD, **values},
     )  # fmt: skip
     session.add(attempt)
     session.flush()
@@ -266,6 +266,7 @@ def test_a_long_job_is_shown_running_and_then_ended(
         task_id = add_task(session)
         pilot_id = add_pilot(session, task_id, flow_run)
         long = add_attempt(session, task_id, pilot_id, "long", AttemptState.RUNNING)
+        add_attempt(session, task_id, pilot_id, "leased", AttemptState.RUNNING, phase=None)
         add_attempt(
             session, task_id, pilot_id, "young", AttemptState.RUNNING,
             started_at=datetime.now(UTC) + timedelta(seconds=60),

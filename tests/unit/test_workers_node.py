@@ -68,6 +68,26 @@ def test_a_waiting_job_gets_the_token_when_it_is_free(tmp_path: Path) -> None:
     thread.join()
 
 
+def test_jobs_of_a_pilot_are_served_in_the_order_in_which_they_ask(tmp_path: Path) -> None:
+    slots, served = Slots(tmp_path, 1), []
+    asking = threading.Semaphore(0)
+
+    def job(number: int) -> None:
+        asking.release()
+        with slots.take(1, 0):
+            served.append(number)
+
+    with slots.take(1, 0):
+        threads = [threading.Thread(target=job, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+            assert asking.acquire(timeout=10)
+            time.sleep(0.07)  # longer than the longest pause between two looks
+    for thread in threads:
+        thread.join(10)
+    assert served == list(range(8))
+
+
 PILOT = """
 import subprocess, sys, time
 from pathlib import Path
