@@ -9,8 +9,8 @@ from sqlmodel import Session, col
 
 from catalog.clock import now
 from catalog.errors import NotFound
-from catalog.models import Attempt, Dataset, DatasetFile, File, Job, Task
-from catalog.states import JobState, TaskState
+from catalog.models import Attempt, Dataset, DatasetFile, File, Job, Pilot, Task
+from catalog.states import JobState, PilotState, TaskState
 from catalog.transitions import move, move_one
 
 
@@ -192,7 +192,10 @@ def ready_counts(session: Session, task_ids: Sequence[int], most: int = 10_000) 
 
 
 def others_ready(session: Session, pool: str, task_id: int) -> bool:
-    """Whether another task of the pool that is being worked on has a READY job."""
+    """Whether another task of the pool has READY jobs and no pilot that works on them."""
+    served = sa.select(col(Pilot.task_id)).where(
+        col(Pilot.state).in_((PilotState.ACTIVE, PilotState.DRAINING))
+    )
     found = session.execute(
         sa.select(sa.literal(1))
         .select_from(Task)
@@ -201,6 +204,7 @@ def others_ready(session: Session, pool: str, task_id: int) -> bool:
             col(Task.pool) == pool,
             col(Task.id) != task_id,
             col(Task.state) == TaskState.IN_PROGRESS,
+            col(Task.id).not_in(served),
             col(Job.state) == JobState.READY,
         )
         .limit(1)

@@ -368,6 +368,23 @@ def test_a_draining_pilot_leases_nothing(start: Callable[..., Run]) -> None:
     assert len(run.lease("a")) == 2
 
 
+def test_a_pilot_makes_room_only_for_a_task_that_has_none(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=2)
+    run.advance()
+    run.finish_all("a")
+    run.advance()
+
+    def wanted() -> bool:
+        with run.catalog.read() as session:
+            return tasks.others_ready(session, "cpu", run.chain.task_ids["a"])
+
+    assert wanted()
+    with run.catalog.read() as session:
+        assert not tasks.others_ready(session, "gpu", run.chain.task_ids["a"])
+    run.pilot("b")
+    assert not wanted(), "somebody works on them"
+
+
 def test_a_group_waits_for_keys_that_have_no_job_yet(start: Callable[..., Run]) -> None:
     merge = stage("m", link("b"), kind=StageKind.MERGE, descent="m", files_per_job=2)
     run = start(stage("a", link(None)), stage("b", link("a")), merge, files=3)
