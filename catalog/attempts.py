@@ -164,6 +164,16 @@ def heartbeat(session: Session, pilot_id: int, lease_s: float, phases: Mapping[i
     return Beat(state, frozenset(held))
 
 
+def held(session: Session, pilot_id: int) -> list[tuple[int, int]]:
+    """(job id, attempt number) of every job that a pilot holds."""
+    rows = session.execute(
+        sa.select(col(Job.id), col(Job.attempt)).where(
+            col(Job.pilot_id) == pilot_id, col(Job.state) == JobState.RUNNING
+        )
+    )
+    return [(row.id, row.attempt) for row in rows]
+
+
 def hand_back(session: Session, pilot_id: int, leases: Collection[tuple[int, int]]) -> int:
     """Give (job id, attempt number)s that never started back, without a trace of an attempt."""
     if not leases:

@@ -46,6 +46,8 @@ def judge(result: JobResult, *, failures: int, retry: int) -> Verdict:
     delay = min(60.0, 0.5 * 2.0 ** min(result.number, 10))
     if kind is ErrorClass.PERMANENT:
         return Verdict(JobState.FAILED, counts=True)
+    if kind is ErrorClass.OPERATOR:
+        return Verdict(JobState.HELD)
     if kind is ErrorClass.SYSTEM:
         if result.number >= MAX_SYSTEM_ATTEMPTS:
             return Verdict(JobState.HELD)

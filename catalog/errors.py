@@ -82,6 +82,7 @@ class ErrorClass(StrEnum):
     PAYLOAD = "PAYLOAD"
     PERMANENT = "PERMANENT"
     SYSTEM = "SYSTEM"
+    OPERATOR = "OPERATOR"
 
 
 class ErrorCode(StrEnum):
@@ -91,6 +92,8 @@ class ErrorCode(StrEnum):
     INPUT_CORRUPT = "INPUT_CORRUPT"
     INPUT_MODIFIED = "INPUT_MODIFIED"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    STORAGE_DENIED = "STORAGE_DENIED"
+    STORAGE_GONE = "STORAGE_GONE"
     STORAGE_FULL = "STORAGE_FULL"
     NODE_DISK_FULL = "NODE_DISK_FULL"
     EXPRESSION_FAILED = "EXPRESSION_FAILED"
@@ -121,8 +124,9 @@ class ErrorInfo:
 
 
 _IN, _RUN, _OUT = Phase.STAGE_IN, Phase.PAYLOAD, Phase.STAGE_OUT
-_TRANS, _PAY, _PERM, _SYS = (
+_TRANS, _PAY, _PERM, _SYS, _HOLD = (
     ErrorClass.TRANSIENT, ErrorClass.PAYLOAD, ErrorClass.PERMANENT, ErrorClass.SYSTEM,
+    ErrorClass.OPERATOR,
 )  # fmt: skip
 
 ERRORS: dict[ErrorCode, ErrorInfo] = {
@@ -132,6 +136,8 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ),
     ErrorCode.INPUT_MODIFIED: ErrorInfo(_RUN, _PERM, "The payload changed an input file."),
     ErrorCode.STORAGE_UNAVAILABLE: ErrorInfo(_IN, _TRANS, "A storage could not be reached."),
+    ErrorCode.STORAGE_DENIED: ErrorInfo(_IN, _HOLD, "A storage refused the login."),
+    ErrorCode.STORAGE_GONE: ErrorInfo(_IN, _HOLD, "A storage's bucket is not there any more."),
     ErrorCode.STORAGE_FULL: ErrorInfo(_OUT, _TRANS, "The output storage has no space left."),
     ErrorCode.NODE_DISK_FULL: ErrorInfo(_IN, _SYS, "The node's work disk has no space left."),
     ErrorCode.EXPRESSION_FAILED: ErrorInfo(_IN, _PERM, "A CWL expression failed."),

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -30,6 +30,17 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU slots of this node."
     )
     api_port: int = Field(0, ge=0, le=65535, description="Port of the server; 0: a free one.")
+
+    api_url: str = Field(
+        "", description="The site's Prefect API, http://…/api; empty: the server of `spdf up`."
+    )
+    api_auth: SecretStr = Field(SecretStr(""), description="Its login, user:password.")
+    server_database_url: SecretStr = Field(
+        SecretStr(""), description="Database of the server of `spdf up`; empty: SQLite."
+    )
+    local_servers: bool = Field(
+        False, description="`spdf up` starts PostgreSQL and an S3 server of its own, too."
+    )
 
     lease_s: float = Field(60.0, gt=0, description="Life of a job lease without a heartbeat.")
     heartbeat_s: float = Field(5.0, gt=0, description="Time between a pilot's heartbeats.")
@@ -60,6 +71,49 @@ class Settings(BaseSettings):
     expression_bytes: int = Field(
         256 * 2**20, gt=0, description="Memory limit of the expression engine."
     )
+    db_connections: int = Field(
+        0, ge=0, description="Connections to PostgreSQL of one process; 0: from its slots."
+    )
+    outage_s: float = Field(
+        300.0, gt=0, description="How long a pilot waits for a catalog or a storage that is away."
+    )
+
+    s3_url: str = Field(
+        "", description="S3 server of the default storages; empty: directories in SPDF_HOME."
+    )
+    s3_access_key: SecretStr = Field(
+        SecretStr(""), description="Access key of S3 storages without a login of their own."
+    )
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
+    s3_logins: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='Logins by storage, as JSON: {"buffer": "ACCESS_KEY:SECRET_KEY"}.',
+    )
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_ca_file: Path | None = Field(
+        None,
+        description="Certificates that https storages are checked against; empty: the system's.",
+    )
+    s3_streams: int = Field(4, ge=1, description="Streams of one transfer to or from S3.")
+    s3_part_bytes: int = Field(
+        32 * 2**20, ge=5 * 2**20, description="Part of a transfer; larger files are cut into such."
+    )
+
+    memory_mib: int = Field(0, ge=0, description="Memory for payloads on this node; 0: all of it.")
+    devices: str = Field(
+        "", description="GPUs of this node, as 0,1; empty: those found; none: not one."
+    )
+    pilots_in: str = Field(
+        "process",
+        pattern="^(process|docker)$",
+        description="How workers of cpu and gpu start pilots: process or docker.",
+    )
+    container_engine: str = Field(
+        "",
+        pattern="^(docker|podman|)$",
+        description="Runs stages with a DockerRequirement: docker or podman; empty: none.",
+    )
+
     log_json: bool = Field(False, description="Log lines as JSON.")
 
     def model_post_init(self, _context: Any) -> None:

@@ -10,12 +10,16 @@ from catalog.bulk import insert_ignore
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.models import File, Replica, Storage, StorageKind, StorageRole
 from catalog.names import check_name
+from catalog.places import place_of
 from catalog.states import ReplicaState
 
 
 @dataclass(frozen=True)
 class StorageInfo:
-    """A storage as its row stood; `url` of a local one is its absolute directory."""
+    """A storage as its row stood.
+
+    `url` of a local one is its absolute directory, of an S3 one `http(s)://host:port/bucket/prefix`.
+    """
 
     id: int
     name: str
@@ -54,8 +58,7 @@ def add(
             f"storage {name!r}: {error}; kinds are {', '.join(StorageKind)}, "
             f"roles {', '.join(StorageRole)}."
         ) from error
-    if kind is StorageKind.LOCAL:
-        url = _directory(name, url)
+    url = _directory(name, url) if kind is StorageKind.LOCAL else _bucket(url)
     taken = session.execute(sa.select(col(Storage.name)).where(col(Storage.url) == url)).scalar()
     if taken is not None and taken != name:
         raise Conflict(f"{url} is storage {taken!r} already; a place can be one storage only.")
@@ -67,6 +70,11 @@ def add(
             "choose another name."
         )
     return info
+
+
+def _bucket(url: str) -> str:
+    place_of(url)
+    return url.rstrip("/")
 
 
 def _directory(name: str, url: str) -> str:

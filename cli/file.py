@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.errors import BadInput
 from cli.copies import Reader, Wanted
 from cli.home import open_catalog
 from cli.output import Json, Size, plain, print_fields, print_json, print_table, say
@@ -81,6 +82,48 @@ def _words(maker: "Maker") -> str:
         f"{maker.template}@{maker.version} {maker.stage}, job {maker.job_id} "
         f"of workflow {maker.workflow_id}"
     )
+
+
+@app.command()
+def url(
+    file: Ref,
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="How long it may be used: 30m, 12h, 7d.")
+    ] = "1h",
+    as_json: Json = False,
+) -> None:
+    """Print an address at which anybody can read a file for a while, without a login."""
+    from catalog import files, storages
+    from catalog.drivers import driver_for
+    from catalog.drivers.s3 import S3Driver
+
+    life_s = _seconds(expires)
+    with open_catalog().read() as session:
+        info = files.find(session, file)
+        replicas = files.replicas(session, [info.id])[info.id]
+        places = {storage.id: storage for storage in storages.list_all(session)}
+    for replica in replicas:
+        driver = driver_for(places[replica.storage_id])
+        if isinstance(driver, S3Driver):
+            address = driver.link(replica.path, life_s)
+            if as_json:
+                print_json({"url": address, "expires_s": life_s})
+            else:
+                say(address)
+            return
+    raise BadInput(
+        f"file {file} lies on no S3 storage, and a directory has no address; "
+        "`spdf file get` copies it."
+    )
+
+
+def _seconds(text: str) -> float:
+    """Seconds of `90s`, `30m`, `12h` or `7d`; raises `BadInput`."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isdecimal():
+        raise BadInput(f"--expires {text!r} is no time; write 90s, 30m, 12h or 7d.")
+    return float(number) * units[unit]
 
 
 @app.command()

@@ -23,24 +23,48 @@ class Role(StrEnum):
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new storage.")],
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Its directory; made if it isn't there.")
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLACE",
+            help="Its directory, made if it isn't there, or https://host:port/bucket[/prefix].",
+        ),
     ],
     role: Annotated[Role, typer.Option(help="What it is for.")],
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Don't ask the S3 server whether it can be used.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a directory a storage. The same again changes nothing."""
+    """Make a directory, or a bucket of an S3 server, a storage. The same again changes nothing.
+
+    The login to an S3 server is not part of it: see SPDF_S3_ACCESS_KEY in the settings.
+    """
     from catalog import storages
     from catalog.models import StorageKind
 
+    remote = place.startswith(("http://", "https://"))
+    kind = StorageKind.S3 if remote else StorageKind.LOCAL
+    url = place if remote else str(Path(place).expanduser().absolute())
     catalog = open_catalog(create=True)
-    place = directory.expanduser().absolute()
+    if remote and not unchecked:
+        _try(name, url)
     with catalog.write() as session:
-        info = storages.add(session, name, StorageKind.LOCAL, role.value, str(place))
+        info = storages.add(session, name, kind, role.value, url)
     if as_json:
         print_json(info)
     else:
         say(f"storage {info.name} ({info.role}) at {info.url}")
+
+
+def _try(name: str, url: str) -> None:
+    """Ask for one object of the bucket; raises `StorageError` where it can't be used."""
+    from catalog.drivers.s3 import S3Driver
+    from catalog.drivers.s3client import login_of
+    from cli.home import settings
+
+    current = settings()
+    next(S3Driver(name, url, login_of(current, name), current).list(), None)
 
 
 @app.command("list")

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from catalog import datasets, ownership, workflows
 from catalog.db import Catalog
 from catalog.errors import StateConflict
+from catalog.outage import is_away, ride_out
 from catalog.settings import Settings
 from catalog.states import WorkflowState, is_final
 from catalog.workflows import WorkflowInfo
@@ -45,14 +46,23 @@ def drive(catalog: Catalog, settings: Settings, workflow_id: int, flow_run_id: s
     """
     owner = f"{flow_run_id or 'local'}/{settings.node}/{os.getpid()}/{uuid4().hex[:8]}"
     while True:
-        with catalog.write() as session:
-            epoch = ownership.claim(
-                session, workflow_id, owner, settings.workflow_lease_s, flow_run_id
-            )
-            info = workflows.get(session, workflow_id)
+
+        def claim() -> tuple[int | None, WorkflowInfo]:
+            with catalog.write() as session:
+                epoch = ownership.claim(
+                    session, workflow_id, owner, settings.workflow_lease_s, flow_run_id
+                )
+                return epoch, workflows.get(session, workflow_id)
+
+        epoch, info = ride_out(claim, limit_s=settings.outage_s)
         if epoch is not None:
             try:
                 return _Drive(catalog, settings, info, epoch).run()
+            except DBAPIError as error:
+                if not is_away(error):
+                    raise
+                log.warning("catalog away", extra={"fault": str(error.orig)})
+                continue
             except OwnershipLost as error:
                 log.warning("ownership lost", extra={"workflow": workflow_id, "why": str(error)})
                 continue
@@ -91,8 +101,8 @@ class _Drive:
                     self._good_until = time.monotonic() + self._settings.lease_s
                     state = WorkflowState.IN_PROGRESS
                 if is_final(state):
-                    return self._end()
-                self._obey_prefect()
+                    return ride_out(self._end, limit_s=self._settings.outage_s)
+                ride_out(self._obey_prefect, limit_s=self._settings.outage_s)
                 time.sleep(self._settings.advance_s)
         except BaseException:
             self._let_go()
@@ -131,8 +141,11 @@ class _Drive:
     def _let_go(self) -> None:
         """Leaving in the middle: cancel if that is why, and free the ownership for the next."""
         cancel_if_told(self._catalog, self._info.id, self._run_id)
-        with self._catalog.write() as session:
-            ownership.release(session, self._info.id, self._chain.epoch)
+        try:
+            with self._catalog.write() as session:
+                ownership.release(session, self._info.id, self._chain.epoch)
+        except DBAPIError as error:
+            log.warning("ownership runs out by itself", extra={"fault": str(error.orig)})
 
 
 def cancel_if_told(catalog: Catalog, workflow_id: int, flow_run_id: str | None) -> bool:

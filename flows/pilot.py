@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext
 
 from catalog import tasks
 from catalog.db import get_catalog
+from catalog.outage import ride_out
 from catalog.settings import get_settings
 from flows.shift import Roster, Shift
 from flows.taskrunner import SlotTaskRunner
@@ -48,8 +49,7 @@ def make_roster(task_id: int, slots: int | None) -> Roster:
     programs = str(Path(sys.executable).parent)
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", os.defpath)))
-    with get_catalog().read() as session:
-        pool = tasks.get(session, task_id).pool
+    pool = ride_out(lambda: _pool_of(task_id), limit_s=settings.outage_s)
     run_id = prefect.runtime.flow_run.id
     return Roster(
         task_id=task_id,
@@ -58,6 +58,11 @@ def make_roster(task_id: int, slots: int | None) -> Roster:
         devices=visible_devices() if pool == "gpu" else (),
         flow_run_id=str(run_id) if run_id else None,
     )
+
+
+def _pool_of(task_id: int) -> str:
+    with get_catalog().read() as session:
+        return tasks.get(session, task_id).pool
 
 
 def _size_runner(threads: int) -> None:

@@ -134,7 +134,7 @@ def unprepared(running: RunningJob, error: Exception) -> JobResult:
 def _run(attempt: _Attempt) -> JobResult:
     running, task = attempt.running, attempt.task
     running.phase = Phase.STAGE_IN
-    attempt.stage = StageIn(attempt.node, attempt.work / "in")
+    attempt.stage = StageIn(attempt.node, attempt.work / "in", running.stop)
     inputs = task.step_inputs(_given(task, running.spec, attempt.stage))
     if task.when is not None and not _wanted(task, inputs):
         return attempt.result(Outcome.SKIPPED)
@@ -208,6 +208,7 @@ def _stage_out(attempt: _Attempt, outcome: ToolOutcome) -> JobResult:
         attempt.running.spec,
         attempt.work / "out",
         attempt.uploaded,
+        attempt.running.stop,
     )
     values = stage.outputs(outcome.outputs)
     files = tuple(attempt.uploaded)

@@ -19,6 +19,8 @@ class Node:
     slots: Slots
     storages: Mapping[int, StorageDriver]
     verify_linked: bool = False
+    patience_s: float = 0.0
+    """How long a transfer waits for a storage that is away."""
 
     @property
     def directory(self) -> Path:

@@ -1,5 +1,6 @@
 """Stage-in: catalog files become local paths, checked against what the catalog says of them."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from catalog.checksums import algorithm_of, file_checksum
 from catalog.errors import ErrorCode, StorageError
 from catalog.refs import FileRef
 from workers.node import Node
+from workers.patience import patiently
 
 
 class StageInError(StorageError):
@@ -40,8 +42,8 @@ class Staged:
 class StageIn:
     """Brings files to one directory, each at most once."""
 
-    def __init__(self, node: Node, directory: Path) -> None:
-        self._node, self._directory = node, directory
+    def __init__(self, node: Node, directory: Path, stop: threading.Event | None = None) -> None:
+        self._node, self._directory, self._stop = node, directory, stop
         self.staged: dict[int, Staged] = {}
 
     @property
@@ -73,6 +75,12 @@ class StageIn:
             raise StageInError(
                 ErrorCode.INPUT_MISSING, f"file {ref.name!r} has no available replica", ref.file_id
             )
+        return patiently(
+            lambda: self._from_any(ref), patience_s=self._node.patience_s, stop=self._stop
+        )
+
+    def _from_any(self, ref: FileRef) -> Staged:
+        """The file from the first of its replicas that gives it whole."""
         fault: StorageError | None = None
         for replica in ref.replicas:
             driver = self._node.storages[replica.storage_id]
@@ -83,7 +91,7 @@ class StageIn:
                 target = self._directory / str(ref.file_id) / ref.basename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 driver.get(replica.path, target)
-                _check(ref, target, verify=True)
+                _check_copy(ref, target)
                 return Staged(ref.file_id, target, False, _stamp(target))
             except StorageError as error:
                 fault = error
@@ -95,6 +103,16 @@ class StageIn:
     def _linked(self, ref: FileRef, path: Path) -> Staged:
         _check(ref, path, verify=self._node.verify_linked)
         return Staged(ref.file_id, path, True, _stamp(path))
+
+
+def _check_copy(ref: FileRef, path: Path) -> None:
+    """Check a file that was fetched, and take it away again if it isn't what it should be."""
+    try:
+        _check(ref, path, verify=True)
+    except StageInError:
+        path.unlink()
+        raise
+    path.chmod(0o444)
 
 
 def _check(ref: FileRef, path: Path, *, verify: bool) -> None:

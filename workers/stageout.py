@@ -1,5 +1,6 @@
 """Stage-out: a payload's outputs become files on their storages, ready to be registered."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from catalog.errors import BadName, ErrorCode
 from catalog.names import check_path
 from workers.cwl import ToolFailure
 from workers.node import Node
+from workers.patience import put_patiently
 from workers.spec import JobSpec, NewFile, OutputTarget, TaskSpec
 
 
@@ -16,9 +18,15 @@ class StageOut:
     """Uploads the outputs of one attempt; each is added to `uploaded` as soon as it is there."""
 
     def __init__(
-        self, node: Node, task: TaskSpec, job: JobSpec, outdir: Path, uploaded: list[NewFile]
+        self,
+        node: Node,
+        task: TaskSpec,
+        job: JobSpec,
+        outdir: Path,
+        uploaded: list[NewFile],
+        stop: threading.Event | None = None,
     ) -> None:
-        self._node, self._task, self._job = node, task, job
+        self._node, self._task, self._job, self._stop = node, task, job, stop
         self._uploaded = uploaded
         self._outdir = outdir.resolve()
         self._names: set[tuple[int, str]] = set()
@@ -91,7 +99,15 @@ class StageOut:
         real = path.resolve()
         ours = port == "log" or (not path.is_symlink() and real.is_relative_to(self._outdir))
         driver = self._node.storages[target.storage_id]
-        stored = driver.put(real, place, checksum=DEFAULT, move=ours)
+        stored = put_patiently(
+            driver,
+            real,
+            place,
+            checksum=DEFAULT,
+            move=ours,
+            patience_s=self._node.patience_s,
+            stop=self._stop,
+        )
         assert stored.checksum is not None
         return NewFile(
             port=port,

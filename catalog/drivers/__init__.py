@@ -5,22 +5,27 @@ from typing import assert_never
 
 from catalog.drivers.local import LocalDriver
 from catalog.drivers.protocol import ObjectInfo, StorageDriver, Stored
-from catalog.errors import BadInput
 from catalog.models import StorageKind
+from catalog.settings import Settings, get_settings
 from catalog.storages import StorageInfo
 
 __all__ = ["ObjectInfo", "StorageDriver", "Stored", "driver_for"]
 
 
-def driver_for(storage: StorageInfo) -> StorageDriver:
-    """The driver that speaks to a storage; raises `BadInput` for a kind without one."""
+def driver_for(storage: StorageInfo, settings: Settings | None = None) -> StorageDriver:
+    """The driver that speaks to a storage, with the login of the settings where it needs one.
+
+    Raises `StorageError` `STORAGE_DENIED` where there is none. Nothing is connected yet.
+    """
     match storage.kind:
         case StorageKind.LOCAL:
             return LocalDriver(storage.name, Path(storage.url))
         case StorageKind.S3:
-            raise BadInput(
-                f"storage {storage.name!r} is of kind s3, which this version can't reach; "
-                "use a local one."
-            )
+            # The client is slow to import, and most processes of an embedded profile need none.
+            from catalog.drivers.s3 import S3Driver
+            from catalog.drivers.s3client import login_of
+
+            settings = settings or get_settings()
+            return S3Driver(storage.name, storage.url, login_of(settings, storage.name), settings)
         case _:
             assert_never(storage.kind)

@@ -36,7 +36,7 @@ class LocalDriver:
         name; else it is copied to a partial file beside the final one, which is then published.
         """
         final = self._path(path)
-        _check_source(source)
+        check_source(source)
         with self._errors(path, writing=True):
             if os.path.lexists(final):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
@@ -176,7 +176,8 @@ class LocalDriver:
         )
 
 
-def _check_source(source: Path) -> None:
+def check_source(source: Path) -> None:
+    """Raise `StorageError` or `BadInput` for what is no file that can be stored."""
     try:
         found = source.stat()
     except FileNotFoundError as error:

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from catalog import attempts, jobs, pilots, storages, tasks
 from catalog.attempts import Lease
 from catalog.db import Catalog
-from catalog.drivers import driver_for
+from catalog.drivers import StorageDriver, driver_for
 from catalog.errors import SpdfError
+from catalog.outage import is_away, ride_out
+from catalog.refs import FileRef
 from catalog.settings import Settings
 from catalog.states import PilotState, is_final
 from flows.shift.committer import Committer
@@ -35,6 +38,7 @@ Submit = Callable[[Sequence[RunningJob]], Iterable[object]]
 _AHEAD_S = 1.0
 _IDLE_S = 5.0
 _POLL_S = 0.25
+_AWAY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,14 @@ class Shift:
         self._catalog, self._settings, self._roster = catalog, settings, roster
         assert settings.work_dir is not None
         clean_dead(settings.work_dir)
-        with catalog.write() as session:
-            self.pilot_id = pilots.start(
-                session,
-                roster.task_id,
-                pool=roster.pool,
-                node=settings.node,
-                pid=os.getpid(),
-                slots=roster.slots,
-                flow_run_id=roster.flow_run_id,
-            )
-            drivers = {s.id: driver_for(s) for s in storages.list_all(session)}
-            self._spec = load_task(session, roster.task_id)
+        drivers = ride_out(self._sign_on, limit_s=settings.outage_s)
         self._node = Node(
             name=settings.node,
             ledger=PayloadLedger(settings.work_dir, self.pilot_id),
             slots=Slots(settings.work_dir / "slots", settings.slots, roster.devices),
             storages=drivers,
             verify_linked=settings.verify_inputs,
+            patience_s=settings.outage_s,
         )
         self._hand = Hand()
         self._heart = Heart(
@@ -93,8 +87,25 @@ class Shift:
         )
         self._prepared: PreparedTask | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
+        self._doubtful = False
         self._leased, self._wall_s, self._ended = 0, 0.0, 0
         self._reason = "no jobs left"
+
+    def _sign_on(self) -> dict[int, StorageDriver]:
+        """Become a pilot of the catalog; gives the way to each storage."""
+        roster = self._roster
+        with self._catalog.write() as session:
+            self.pilot_id = pilots.start(
+                session,
+                roster.task_id,
+                pool=roster.pool,
+                node=self._settings.node,
+                pid=os.getpid(),
+                slots=roster.slots,
+                flow_run_id=roster.flow_run_id,
+            )
+            self._spec = load_task(session, roster.task_id)
+            return {s.id: driver_for(s, self._settings) for s in storages.list_all(session)}
 
     @property
     def threads(self) -> int:
@@ -116,8 +127,7 @@ class Shift:
         self._committer.join(self._settings.lease_s)
         self._committer.give_up.set()
         self._heart.stop()
-        with self._catalog.write() as session:
-            pilots.end(session, self.pilot_id, self._reason)
+        self._tell(lambda session: pilots.end(session, self.pilot_id, self._reason))
         self._node.ledger.close()
 
     def work(self, submit: Submit) -> int:
@@ -186,12 +196,31 @@ class Shift:
         room = self._target() - len(self._hand)
         if room < max(1, self._target() // 4) or not self._heart.may_lease:
             return []
-        with self._catalog.write() as session:
-            leases = self._take(session, room, alone=False)
-            if not leases and not len(self._hand):
-                leases = self._take(session, 1, alone=True)
+        try:
+            if self._doubtful:
+                self._return_unheard()
+            with self._catalog.write() as session:
+                leases = self._take(session, room, alone=False)
+                if not leases and not len(self._hand):
+                    leases = self._take(session, 1, alone=True)
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            log.warning("catalog away", extra={"fault": str(error.orig)})
+            self._doubtful = True
+            time.sleep(_AWAY_S)
+            return []
         self._leased += len(leases)
         return leases
+
+    def _return_unheard(self) -> None:
+        """Hand back what was leased by a transaction whose answer was lost."""
+        in_hand = {job.spec.job_id for job in self._hand.all()}
+        with self._catalog.write() as session:
+            held = attempts.held(session, self.pilot_id)
+            unheard = [pair for pair in held if pair[0] not in in_hand]
+            attempts.hand_back(session, self.pilot_id, unheard)
+        self._doubtful = False
 
     def _take(self, session: Session, limit: int, *, alone: bool) -> list[Lease]:
         return attempts.lease(
@@ -207,8 +236,7 @@ class Shift:
         )
 
     def _running(self, leases: Sequence[Lease]) -> list[RunningJob]:
-        with self._catalog.read() as session:
-            files = jobs.inputs(session, [lease.job_id for lease in leases])
+        files = ride_out(lambda: self._files(leases), limit_s=self._settings.outage_s)
         return [
             RunningJob(
                 JobSpec(
@@ -225,26 +253,43 @@ class Shift:
             for lease in leases
         ]
 
+    def _files(self, leases: Sequence[Lease]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
+        with self._catalog.read() as session:
+            return jobs.inputs(session, [lease.job_id for lease in leases])
+
     def _leave(self, idle_s: float) -> bool:
         """Whether a pilot without jobs should go: others are waiting, or nothing more comes."""
-        with self._catalog.read() as session:
-            if is_final(tasks.get(session, self._roster.task_id).state):
-                return True
-            if tasks.others_ready(session, self._roster.pool, self._roster.task_id):
-                self._reason = "other tasks wait"
-                return True
+        try:
+            with self._catalog.read() as session:
+                if is_final(tasks.get(session, self._roster.task_id).state):
+                    return True
+                if tasks.others_ready(session, self._roster.pool, self._roster.task_id):
+                    self._reason = "other tasks wait"
+                    return True
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            return idle_s > self._settings.outage_s
         return idle_s > _IDLE_S
+
+    def _tell(self, what: Callable[[Session], object]) -> None:
+        """One last transaction of a pilot that leaves; if it can't be, the lease's end says it."""
+
+        def transaction() -> None:
+            with self._catalog.write() as session:
+                what(session)
+
+        try:
+            ride_out(transaction, limit_s=self._settings.lease_s)
+        except DBAPIError as error:
+            log.warning("catalog away at the end", extra={"fault": str(error.orig)})
 
     def _drain(self) -> None:
         """Hand back leases that have not begun; give the others `drain_s`, then stop them."""
         unstarted = [job for job in self._hand.all() if job.abandon()]
         if unstarted:
-            with self._catalog.write() as session:
-                attempts.hand_back(
-                    session,
-                    self.pilot_id,
-                    [(job.spec.job_id, job.spec.number) for job in unstarted],
-                )
+            pairs = [(job.spec.job_id, job.spec.number) for job in unstarted]
+            self._tell(lambda session: attempts.hand_back(session, self.pilot_id, pairs))
             self._hand.drop(job.spec.job_id for job in unstarted)
         deadline = time.monotonic() + self._settings.drain_s
         while len(self._hand) and time.monotonic() < deadline:

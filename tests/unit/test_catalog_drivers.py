@@ -20,6 +20,8 @@ from catalog.drivers import StorageDriver, driver_for, posix
 from catalog.drivers.local import LocalDriver
 from catalog.errors import BadInput, BadName, ErrorCode, StorageError
 from catalog.models import StorageKind, StorageRole
+from catalog.places import Place, place_of
+from catalog.settings import Settings
 from catalog.storages import StorageInfo
 
 
@@ -360,6 +362,31 @@ def test_every_driver_offers_the_protocol() -> None:
     assert len(methods) == 8 and all(callable(getattr(offered, name)) for name in methods)
 
 
-def test_a_kind_without_a_driver_is_refused() -> None:
-    with pytest.raises(BadInput, match="s3"):
-        driver_for(StorageInfo(1, "far", StorageKind.S3, StorageRole.OUTPUT, "s3://x"))
+def test_a_bucket_without_a_login_is_refused_by_name(tmp_path: Path) -> None:
+    far = StorageInfo(1, "far", StorageKind.S3, StorageRole.OUTPUT, "http://127.0.0.1:1/bucket")
+    with pytest.raises(StorageError, match="'far'") as caught:
+        driver_for(far, Settings(_env_file=None, home=tmp_path))
+    assert caught.value.code is ErrorCode.STORAGE_DENIED
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://me:secret@here:9000/bucket", "holds a login"),
+        ("http://here:9000", "no S3 storage"),
+        ("s3://bucket/prefix", "no S3 storage"),
+        ("http://here:9000/bucket?x=1", "leave the rest out"),
+        ("http://here:9000/bucket/../other", "leave the rest out"),
+    ],
+)
+def test_an_address_that_is_no_bucket_is_refused_without_showing_a_login(
+    url: str, why: str
+) -> None:
+    with pytest.raises(BadInput, match=why) as caught:
+        place_of(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_has_host_bucket_and_prefix() -> None:
+    assert place_of("https://here/bucket") == Place("here", True, "bucket", "")
+    assert place_of("http://here:9000/b/p/q/") == Place("here:9000", False, "b", "p/q/")

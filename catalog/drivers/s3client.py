@@ -1,0 +1,162 @@
+"""The client of an S3 server: its address, its login, and what its errors mean for a storage."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from pydantic import SecretStr
+
+from catalog.errors import ErrorCode, StorageError
+from catalog.places import Place
+from catalog.settings import Settings
+
+CONNECT_S, READ_S = 5.0, 60.0
+
+_DENIED = frozenset(
+    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccountProblem",
+     "InvalidSecurity", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
+)  # fmt: skip
+_ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "MethodNotAllowed"})
+_TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_FULL = frozenset(
+    {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "XMinioAdminBucketQuotaExceeded",
+     "EntityTooLarge", "ServiceQuotaExceededException"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Login:
+    """Who an S3 server is to take us for."""
+
+    access_key: str
+    secret_key: SecretStr
+
+
+def login_of(settings: Settings, storage: str) -> Login:
+    """The login for a storage: its own, or the one for all; raises `StorageError`."""
+    own = settings.s3_logins.get(storage)
+    if own is not None:
+        access_key, _, secret_key = own.get_secret_value().partition(":")
+        login = Login(access_key, SecretStr(secret_key))
+    else:
+        login = Login(settings.s3_access_key.get_secret_value(), settings.s3_secret_key)
+    if not login.access_key or not login.secret_key.get_secret_value():
+        raise StorageError(
+            ErrorCode.STORAGE_DENIED,
+            f"storage {storage!r} is on S3, and there is no login for it; set SPDF_S3_ACCESS_KEY "
+            "and SPDF_S3_SECRET_KEY, or its own in SPDF_S3_LOGINS.",
+        )
+    return login
+
+
+def connect(place: Place, login: Login, settings: Settings) -> Minio:
+    """A client whose writes never replace an object; it makes no request yet."""
+    return Minio(
+        place.host,
+        access_key=login.access_key,
+        secret_key=login.secret_key.get_secret_value(),
+        secure=place.secure,
+        region=settings.s3_region,
+        http_client=ConditionalPool(settings),
+    )
+
+
+class ConditionalPool(urllib3.PoolManager):
+    """Adds `If-None-Match: *` to the request that makes an object: a PUT of it, or the completion
+    of its multipart upload. The client itself offers no way to ask for that."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            maxsize=64,
+            timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
+            retries=urllib3.Retry(
+                total=3, read=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504),
+                allowed_methods=("GET", "HEAD"), raise_on_status=False,
+            ),
+            ca_certs=str(settings.s3_ca_file) if settings.s3_ca_file else None,
+        )  # fmt: skip
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **kw: Any
+    ) -> urllib3.BaseHTTPResponse:
+        """As that of the base; the header is not part of what is signed, and need not be."""
+        if makes_object(method, url):
+            kw["headers"] = {**(kw.get("headers") or {}), "If-None-Match": "*"}
+        return super().urlopen(method, url, redirect, **kw)
+
+
+def makes_object(method: str, url: str) -> bool:
+    """Whether a request gives an object its name."""
+    query = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    inside = urlsplit(url).path.strip("/").count("/") > 0
+    if method == "PUT":
+        return inside and not query
+    return method == "POST" and "uploadId" in query
+
+
+@contextmanager
+def explained(storage: str, place: Place, path: str, *, client: Minio) -> Iterator[None]:
+    """Give every error of the client its code. No message holds anything of the login."""
+    try:
+        yield
+    except S3Error as error:
+        raise _of_answer(storage, place, path, error, client) from None
+    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError) as error:
+        raise StorageError(
+            ErrorCode.STORAGE_UNAVAILABLE,
+            f"storage {storage!r}: the S3 server {place.host} doesn't answer "
+            f"({type(error).__name__}); check that it runs.",
+        ) from None
+    except MinioException as error:
+        raise StorageError(
+            ErrorCode.STORAGE_UNAVAILABLE, f"storage {storage!r}: {place.host}: {error}."
+        ) from None
+
+
+def _of_answer(
+    storage: str, place: Place, path: str, error: S3Error, client: Minio
+) -> StorageError:
+    what = f"storage {storage!r}: {path!r} in bucket {place.bucket!r} of {place.host}"
+    code, status = error.code or "", getattr(error.response, "status", 0)
+    if code == "NoSuchBucket" or (code in _ABSENT and not _has_bucket(client, place)):
+        return StorageError(
+            ErrorCode.STORAGE_GONE,
+            f"storage {storage!r}: its bucket {place.bucket!r} is not on {place.host} any more; "
+            "bring it back, then release the held jobs.",
+        )
+    if code in _DENIED or status in (401, 403):
+        return StorageError(
+            ErrorCode.STORAGE_DENIED,
+            f"storage {storage!r}: {place.host} refuses the login ({code}); correct "
+            "SPDF_S3_ACCESS_KEY and SPDF_S3_SECRET_KEY, then release the held jobs.",
+        )
+    if code in _TAKEN or status == 412:
+        return StorageError(
+            ErrorCode.OUTPUT_EXISTS, f"{what} is there already; nothing is ever overwritten."
+        )
+    if code in _FULL or status == 507:
+        return StorageError(ErrorCode.STORAGE_FULL, f"{what}: {code}; free some space there.")
+    if code in _ABSENT or status == 404:
+        return StorageError(ErrorCode.INPUT_MISSING, f"{what}: the bytes are not there.")
+    return StorageError(
+        ErrorCode.STORAGE_UNAVAILABLE, f"{what}: the server answered {code or status}."
+    )
+
+
+def _has_bucket(client: Minio, place: Place) -> bool:
+    """Whether the bucket is there, as far as the server says so: a HEAD's 404 doesn't tell."""
+    try:
+        return bool(client.bucket_exists(place.bucket))
+    except (MinioException, urllib3.exceptions.HTTPError):
+        return True
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk of this machine has no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
