@@ -1,10 +1,12 @@
 """`spdf demo`: a small detector's run through the whole chain, and whether it came out right."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,19 +50,32 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
+class Profile(StrEnum):
+    """Which parts the demo runs on."""
+
+    EMBEDDED = "embedded"
+    SITE = "site"
+
+
 def demo(
     files: Annotated[int, typer.Option(min=1, max=9999, help="Files to simulate.")] = 24,
     keep: Annotated[
         bool, typer.Option("--keep/--down", help="Leave spdf up at the end, or stop it.")
     ] = True,
+    profile: Annotated[
+        Profile, typer.Option(help="SQLite and directories, or PostgreSQL and S3.")
+    ] = Profile.EMBEDDED,
     as_json: Json = False,
 ) -> None:
     """Simulate a detector's run and filter it: decode, reconstruct, select, merge.
 
     Ends with the stages, how well tracks were found, how much data were dropped, and where to
-    look. The exit code is 0 only if all of it came out as it should.
+    look. The exit code is 0 only if all of it came out as it should. With --profile site a whole
+    site of this machine's own is started in SPDF_HOME/site.
     """
     examples = _examples()
+    if profile is Profile.SITE:
+        _move_to_site()
     info = start()
     catalog = open_catalog()
     run = _simulate(catalog, examples, files)
@@ -74,6 +89,22 @@ def demo(
         _down()
     if not verdict.right:
         raise typer.Exit(NOT_RIGHT)
+
+
+def _move_to_site() -> None:
+    """Go on in a site of this machine, laid down where there is none."""
+    from catalog.settings import get_settings
+    from flows.site.layout import SETTINGS, lay_down_local
+
+    current = settings()
+    if current.local_servers:
+        return
+    home = current.home / "site"
+    if not (home / SETTINGS).exists():
+        lay_down_local(home)
+        note(f"laid down a site in {home}; SPDF_HOME={home} makes other commands use it")
+    os.environ["SPDF_HOME"] = str(home)
+    get_settings.cache_clear()
 
 
 def _examples() -> Path:

@@ -92,20 +92,21 @@ def require_server() -> None:
     """Raise `Unavailable` unless the server of this SPDF_HOME, or the site's, answers."""
     from flows.server import call_api, read_server
 
-    server = read_server(settings())
+    current = settings()
+    server = None if current.api_url else read_server(current)
     if server is not None:
         try:
             call_api(server, "GET", "/admin/version")
         except Unavailable as error:
             raise Unavailable(SERVER_DOWN) from error
         return
-    if not os.environ.get("PREFECT_API_URL"):
+    where = current.api_url or os.environ.get("PREFECT_API_URL")
+    if not where:
         raise Unavailable(SERVER_DOWN)
     with _client() as client:
         fault = client.api_healthcheck()
     if fault is not None:
-        where = os.environ["PREFECT_API_URL"]
-        raise Unavailable(f"the server at {where} doesn't answer; check PREFECT_API_URL.")
+        raise Unavailable(f"the server at {where} doesn't answer; check SPDF_API_URL.")
 
 
 @contextmanager
@@ -132,10 +133,12 @@ def ui_address(flow_run_id: str | None) -> str | None:
     """Where the web page shows a flow run."""
     from flows.server import read_server
 
-    server = read_server(settings())
-    if server is None or flow_run_id is None:
+    current = settings()
+    server = read_server(current)
+    base = current.api_url.removesuffix("/api") or (server.ui_url if server else None)
+    if base is None or flow_run_id is None:
         return None
-    return f"{server.ui_url}/runs/flow-run/{flow_run_id}"
+    return f"{base}/runs/flow-run/{flow_run_id}"
 
 
 def add_own_programs() -> None:

@@ -6,7 +6,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from catalog.errors import SpdfError
-from cli import cwl, dataset, demo, file, job, pilot, profile, storage, task, template, workflow
+from cli import (
+    cwl,
+    dataset,
+    demo,
+    file,
+    job,
+    pilot,
+    profile,
+    site,
+    storage,
+    task,
+    template,
+    workflow,
+)
 from cli.faults import explain, record_defect
 
 app = typer.Typer(
@@ -20,7 +33,7 @@ app = typer.Typer(
 )
 profile.register(app)
 demo.register(app)
-for noun in (storage, dataset, file, template, workflow, task, job, pilot, cwl):
+for noun in (storage, dataset, file, template, workflow, task, job, pilot, cwl, site):
     app.add_typer(noun.app)
 
 

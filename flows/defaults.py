@@ -1,4 +1,4 @@
-"""The storages of the embedded profile: one for each role, below SPDF_HOME."""
+"""The default storages, one for each role: directories below SPDF_HOME, or buckets of a site."""
 
 from catalog import storages
 from catalog.db import Catalog
@@ -17,14 +17,24 @@ DEFAULTS = {
 def add_default_storages(catalog: Catalog, settings: Settings) -> list[StorageInfo]:
     """Add the default storage of each role that has none; gives those that were added.
 
-    Raises `Conflict` where the name of one is taken by a storage of another role.
+    Raises `Conflict` where the name of one is taken by a storage of another role, `Unavailable`
+    where a bucket can't be made.
     """
-    with catalog.write() as session:
+    with catalog.read() as session:
         served = {storage.role for storage in storages.list_all(session)}
-        return [
-            storages.add(
-                session, name, StorageKind.LOCAL, role, str(settings.home / "storage" / folder)
-            )
-            for role, (name, folder) in DEFAULTS.items()
-            if role not in served
-        ]
+    missing = [
+        (name, kind, role, url)
+        for role, (name, folder) in DEFAULTS.items()
+        if role not in served
+        for kind, url in [_place(settings, name, folder)]
+    ]
+    with catalog.write() as session:
+        return [storages.add(session, *wanted) for wanted in missing]
+
+
+def _place(settings: Settings, name: str, folder: str) -> tuple[StorageKind, str]:
+    if not settings.s3_url:
+        return StorageKind.LOCAL, str(settings.home / "storage" / folder)
+    from flows.site.buckets import ensure_bucket
+
+    return StorageKind.S3, ensure_bucket(settings, name)

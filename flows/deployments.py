@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from catalog.db import Catalog, get_catalog
 from catalog.models import Template
-from catalog.settings import get_settings
+from catalog.settings import Settings, get_settings
 from catalog.states import TemplateState
 from flows.compile import parameter_schema
 from flows.plan import plan_from_json
@@ -243,18 +243,22 @@ def _published(client: SyncPrefectClient) -> set[str]:
         body["offset"] += len(page)
 
 
-def main() -> int:
-    """Lay down pools, deployments and templates for this machine."""
-    from flows.services.children import has_gpu
-
-    settings = get_settings()
+def lay_down(settings: Settings, *, gpu: bool) -> None:
+    """Lay down pools, deployments and templates on the server of the environment."""
     with get_client(sync_client=True) as client:
-        pools = ensure_pools(client, gpu=has_gpu())
+        pools = ensure_pools(client, gpu=gpu, pilots_in=settings.pilots_in)
         ensure_deployments(client, pools=pools, watchdog_s=settings.watchdog_s)
         sync_templates(client, get_catalog())
         # The schedule begins one interval from now; what was left behind shouldn't wait for it.
         watchdog = client.read_deployment_by_name(f"{WATCHDOG}/{WATCHDOG}")
         client.create_flow_run_from_deployment(watchdog.id)
+
+
+def main() -> int:
+    """Lay down what this machine serves."""
+    from flows.services.children import has_gpu
+
+    lay_down(get_settings(), gpu=has_gpu())
     return 0
 
 

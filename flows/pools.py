@@ -9,9 +9,11 @@ from prefect.client.schemas.filters import WorkQueueFilter, WorkQueueFilterName
 from prefect.client.schemas.objects import WorkQueue
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+from catalog.errors import Conflict
 from flows.server import project_file
 
 CONTROL, CPU, GPU = "control", "cpu", "gpu"
+PROCESS = "process"
 DESCRIPTIONS = {
     CONTROL: "Orchestration: workflows and the watchdog. Runs no payloads.",
     CPU: "Pilots for stages that need no GPU.",
@@ -24,14 +26,17 @@ LIVE_WORKFLOWS = 4
 """Workflows that run at once; a workflow's run is a process of about 100 MB."""
 
 
-def ensure_pools(client: SyncPrefectClient, *, gpu: bool) -> tuple[str, ...]:
+def ensure_pools(
+    client: SyncPrefectClient, *, gpu: bool, pilots_in: str = PROCESS
+) -> tuple[str, ...]:
     """Make or bring up to date the pools and the queues of `control`; gives the pools' names.
 
-    A limit that an operator has set on the queue is left as it is.
+    `pilots_in` is the type of the pools for payloads: `process` or `docker`. A limit that an
+    operator has set on the queue is left as it is. Raises `Conflict` for a pool of another type.
     """
     names = (CONTROL, CPU, GPU) if gpu else (CONTROL, CPU)
     for name in names:
-        _ensure_pool(client, name)
+        _ensure_pool(client, name, PROCESS if name == CONTROL else pilots_in)
     _ensure_queue(client, CONTROL, DEFAULT_QUEUE, priority=2, limit=LIVE_WORKFLOWS)
     _ensure_queue(client, CONTROL, WATCHDOG_QUEUE, priority=1, limit=1)
     for name in names[1:]:
@@ -60,20 +65,22 @@ def queue_of_rank(client: SyncPrefectClient, pool: str, rank: int) -> str:
     return name
 
 
-def base_job_template(pool: str) -> dict[str, Any]:
-    """How the workers of a pool start a flow run."""
-    template: dict[str, Any] = json.loads(project_file(f"deployments/pool-{pool}.json").read_text())
+def base_job_template(pool: str, kind: str = PROCESS) -> dict[str, Any]:
+    """How the workers of a pool start a flow run: as a process, or in a container."""
+    ending = "" if kind == PROCESS else f"-{kind}"
+    path = project_file(f"deployments/pool-{pool}{ending}.json")
+    template: dict[str, Any] = json.loads(path.read_text())
     return template
 
 
-def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
-    template = base_job_template(name)
+def _ensure_pool(client: SyncPrefectClient, name: str, kind: str) -> None:
+    template = base_job_template(name, kind)
     try:
         found = client.read_work_pool(name)
     except ObjectNotFound:
         wanted = WorkPoolCreate(
             name=name,
-            type="process",
+            type=kind,
             description=DESCRIPTIONS[name],
             base_job_template=template,
         )
@@ -82,8 +89,12 @@ def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
         except ObjectAlreadyExists:
             pass
         return
-    # A site may run a pool's payloads in containers: its template is of another type.
-    if found.type == "process" and found.base_job_template != template:
+    if found.type != kind:
+        raise Conflict(
+            f"the pool {name} is of type {found.type}, and SPDF_PILOTS_IN asks for {kind}; "
+            "a pool's type can't change: delete it in Prefect when it has no runs."
+        )
+    if found.base_job_template != template:
         client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
 
 

@@ -142,7 +142,6 @@ def base_env(settings: Settings, server: Server) -> dict[str, str]:
 
 def server_env(settings: Settings, server: Server) -> dict[str, str]:
     """Environment of the server process."""
-    database = prefect_home(settings) / "prefect.db"
     origins = f"http://{HOST}:{server.port},http://localhost:{server.port}"
     return {
         **base_env(settings, server),
@@ -154,10 +153,15 @@ def server_env(settings: Settings, server: Server) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(server.port),
         "PREFECT_UI_API_URL": server.api_url,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": _server_database(settings),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     }
+
+
+def _server_database(settings: Settings) -> str:
+    given = settings.server_database_url.get_secret_value()
+    return given or f"sqlite+aiosqlite:///{prefect_home(settings) / 'prefect.db'}"
 
 
 def worker_env(settings: Settings, server: Server, *, query_s: float = 1.0) -> dict[str, str]:
@@ -173,20 +177,24 @@ def worker_env(settings: Settings, server: Server, *, query_s: float = 1.0) -> d
 def client_env(settings: Settings) -> dict[str, str]:
     """Environment for a process that talks to the server: embedded, or the site's own.
 
-    Without an embedded server `PREFECT_API_URL` of the environment is taken as it is. Raises
-    `Unavailable` where there is neither.
+    A site's is named by `SPDF_API_URL` and `SPDF_API_AUTH`, or by Prefect's own `PREFECT_API_URL`
+    of the environment, which is taken as it is. Raises `Unavailable` where there is none.
     """
+    own = {**QUIET_SETTINGS, "SPDF_HOME": str(settings.home)}
+    if settings.api_url:
+        login = settings.api_auth.get_secret_value()
+        site = {"PREFECT_API_URL": settings.api_url, "PREFECT_HOME": str(prefect_home(settings))}
+        return {**own, **site, **({"PREFECT_API_AUTH_STRING": login} if login else {})}
     server = read_server(settings)
     if server is None:
         if os.environ.get("PREFECT_API_URL"):
-            return {"DO_NOT_TRACK": "1", "SPDF_HOME": str(settings.home)}
+            return own
         raise Unavailable(
             f"there is no server for {settings.home}; start one with `spdf up`, "
-            "or name your site's in PREFECT_API_URL."
+            "or name your site's in SPDF_API_URL."
         )
     return {
-        **QUIET_SETTINGS,
-        "SPDF_HOME": str(settings.home),
+        **own,
         "PREFECT_HOME": str(prefect_home(settings)),
         "PREFECT_API_URL": server.api_url,
         "PREFECT_API_AUTH_STRING": server.auth,

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from catalog import datasets, intake, jobs, ownership, schema, storages, templates
+from catalog.checksums import algorithm_of, file_checksum
 from catalog.db import Catalog
-from catalog.drivers import driver_for
-from catalog.errors import Unavailable
+from catalog.drivers import StorageDriver, driver_for
+from catalog.errors import StorageError, Unavailable
 from catalog.jobs import AttemptInfo, JobInfo
 from catalog.models import StorageKind, StorageRole
 from catalog.refs import FileRef
-from catalog.settings import Settings
+from catalog.settings import Settings, get_settings
 from catalog.states import AttemptState, JobState
 from flows.advance import Chain, NotRunning, advance, load
 from flows.compile import compile_template
@@ -80,12 +81,29 @@ def from_catalog(catalog: Catalog, ref: str) -> Candidate:
                 return {key: local(item) for key, item in value.items()}
             file = jobs.file_refs(session, [value["file_id"]])[value["file_id"]]
             for replica in file.replicas:
-                path = places[replica.storage_id].local_path(replica.path)
-                if path is not None and path.is_file():
+                path = _here(file, places[replica.storage_id], replica.path)
+                if path is not None:
                     return {"class": "File", "path": str(path)}
-            raise Unavailable(f"file {file.name!r} of template {ref!r} is not on this machine.")
+            raise Unavailable(f"file {file.name!r} of template {ref!r} has no replica to be had.")
 
         return Candidate(detail.document, plan_from_json(local(detail.plan)))
+
+
+def _here(file: FileRef, driver: StorageDriver, place: str) -> Path | None:
+    """A file's path on this machine, fetched once from a remote storage; None if it can't be."""
+    path = driver.local_path(place)
+    if path is not None:
+        return path if path.is_file() else None
+    path = get_settings().home / "cache" / str(file.file_id) / file.basename
+    if path.exists() and file_checksum(path, algorithm_of(file.checksum)) == file.checksum:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        driver.get(place, path)
+    except StorageError:
+        return None
+    return path if file_checksum(path, algorithm_of(file.checksum)) == file.checksum else None
 
 
 class Trial:

@@ -1,49 +1,59 @@
-"""Fixtures of all tests: catalogs that are migrated once and copied for each test."""
+"""Fixtures of all tests: catalogs, on SQLite and PostgreSQL, copied from one that is migrated."""
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
-import sqlalchemy as sa
 
 from catalog import clock, schema
 from catalog.db import Catalog
+from flows.services.postgres import Cluster
+from tests.servers.postgres import postgres_server as postgres_server
 
-POSTGRES = os.environ.get("SPDF_TEST_POSTGRES", "")
-"""URL of a server on which tests may make databases; without it they run on SQLite."""
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+@pytest.fixture(scope="session", params=[SQLITE, POSTGRESQL])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The databases that every test of the catalog runs on, one after the other."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def migrated(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A catalog with the schema and no rows: an SQLite file's path or a PostgreSQL database."""
-    if not POSTGRES:
+    if backend == SQLITE:
         path = tmp_path_factory.mktemp("migrated") / "catalog.db"
         _migrate(f"sqlite:///{path}")
         yield str(path)
         return
+    server: Cluster = request.getfixturevalue("postgres_server")
     name = f"spdf_template_{secrets.token_hex(4)}"
-    _administer(f'CREATE DATABASE "{name}"')
-    _migrate(_postgres(name))
+    server.create_database(name)
+    _migrate(server.url(name))
     yield name
-    _administer(f'DROP DATABASE "{name}"')
 
 
 @pytest.fixture
-def catalog_url(migrated: str, tmp_path: Path) -> Iterator[str]:
+def catalog_url(migrated: str, backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty catalog of this test's own."""
-    if not POSTGRES:
+    if backend == SQLITE:
+        tmp_path: Path = request.getfixturevalue("tmp_path")
         path = tmp_path / "catalog" / "catalog.db"
         path.parent.mkdir()
         shutil.copy(migrated, path)
         yield f"sqlite:///{path}"
         return
+    server: Cluster = request.getfixturevalue("postgres_server")
     name = f"spdf_test_{secrets.token_hex(4)}"
-    _administer(f'CREATE DATABASE "{name}" TEMPLATE "{migrated}"')
-    yield _postgres(name)
-    _administer(f'DROP DATABASE "{name}" WITH (FORCE)')
+    _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{migrated}" STRATEGY file_copy')
+    yield server.url(name)
+    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
@@ -66,14 +76,6 @@ def _migrate(url: str) -> None:
     opened.close()
 
 
-def _postgres(database: str) -> str:
-    url = sa.make_url(POSTGRES).set(database=database)
-    return url.render_as_string(hide_password=False)
-
-
-def _administer(statement: str) -> None:
-    url = sa.make_url(POSTGRES).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(statement)
-    engine.dispose()
+def _administer(server: Cluster, statement: str) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement.encode())

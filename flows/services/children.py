@@ -1,4 +1,4 @@
-"""The services of the embedded profile: what is started, with which environment."""
+"""The services that `spdf up` starts on this machine: which, and with which environment."""
 
 import sys
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 from catalog.settings import Settings
 from flows.server import Server, base_env, server_env, worker_env
 
-SERVER, SETUP, WORKER, RECORDER = "server", "setup", "worker", "recorder"
+BACKEND, SERVER, SETUP, WORKER, RECORDER = "backend", "server", "setup", "worker", "recorder"
 
 
 # The recorder has a loop of its own, and a lease to renew while the server is away.
@@ -31,7 +31,7 @@ def has_gpu() -> bool:
 
 
 def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, ...]:
-    """All services of the embedded profile, in the order in which they are started."""
+    """All services of this machine's profile, in the order in which they are started."""
     python = sys.executable
     serve = (python, "-m", "flows.services.webserver")
     own = base_env(settings, server)
@@ -43,11 +43,25 @@ def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, .
     if gpu:
         workers.append(_worker(settings, server, "worker-gpu", "gpu", limit=settings.slots + 2))
     return (
+        *_backends(settings, own),
         Child("server", SERVER, serve, server_env(settings, server)),
         Child("setup", SETUP, (python, "-m", "flows.deployments"), own),
         Child("recorder", RECORDER, (python, "-m", "flows.recorder"), {**own, **_IMPATIENT}),
         *workers,
     )
+
+
+def _backends(settings: Settings, env: Mapping[str, str]) -> tuple[Child, ...]:
+    """PostgreSQL and S3, where this machine is a whole site, and the step that makes them ready."""
+    if not settings.local_servers:
+        return ()
+    from flows.services import backends
+
+    servers = [
+        Child(name, BACKEND, line, env) for name, line in backends.commands(settings).items()
+    ]
+    ready = (sys.executable, "-m", "flows.services.backends")
+    return (*servers, Child("databases", SETUP, ready, env))
 
 
 def worker_name(settings: Settings, name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog.db import get_catalog
-from catalog.errors import Unavailable
+from catalog.errors import Conflict, Unavailable
 from catalog.schema import upgrade
 from catalog.settings import Settings
 from flows.server import Server, prefect_home, prepare_server, read_server
@@ -31,6 +31,7 @@ START_LIMIT_S = 180.0
 MOST_RESTARTS = 3
 """A service that ended this often while `up` waits is taken for broken."""
 LOG_LINES = 15
+_NOT_SHOWN = (SUPERVISOR, children.SETUP)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ def up(
     What a killed supervisor left is stopped first. On failure all that was started is stopped.
     `progress` hears what is being waited for. Raises `StartFailed`, `Conflict`.
     """
+    if settings.api_url:
+        raise Conflict(
+            f"{settings.home} is set for the site at {settings.api_url}, which has its own server; "
+            "`spdf worker start` makes this machine a node of it."
+        )
     _make_home(settings)
     with only_one(settings):
         server = read_server(settings)
@@ -99,7 +105,7 @@ def up(
         if server is None or not already:
             _clean_up(settings, server)
             progress("catalog")
-            upgrade(get_catalog())
+            _prepare_data(settings)
             server = prepare_server(settings)
             _start_supervisor(settings)
         try:
@@ -108,7 +114,7 @@ def up(
             if not already:
                 _stop(settings, server)
             raise
-        names = tuple(r for r in read_records(settings) if r not in (SUPERVISOR, "setup"))
+        names = tuple(r.name for r in read_records(settings).values() if r.kind not in _NOT_SHOWN)
         return UpInfo(server.ui_url, server.api_url, server.user, server.password, already, names)
 
 
@@ -133,7 +139,7 @@ def status(settings: Settings) -> Status:
     services = tuple(
         ServiceStatus(r.name, r.pid if r.alive else None, _is_healthy(r.name, health), r.restarts)
         for r in records.values()
-        if r.name not in (SUPERVISOR, "setup")
+        if r.kind not in _NOT_SHOWN
     )
     problems = [] if supervisor else ["the supervisor is gone: run `spdf up` to start anew"]
     problems += [f"{s.name} is not healthy: see {log_path(settings, s.name)}"
@@ -157,6 +163,16 @@ def _make_home(settings: Settings) -> None:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
     log_path(settings, "x").parent.mkdir(exist_ok=True, mode=0o700)
+
+
+def _prepare_data(settings: Settings) -> None:
+    """The catalog's tables; a catalog that is a child of ours gets them once it runs."""
+    if settings.local_servers:
+        from flows.services import backends
+
+        backends.prepare(settings)
+    else:
+        upgrade(get_catalog())
 
 
 def _clean_up(settings: Settings, server: Server | None) -> None:

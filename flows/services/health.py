@@ -35,9 +35,11 @@ def check(settings: Settings, server: Server) -> Health:
         workers = [r for r in records.values() if r.kind == children.WORKER and r.alive]
         beats = _worker_beats(server) if workers else {}
         healthy |= {r.name for r in workers if _beats(settings, r, beats)}
-    setup = records.get("setup")
-    if setup is not None and setup.last_exit == 0 and setup.pid == 0:
-        healthy.add("setup")
+    for record in records.values():
+        if record.kind == children.SETUP and record.last_exit == 0 and record.pid == 0:
+            healthy.add(record.name)
+        if record.kind == children.BACKEND and record.alive:
+            healthy.add(record.name)
     recorder = records.get("recorder")
     if recorder is not None and recorder.alive and _recorder_leads(recorder):
         healthy.add("recorder")

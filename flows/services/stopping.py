@@ -38,6 +38,8 @@ def stop_services(
     end(workers, grace_s=SERVICE_GRACE_S, tick=tick)
     for kind in (children.SETUP, children.RECORDER, children.SERVER):
         end(by_kind.get(kind, []), grace_s=SERVICE_GRACE_S, tick=tick)
+    # PostgreSQL takes SIGTERM for "wait until all clients have gone".
+    end(by_kind.get(children.BACKEND, []), grace_s=SERVICE_GRACE_S, stop=signal.SIGINT, tick=tick)
     end(_strays(server), grace_s=SERVICE_GRACE_S, tick=tick)
     flow_run_names = [f"flow run (pid {pid})" for pid in sorted(p.pid for p in flow_runs)]
     return [record.name for record in records] + flow_run_names

@@ -1,0 +1,169 @@
+"""Whether every part of a site is right: each is tried out, and each fault names its mend."""
+
+import base64
+import json
+import secrets
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from catalog import schema, storages
+from catalog.checksums import DEFAULT, file_checksum
+from catalog.db import get_catalog
+from catalog.drivers import driver_for
+from catalog.errors import SpdfError, Unavailable
+from catalog.settings import Settings
+from catalog.storages import StorageInfo
+from flows.server import client_env
+
+POOLS = ("control", "cpu", "gpu")
+NEEDED = frozenset({"control", "cpu"})
+"""Pools that a site can't do without a worker of."""
+_PROBE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part of a site: `mend` says what to do where it isn't right."""
+
+    part: str
+    name: str
+    right: bool
+    what: str
+    mend: str = ""
+
+
+def check_site(settings: Settings) -> list[Finding]:
+    """Try out the database, the server, its pools and workers, and every storage."""
+    return [*_database(settings), *_server(settings), *_storages()]
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    catalog = get_catalog()
+    where = catalog.url.render_as_string(hide_password=True)
+    try:
+        schema.check(catalog)
+        with catalog.read() as session:
+            session.execute(sa.text("SELECT 1"))
+    except SpdfError as error:
+        yield _wrong("database", where, error, "check SPDF_CATALOG_URL; `spdf catalog migrate`")
+    else:
+        yield Finding("database", where, True, f"schema {schema.HEAD}")
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    try:
+        env = client_env(settings)
+    except SpdfError as error:
+        yield _wrong("server", "Prefect", error, "name it in SPDF_API_URL, or run `spdf up`")
+        return
+    url, login = env.get("PREFECT_API_URL", ""), env.get("PREFECT_API_AUTH_STRING", "")
+    try:
+        version = _ask(url, login, "GET", "/admin/version")
+    except Unavailable as error:
+        yield _wrong("server", url, error, "check SPDF_API_URL, SPDF_API_AUTH and that it runs")
+        return
+    yield Finding("server", url, True, f"Prefect {version}")
+    yield _locked(url)
+    for pool in POOLS:
+        yield from _pool(url, login, pool)
+
+
+def _locked(url: str) -> Finding:
+    """A server must refuse whoever has no login."""
+    try:
+        _ask(url, "", "GET", "/admin/version")
+    except Unavailable:
+        return Finding("login", url, True, "asked for")
+    return Finding(
+        "login", url, False, "the server answers anybody", "set PREFECT_SERVER_API_AUTH_STRING"
+    )
+
+
+def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
+    needed = pool in NEEDED
+    try:
+        kind = _ask(url, login, "GET", f"/work_pools/{pool}")["type"]
+        online = _ask(
+            url, login, "POST", f"/work_pools/{pool}/workers/filter",
+            {"workers": {"status": {"any_": ["ONLINE"]}}},
+        )  # fmt: skip
+    except Unavailable as error:
+        if needed:
+            yield _wrong("pool", pool, error, "`spdf site setup` makes the pools")
+        return
+    yield Finding("pool", pool, True, f"type {kind}")
+    if online or needed:
+        yield Finding(
+            "workers", pool, bool(online), f"{len(online)} online",
+            "" if online else f"start one: `spdf worker start --pool {pool}`",
+        )  # fmt: skip
+
+
+def _storages() -> Iterator[Finding]:
+    try:
+        with get_catalog().read() as session:
+            known = storages.list_all(session)
+    except (SpdfError, sa.exc.SQLAlchemyError):
+        return
+    if not known:
+        yield Finding("storage", "–", False, "there is none", "`spdf site setup` adds the defaults")
+    for storage in known:
+        yield _storage(storage)
+
+
+def _storage(storage: StorageInfo) -> Finding:
+    """Write, read back, delete."""
+    path = f".spdf-check/{secrets.token_hex(8)}"
+    try:
+        driver = driver_for(storage)
+        with tempfile.TemporaryDirectory(prefix="spdf-check-") as scratch:
+            source, target = Path(scratch, "written"), Path(scratch, "read")
+            source.write_bytes(secrets.token_bytes(_PROBE_BYTES))
+            driver.put(source, path)
+            try:
+                driver.get(path, target)
+                same = file_checksum(target, DEFAULT) == file_checksum(source, DEFAULT)
+            finally:
+                driver.delete(path)
+    except SpdfError as error:
+        return _wrong("storage", storage.name, error, f"see what is at {storage.url}")
+    if not same:
+        return Finding(
+            "storage", storage.name, False, "gives back other bytes than it got",
+            f"use nothing of {storage.url} before that is understood",
+        )  # fmt: skip
+    return Finding("storage", storage.name, True, "written, read back, deleted")
+
+
+def _wrong(part: str, name: str, error: Exception, mend: str) -> Finding:
+    return Finding(part, name, False, str(error), mend)
+
+
+def _ask(url: str, login: str, method: str, path: str, body: Any = None) -> Any:
+    """One request to the server, without Prefect's client; raises `Unavailable`."""
+    headers = {"Content-Type": "application/json"}
+    if login:
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    request = urllib.request.Request(
+        url + path,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers=headers,
+    )
+    opener: Callable[..., Any] = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    try:
+        with opener(request, timeout=5.0) as answer:
+            return json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        error.close()
+        why = "refuses the login" if error.code == 401 else f"answered {error.code} to {path}"
+        raise Unavailable(f"the server at {url} {why}.") from error
+    except OSError as error:
+        raise Unavailable(f"the server at {url} doesn't answer ({error}).") from error
