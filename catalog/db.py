@@ -126,7 +126,8 @@ def _sqlite_engine(url: sa.URL, begin: str) -> sa.Engine:
 
 @lru_cache(maxsize=4)
 def _catalog(url: str) -> Catalog:
-    return Catalog(url)
+    settings = get_settings()
+    return Catalog(url, pool_size=settings.db_connections or settings.slots + 6)
 
 
 def get_catalog() -> Catalog:

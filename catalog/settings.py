@@ -99,21 +99,6 @@ class Settings(BaseSettings):
         32 * 2**20, ge=5 * 2**20, description="Part of a transfer; larger files are cut into such."
     )
 
-    memory_mib: int = Field(0, ge=0, description="Memory for payloads on this node; 0: all of it.")
-    devices: str = Field(
-        "", description="GPUs of this node, as 0,1; empty: those found; none: not one."
-    )
-    pilots_in: str = Field(
-        "process",
-        pattern="^(process|docker)$",
-        description="How workers of cpu and gpu start pilots: process or docker.",
-    )
-    container_engine: str = Field(
-        "",
-        pattern="^(docker|podman|)$",
-        description="Runs stages with a DockerRequirement: docker or podman; empty: none.",
-    )
-
     log_json: bool = Field(False, description="Log lines as JSON.")
 
     def model_post_init(self, _context: Any) -> None:

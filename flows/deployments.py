@@ -246,7 +246,7 @@ def _published(client: SyncPrefectClient) -> set[str]:
 def lay_down(settings: Settings, *, gpu: bool) -> None:
     """Lay down pools, deployments and templates on the server of the environment."""
     with get_client(sync_client=True) as client:
-        pools = ensure_pools(client, gpu=gpu, pilots_in=settings.pilots_in)
+        pools = ensure_pools(client, gpu=gpu)
         ensure_deployments(client, pools=pools, watchdog_s=settings.watchdog_s)
         sync_templates(client, get_catalog())
         # The schedule begins one interval from now; what was left behind shouldn't wait for it.

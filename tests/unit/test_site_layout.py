@@ -122,7 +122,7 @@ def test_a_host_that_is_none_is_refused(tmp_path: Path, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("container_engine", "lxc"), ("pilots_in", "vm"), ("s3_part_bytes", 1)]
+    ("name", "value"), [("s3_streams", 0), ("outage_s", 0), ("s3_part_bytes", 1)]
 )
 def test_settings_that_mean_nothing_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError):
