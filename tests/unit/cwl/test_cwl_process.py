@@ -239,8 +239,10 @@ def test_a_program_that_is_not_there(bench: Any, program: str) -> None:
 
 
 def test_usage_is_the_payloads(bench: Any) -> None:
+    # It stays long enough to be looked at: this process may itself have grown larger.
     grow = (
-        "x = bytearray(400 * 2**20)\nfor i in range(0, len(x), 4096): x[i] = 1\nsum(range(10**6))"
+        "import time\nx = bytearray(400 * 2**20)\nfor i in range(0, len(x), 4096): x[i] = 1\n"
+        "time.sleep(1)"
     )
     outcome = bench.run(baseCommand=["python3", "-c", grow])
     assert outcome.cpu_s > 0
