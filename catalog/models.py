@@ -13,6 +13,7 @@ from catalog.states import (
     AttemptState,
     DatasetState,
     JobState,
+    NodeState,
     Phase,
     PilotState,
     ReplicaState,
@@ -351,6 +352,29 @@ class Pilot(SQLModel, table=True):
     slots: int
     flow_run_id: str | None = None
     jobs_done: int = Field(default=0)
+    started_at: datetime = _created()
+    beat_at: datetime = _created()
+    ended_at: datetime | None = _time()
+
+
+class Node(SQLModel, table=True):
+    """A compute node, as its worker for one pool announced it."""
+
+    __table_args__ = (sa.UniqueConstraint("name", "pool"),)
+
+    id: int = _id()
+    name: str
+    pool: str
+    state: NodeState = Field(default=NodeState.ONLINE, sa_type=_state(NodeState))
+    reason: str | None = None
+    pid: int = Field(description="The worker's process.")
+    slots: int
+    memory_mib: int = Field(sa_type=BigInt)
+    devices: list[dict[str, Any]] = Field(
+        sa_type=Json, description="number, name, uuid, memory_mib"
+    )
+    engine: str | None = Field(default=None, description="`docker` or `podman`.")
+    program: str = Field(description="Version of spdf.")
     started_at: datetime = _created()
     beat_at: datetime = _created()
     ended_at: datetime | None = _time()

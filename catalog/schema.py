@@ -9,7 +9,7 @@ from alembic.config import Config
 from catalog.db import Catalog
 from catalog.errors import SpdfError, Unavailable
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`; revisions are numbered, so they compare."""
 
 _ADVISORY_LOCK = 0x73706466

@@ -4,7 +4,7 @@ import os
 import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +28,15 @@ class Settings(BaseSettings):
     node: str = Field(default_factory=socket.gethostname, description="This node's name.")
     slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU slots of this node."
+    )
+    memory_mib: int = Field(
+        0, ge=0, description="Memory that jobs of this node may reserve, MiB; 0: what it has."
+    )
+    devices: str = Field(
+        "", description="Numbers of the GPUs that jobs may use, as 0,1; empty: what NVML finds."
+    )
+    container_engine: Literal["", "docker", "podman"] = Field(
+        "", description="What runs payloads with a DockerRequirement; empty: nothing does."
     )
     api_port: int = Field(0, ge=0, le=65535, description="Port of the server; 0: a free one.")
 

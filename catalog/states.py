@@ -78,6 +78,14 @@ class PilotState(StrEnum):
     LOST = "LOST"
 
 
+class NodeState(StrEnum):
+    """A node as its worker for one pool last said."""
+
+    ONLINE = "ONLINE"
+    DRAINING = "DRAINING"
+    OFFLINE = "OFFLINE"
+
+
 class RequestState(StrEnum):
     QUEUED = "QUEUED"
     DONE = "DONE"
@@ -92,8 +100,8 @@ def _table(rows: Mapping[StrEnum, tuple[StrEnum, ...]]) -> Transitions:
 
 
 _T, _D, _R = TemplateState, DatasetState, ReplicaState
-_W, _K, _J, _A, _P, _Q = (
-    WorkflowState, TaskState, JobState, AttemptState, PilotState, RequestState,
+_W, _K, _J, _A, _P, _N, _Q = (
+    WorkflowState, TaskState, JobState, AttemptState, PilotState, NodeState, RequestState,
 )  # fmt: skip
 
 ALLOWED: Mapping[type[StrEnum], Transitions] = {
@@ -146,6 +154,13 @@ ALLOWED: Mapping[type[StrEnum], Transitions] = {
             _P.DRAINING: (_P.DONE, _P.LOST),
         }
     ),
+    _N: _table(
+        {
+            _N.ONLINE: (_N.DRAINING, _N.OFFLINE),
+            _N.DRAINING: (_N.ONLINE, _N.OFFLINE),
+            _N.OFFLINE: (_N.ONLINE,),
+        }
+    ),
     _Q: _table({_Q.QUEUED: (_Q.DONE, _Q.ERROR), _Q.ERROR: (_Q.QUEUED,)}),
 }
 
@@ -170,5 +185,6 @@ FINAL: Mapping[type[StrEnum], frozenset[StrEnum]] = {
     _D: frozenset({_D.DELETED}),
     _R: frozenset({_R.DELETED}),
     _T: frozenset({_T.ARCHIVED}),
+    _N: frozenset(),
     _Q: frozenset({_Q.DONE}),
 }

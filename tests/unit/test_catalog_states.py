@@ -15,6 +15,7 @@ from catalog.models import (
     Attempt,
     Dataset,
     Job,
+    Node,
     Pilot,
     Replica,
     Request,
@@ -26,7 +27,7 @@ from catalog.states import ALLOWED, DatasetState, TemplateState, sources
 from catalog.transitions import move, move_one
 
 MODELS: list[type[SQLModel]] = [
-    Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Request,
+    Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Node, Request,
 ]  # fmt: skip
 
 
@@ -36,7 +37,8 @@ def row_ids(catalog: Catalog, chain: Any) -> dict[type[SQLModel], int]:
     with catalog.write() as session:
         task = session.execute(sa.select(Task.id)).scalars().first()
         pilot = Pilot(task_id=task, pool="cpu", node="n", pid=1, slots=1)
-        session.add_all([pilot, Request(kind="k", key="k", payload={})])
+        node = Node(name="n", pool="cpu", pid=1, slots=1, memory_mib=1, devices=[], program="0")
+        session.add_all([pilot, node, Request(kind="k", key="k", payload={})])
         session.flush()
         session.add(Attempt(job_id=chain.merge_job, number=1, pilot_id=pilot.id))
         session.flush()
