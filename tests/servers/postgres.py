@@ -4,6 +4,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,18 +17,22 @@ PACKAGE = "postgresql"
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster that runs, without syncs to disk; its data go with the session."""
+def postgres_server() -> Iterator[Cluster]:
+    """A cluster that runs, without syncs to disk; its data go with the session.
+
+    Under root it runs as another user, and any pytest that starts takes pytest's own temporary
+    directories from all but root: so it has one of its own.
+    """
     need(lambda: program("postgres"), PACKAGE)
-    directory = tmp_path_factory.mktemp("postgres")
-    cluster = Cluster(directory, free_port(), "spdf", secrets.token_hex(8), fast=True)
-    cluster.prepare()
-    process = start(cluster, directory / "log")
-    try:
-        cluster.wait_ready()
-        yield cluster
-    finally:
-        stop(process)
+    with tempfile.TemporaryDirectory(prefix="spdf-postgres-") as directory:
+        cluster = Cluster(Path(directory), free_port(), "spdf", secrets.token_hex(8), fast=True)
+        cluster.prepare()
+        process = start(cluster, Path(directory, "log"))
+        try:
+            cluster.wait_ready()
+            yield cluster
+        finally:
+            stop(process)
 
 
 def start(cluster: Cluster, log: Path) -> subprocess.Popen[bytes]:
