@@ -96,6 +96,7 @@ class ErrorCode(StrEnum):
     STORAGE_GONE = "STORAGE_GONE"
     STORAGE_FULL = "STORAGE_FULL"
     NODE_DISK_FULL = "NODE_DISK_FULL"
+    NODE_TOO_SMALL = "NODE_TOO_SMALL"
     EXPRESSION_FAILED = "EXPRESSION_FAILED"
     BAD_JOB_INPUT = "BAD_JOB_INPUT"
     PROGRAM_NOT_FOUND = "PROGRAM_NOT_FOUND"
@@ -140,6 +141,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.STORAGE_GONE: ErrorInfo(_IN, _HOLD, "A storage's bucket is not there any more."),
     ErrorCode.STORAGE_FULL: ErrorInfo(_OUT, _TRANS, "The output storage has no space left."),
     ErrorCode.NODE_DISK_FULL: ErrorInfo(_IN, _SYS, "The node's work disk has no space left."),
+    ErrorCode.NODE_TOO_SMALL: ErrorInfo(
+        _IN, _HOLD, "The node has fewer GPUs than one job of the stage needs."
+    ),
     ErrorCode.EXPRESSION_FAILED: ErrorInfo(_IN, _PERM, "A CWL expression failed."),
     ErrorCode.BAD_JOB_INPUT: ErrorInfo(_IN, _PERM, "A value doesn't fit the tool's input."),
     ErrorCode.PROGRAM_NOT_FOUND: ErrorInfo(_RUN, _SYS, "The payload's program is not on the node."),

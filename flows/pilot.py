@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from catalog.outage import ride_out
 from catalog.settings import get_settings
 from flows.shift import Roster, Shift
 from flows.taskrunner import SlotTaskRunner
-from workers.devices import visible_devices
+from workers.devices import capacity
 from workers.job import RunningJob
 from workers.spec import JobResult
 
@@ -50,12 +51,12 @@ def make_roster(task_id: int, slots: int | None) -> Roster:
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", os.defpath)))
     pool = ride_out(lambda: _pool_of(task_id), limit_s=settings.outage_s)
+    offered = capacity(settings)
     run_id = prefect.runtime.flow_run.id
     return Roster(
         task_id=task_id,
         pool=pool,
-        slots=slots or settings.slots,
-        devices=visible_devices() if pool == "gpu" else (),
+        capacity=replace(offered, cores=slots or offered.cores),
         flow_run_id=str(run_id) if run_id else None,
     )
 

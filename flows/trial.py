@@ -27,7 +27,7 @@ from flows.fixed import store_files
 from flows.plan import Plan, Stage, plan_from_json, plan_to_json
 from flows.shift import Roster, Shift
 from flows.submit import Submission, submit
-from workers.devices import visible_devices
+from workers.devices import capacity
 
 _NAME = "try"
 _LEASE_S = 7 * 86400.0
@@ -192,14 +192,14 @@ class Trial:
         return found[0] if found else None
 
     def _run(self, stage: Stage) -> None:
-        devices = visible_devices()
-        if stage.resources.devices > len(devices):
+        offered = capacity(self._settings)
+        if stage.resources.devices > len(offered.devices):
             raise Unavailable(
                 f"stage {stage.name!r} needs {stage.resources.devices} GPU, this machine has "
-                f"{len(devices)}; try it where there is one."
+                f"{len(offered.devices)}; try it where there is one."
             )
         task_id = self._chain.task_ids[stage.name]
-        roster = Roster(task_id, stage.pool, slots=1, devices=devices, flow_run_id=None)
+        roster = Roster(task_id, stage.pool, replace(offered, cores=1), flow_run_id=None)
         with (
             ThreadPoolExecutor(1) as pool,
             Shift(self._catalog, self._settings, roster) as shift,

@@ -138,8 +138,7 @@ def _run(attempt: _Attempt) -> JobResult:
     inputs = task.step_inputs(_given(task, running.spec, attempt.stage))
     if task.when is not None and not _wanted(task, inputs):
         return attempt.result(Outcome.SKIPPED)
-    need = task.spec.resources
-    with attempt.node.slots.take(need.cores, need.devices, running.stop) as grant:
+    with attempt.node.slots.take(task.spec.resources, running.stop) as grant:
         if grant is None:
             raise ToolStopped
         running.phase = Phase.PAYLOAD
@@ -174,6 +173,8 @@ def _payload(attempt: _Attempt, inputs: dict[str, Any], grant: Grant) -> ToolOut
     environment = {}
     if grant.devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(n) for n in grant.devices)
+        # CUDA's own order is by speed; the numbers are NVML's.
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     run = ToolRun(
         inputs=inputs,
         outdir=work / "out",
@@ -183,6 +184,7 @@ def _payload(attempt: _Attempt, inputs: dict[str, Any], grant: Grant) -> ToolOut
         cores=task.spec.resources.cores,
         ram_mib=task.spec.resources.ram_mib,
         environment=environment,
+        keep=grant.descriptors,
     )
     ledger: Callable[[int], None] = attempt.node.ledger.started
     outcome = run_tool(task.tool, run, started=ledger, stop=attempt.running.stop)

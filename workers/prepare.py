@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workers.cwl import Tool, load_tool
+from catalog.errors import ErrorCode
+from workers.cwl import Tool, ToolFailure, load_tool
 from workers.cwl.expressions import Expression, compile_expression
 from workers.cwl.files import read_contents
 from workers.node import Node
@@ -55,8 +56,15 @@ class PreparedTask:
 def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
     """Compile a task's tool and bring its fixed files to the node.
 
-    Raises `StorageError` where a file can't be had, `BadTemplate` where the tool can't be run.
+    Raises `StorageError` where a file can't be had, `BadTemplate` where the tool can't be run,
+    `ToolFailure` (NODE_TOO_SMALL) where this node never can.
     """
+    if not node.slots.can_ever(spec.resources):
+        raise ToolFailure(
+            ErrorCode.NODE_TOO_SMALL,
+            f"stage {spec.stage!r} needs {spec.resources.devices} GPU for each job, and the node "
+            f"{node.name} has fewer; run it where there are as many, or lower cudaDeviceCountMin",
+        )
     stage = StageIn(node, node.directory / "fixed")
     document = resolve(spec.step.tool, stage, spec.refs)
     js, library = _javascript(document)

@@ -1,64 +1,81 @@
-"""Cores and devices of a node as tokens: one locked file each, shared by all its pilots."""
+"""Cores, memory and devices of a node as tokens: bytes that its pilots lock in shared files."""
 
 import fcntl
 import math
 import os
+import struct
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.spec import Resources
+
+DEVICE_TOKENS = 64
+"""A device is so many tokens, so that up to that many jobs may share it."""
+
 _POLL_S = (0.002, 0.05)
+_LOCK = struct.Struct("hhqqi4x")
+"""`struct flock` of 64-bit Linux: type, whence, start, length, pid; see fcntl(2)."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a node offers to jobs; `devices` are the numbers of its GPUs."""
+
+    cores: int
+    memory_mib: int
+    devices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The tokens that a job holds: how many cores, and the numbers of its devices."""
+    """The tokens that a job holds: how many cores, and the numbers of its devices.
+
+    They are free when `descriptors` are closed by whoever has them, so a payload that inherits
+    them keeps its tokens though its pilot died.
+    """
 
     cores: int
     devices: tuple[int, ...]
+    descriptors: tuple[int, ...] = ()
 
 
 class Slots:
-    """The tokens of one node, kept as locks on files under `directory`.
+    """The tokens of one node, kept as locks on files under `directory`."""
 
-    A lock ends with the process that holds it, so a dead pilot frees its tokens at once.
-    """
-
-    def __init__(self, directory: Path, cores: int, devices: Sequence[int] = ()) -> None:
+    def __init__(self, directory: Path, capacity: Capacity) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._cores = [directory / f"core-{i}" for i in range(cores)]
-        self._devices = {number: directory / f"device-{number}" for number in devices}
+        self._capacity = capacity
+        self._cores, self._memory = directory / "cores", directory / "memory"
+        self._devices = {number: directory / f"device-{number}" for number in capacity.devices}
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
+    def can_ever(self, need: Resources) -> bool:
+        """Whether the node has as many devices as a job needs."""
+        return need.devices <= len(self._devices)
+
     @contextmanager
-    def take(
-        self, cores: float, devices: int, stop: threading.Event | None = None
-    ) -> Iterator[Grant | None]:
-        """Wait for that many tokens; None where `stop` came first.
+    def take(self, need: Resources, stop: threading.Event | None = None) -> Iterator[Grant | None]:
+        """Wait for the tokens of a job; None where `stop` came first.
 
         The jobs of one process are served in the order in which they ask. A job that asks for more
-        cores than the node has gets them all: it runs alone.
+        cores or memory than the node has gets all of them: it runs alone.
         """
-        want = min(max(1, math.ceil(cores)), len(self._cores))
-        held = self._wait(want, devices, stop)
-        if held is None:
-            yield None
-            return
-        descriptors, numbers = held
+        grant = self._wait(need, stop)
         try:
-            yield Grant(want, numbers)
+            yield grant
         finally:
-            _close(descriptors)
-            with self._changed:
-                self._changed.notify_all()
+            if grant is not None:
+                for descriptor in grant.descriptors:
+                    os.close(descriptor)
+                with self._changed:
+                    self._changed.notify_all()
 
-    def _wait(
-        self, cores: int, devices: int, stop: threading.Event | None
-    ) -> tuple[list[int], tuple[int, ...]] | None:
+    def _wait(self, need: Resources, stop: threading.Event | None) -> Grant | None:
         """Queue up; who is first looks for tokens, which other processes give back unheard."""
         ticket, wait_s = object(), _POLL_S[0]
         with self._changed:
@@ -66,8 +83,8 @@ class Slots:
             try:
                 while True:
                     first = self._queue[0] is ticket
-                    if first and (held := self._try(cores, devices)) is not None:
-                        return held
+                    if first and (grant := self._try(need)) is not None:
+                        return grant
                     if stop is not None and stop.is_set():
                         return None
                     self._changed.wait(wait_s if first else _POLL_S[1])
@@ -76,39 +93,66 @@ class Slots:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
 
-    def _try(self, cores: int, devices: int) -> tuple[list[int], tuple[int, ...]] | None:
+    def _try(self, need: Resources) -> Grant | None:
         """All tokens at once, or none: so no two jobs wait for each other."""
-        held: list[int] = []
-        for path in self._cores:
-            if len(held) == cores:
-                break
-            held += _lock(path)
-        if len(held) < cores:
-            _close(held)
-            return None
-        numbers: list[int] = []
-        for number, path in self._devices.items():
-            if len(numbers) == devices:
-                break
-            if got := _lock(path):
-                held += got
-                numbers.append(number)
-        if len(numbers) < devices:
-            _close(held)
-            return None
-        return held, tuple(numbers)
+        has = self._capacity
+        cores = min(max(1, math.ceil(need.cores)), has.cores)
+        memory = min(need.ram_mib, has.memory_mib)
+        share = DEVICE_TOKENS // need.jobs_per_device
+        with ExitStack() as taken:
+            held = [
+                _lock(self._cores, has.cores, cores, taken),
+                _lock(self._memory, has.memory_mib, memory, taken),
+            ]
+            numbers: list[int] = []
+            for number, path in self._devices.items():
+                if len(numbers) == need.devices or None in held:
+                    break
+                if (got := _lock(path, DEVICE_TOKENS, share, taken)) is not None:
+                    held.append(got)
+                    numbers.append(number)
+            if None in held or len(numbers) < need.devices:
+                return None
+            taken.pop_all()
+            return Grant(cores, tuple(numbers), tuple(fd for fd in held if fd is not None))
 
 
-def _lock(path: Path) -> list[int]:
+def _lock(path: Path, size: int, count: int, taken: ExitStack) -> int | None:
+    """Lock `count` free bytes of the first `size`; gives the descriptor that holds them.
+
+    Locks of an open file description end with its last descriptor, whoever holds it. None, and
+    nothing locked, where there are not as many.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    start, left = 0, count
+    while left and start < size:
+        busy_at, busy = _first_locked(descriptor, start, size)
+        length = min(busy_at - start, left)
+        if length and not _try_lock(descriptor, start, length):
+            continue
+        left -= length
+        start = busy_at + busy
+    if left:
+        os.close(descriptor)
+        return None
+    taken.callback(os.close, descriptor)
+    return descriptor
+
+
+def _first_locked(descriptor: int, start: int, size: int) -> tuple[int, int]:
+    """Where another's next lock begins, and its length; (size, 0) where there is none."""
+    asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, size - start, 0)
+    kind, _, begins, length, _ = _LOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+    if kind == fcntl.F_UNLCK:
+        return size, 0
+    # Neighbouring locks of one job are told as one, which may begin before `start`.
+    return max(begins, start), begins + length - max(begins, start)
+
+
+def _try_lock(descriptor: int, start: int, length: int) -> bool:
+    wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
     except BlockingIOError:
-        os.close(descriptor)
-        return []
-    return [descriptor]
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+        return False
+    return True

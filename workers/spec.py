@@ -68,6 +68,7 @@ class Resources:
     cores: float = 1.0
     ram_mib: int = 256
     devices: int = 0
+    jobs_per_device: int = 1
     tmpdir_mib: int = 1024
     outdir_mib: int = 1024
 
@@ -136,6 +137,8 @@ class ToolRun:
     ram_mib: int = 256
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added by us for every payload (such as CUDA_VISIBLE_DEVICES), under the tool's own."""
+    keep: tuple[int, ...] = ()
+    """Descriptors that the payload inherits: the tokens that it holds."""
     time_limit_s: float | None = None
     """A limit of ours, on top of the tool's own ToolTimeLimit; the smaller one counts."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.compile.located import Mapping, refuse
+from workers.slots import DEVICE_TOKENS
 
 SPDF = "https://spdf.readthedocs.io/ns#"
 """The namespace that a template binds to `spdf`; a name only, never fetched."""
@@ -35,6 +36,7 @@ class StageHint:
     goal: float = 1.0
     max_pilots: int | None = None
     barrier: bool = False
+    jobs_per_device: int = 1
 
 
 def canonical_class(node: Mapping, namespaces: dict[str, str] | None) -> str:
@@ -81,11 +83,20 @@ def stage_hint(node: Mapping | None) -> StageHint:
     """The values of a `spdf:Stage`; raises BadTemplate on what it doesn't know."""
     if node is None:
         return StageHint()
-    _only(node, ("device", "retry", "rank", "goal", "maxPilots", "barrier"))
+    _only(node, ("device", "retry", "rank", "goal", "maxPilots", "barrier", "jobsPerDevice"))
     device = node.get("device")
     if device not in (None, "CPU", "GPU"):
         refuse(f"`device` is {device!r}; it is CPU or GPU.", node, "device")
     retry = _integer(node, "retry", least=0)
+    sharing = _integer(node, "jobsPerDevice", least=1) or 1
+    if sharing > DEVICE_TOKENS:
+        refuse(
+            f"`jobsPerDevice` is {sharing}; it is at most {DEVICE_TOKENS}.", node, "jobsPerDevice"
+        )
+    if sharing > 1 and device == "CPU":
+        refuse(
+            "`jobsPerDevice` has no meaning on the device CPU; remove it.", node, "jobsPerDevice"
+        )
     return StageHint(
         device=device,
         retry=StageHint.retry if retry is None else retry,
@@ -93,6 +104,7 @@ def stage_hint(node: Mapping | None) -> StageHint:
         goal=_goal(node),
         max_pilots=_integer(node, "maxPilots", least=1),
         barrier=_truth(node, "barrier"),
+        jobs_per_device=sharing,
     )
 
 

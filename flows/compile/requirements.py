@@ -127,18 +127,19 @@ def _known_hint(entry: Mapping, warnings: list[str]) -> bool:
     return False
 
 
-def resources(scope: Scope, devices: int) -> Resources:
+def resources(scope: Scope, devices: int, jobs_per_device: int = 1) -> Resources:
     """What a job reserves: CWL's ResourceRequirement with its defaults.
 
     Raises BadTemplate for an expression, since slots are reserved before inputs are known.
     """
     node = scope.get("ResourceRequirement")
     if node is None:
-        return Resources(devices=devices)
+        return Resources(devices=devices, jobs_per_device=jobs_per_device)
     return Resources(
         cores=_amount(node, "cores", Resources.cores),
         ram_mib=int(_amount(node, "ram", Resources.ram_mib)),
         devices=devices,
+        jobs_per_device=jobs_per_device,
         tmpdir_mib=int(_amount(node, "tmpdir", Resources.tmpdir_mib)),
         outdir_mib=int(_amount(node, "outdir", Resources.outdir_mib)),
     )

@@ -134,7 +134,9 @@ class Builder:
                     for port in ports
                     if port.wire is not None and port.wire.fixed is not None
                 ),
-                resources=resources(scope, (devices or 1) if device == "GPU" else 0),
+                resources=resources(
+                    scope, (devices or 1) if device == "GPU" else 0, hint.jobs_per_device
+                ),
                 descent=descent,
                 device=device,
                 retry=hint.retry,

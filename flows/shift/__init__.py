@@ -27,7 +27,7 @@ from workers.job import RunningJob, run_attempt, unprepared
 from workers.node import Node, program_version
 from workers.orphans import PayloadLedger, clean_dead
 from workers.prepare import PreparedTask, prepare
-from workers.slots import Slots
+from workers.slots import Capacity, Slots
 from workers.spec import JobResult, JobSpec
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,13 @@ class Roster:
 
     task_id: int
     pool: str
-    slots: int
-    devices: tuple[int, ...]
+    capacity: Capacity
     flow_run_id: str | None
+
+    @property
+    def slots(self) -> int:
+        """How many jobs of one core run at once."""
+        return self.capacity.cores
 
 
 class Shift:
@@ -63,7 +67,7 @@ class Shift:
         self._node = Node(
             name=settings.node,
             ledger=PayloadLedger(settings.work_dir, self.pilot_id),
-            slots=Slots(settings.work_dir / "slots", settings.slots, roster.devices),
+            slots=Slots(settings.work_dir / "slots", roster.capacity),
             storages=drivers,
             verify_linked=settings.verify_inputs,
             patience_s=settings.outage_s,

@@ -42,6 +42,7 @@ from flows.advance import Chain, advance, load
 from flows.shift import Roster, Shift
 from flows.submit import Submission, submit
 from workers.job import RunningJob
+from workers.slots import Capacity
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -89,7 +90,7 @@ class Site:
 
     def shift(self, chain: Chain, stage: str) -> int:
         """A pilot's whole shift for one stage."""
-        roster = Roster(chain.task_ids[stage], "cpu", 2, (), None)
+        roster = Roster(chain.task_ids[stage], "cpu", Capacity(2, 8192), None)
         with (
             ThreadPoolExecutor(4) as pool,
             Shift(self.catalog, self.settings, roster) as shift,

@@ -7,60 +7,137 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from catalog.errors import BadInput
+from catalog.settings import Settings
+from workers.devices import capacity, memory_mib
 from workers.orphans import PayloadLedger, clean_dead, start_time
-from workers.slots import Slots
+from workers.slots import Capacity, Slots
+from workers.spec import Resources
 
 
-def test_cores_are_shared_by_all_pilots_of_a_node(tmp_path: Path) -> None:
-    one, other = Slots(tmp_path, 2), Slots(tmp_path, 2)
+def need(cores: float = 1, devices: int = 0, ram_mib: int = 1, share: int = 1) -> Resources:
+    """What a job of a test asks for."""
+    return Resources(cores=cores, ram_mib=ram_mib, devices=devices, jobs_per_device=share)
+
+
+@pytest.fixture
+def at_once() -> threading.Event:
+    """A stop that has come: who can't have its tokens now gets none."""
     stop = threading.Event()
     stop.set()
-    with one.take(1, 0) as first, other.take(1, 0) as second:
+    return stop
+
+
+def test_cores_are_shared_by_all_pilots_of_a_node(tmp_path: Path, at_once: threading.Event) -> None:
+    one, other = Slots(tmp_path, Capacity(2, 64)), Slots(tmp_path, Capacity(2, 64))
+    with one.take(need()) as first, other.take(need()) as second:
         assert first is not None
         assert second is not None
-        with one.take(1, 0, stop) as third:
+        with one.take(need(), at_once) as third:
             assert third is None, "both cores are taken"
-    with one.take(2, 0, stop) as both:
+    with one.take(need(2), at_once) as both:
         assert both is not None, "tokens come back"
 
 
-def test_a_job_that_asks_for_more_than_the_node_gets_all_of_it(tmp_path: Path) -> None:
-    slots, stop = Slots(tmp_path, 2), threading.Event()
-    stop.set()
-    with slots.take(16, 0) as grant:
-        assert grant is not None
-        assert grant.cores == 2
-        with slots.take(1, 0, stop) as other:
-            assert other is None
+def test_memory_is_shared_by_all_pilots_of_a_node(tmp_path: Path, at_once: threading.Event) -> None:
+    one, other = Slots(tmp_path, Capacity(8, 100)), Slots(tmp_path, Capacity(8, 100))
+    with one.take(need(ram_mib=30)), other.take(need(ram_mib=30)) as middle:
+        assert middle is not None
+        with one.take(need(ram_mib=41), at_once) as too_much:
+            assert too_much is None
+        with one.take(need(ram_mib=40), at_once) as rest:
+            assert rest is not None
 
 
-def test_two_jobs_never_share_a_device(tmp_path: Path) -> None:
-    slots, stop = Slots(tmp_path, 4, devices=(0, 3)), threading.Event()
-    stop.set()
-    with slots.take(1, 1) as one, slots.take(1, 1) as other:
+def test_memory_in_pieces_is_as_good_as_in_one(tmp_path: Path, at_once: threading.Event) -> None:
+    slots = Slots(tmp_path, Capacity(8, 100))
+    with ExitStack() as first, slots.take(need(ram_mib=40)):
+        first.enter_context(slots.take(need(ram_mib=30)))
+        with slots.take(need(ram_mib=20)):
+            first.close()
+            with slots.take(need(ram_mib=41), at_once) as too_much:
+                assert too_much is None
+            with slots.take(need(ram_mib=40), at_once) as pieces:
+                assert pieces is not None
+
+
+def test_a_job_that_asks_for_more_than_the_node_gets_all_of_it(
+    tmp_path: Path, at_once: threading.Event
+) -> None:
+    slots = Slots(tmp_path, Capacity(2, 64))
+    for greedy in (need(cores=16), need(ram_mib=500)):
+        with slots.take(greedy) as grant:
+            assert grant is not None
+            assert grant.cores <= 2
+            with slots.take(need(), at_once) as other:
+                assert other is None
+
+
+def test_two_jobs_never_share_a_device(tmp_path: Path, at_once: threading.Event) -> None:
+    slots = Slots(tmp_path, Capacity(4, 64, devices=(0, 3)))
+    with slots.take(need(1, 1)) as one, slots.take(need(1, 1)) as other:
         assert one is not None
         assert other is not None
         assert {*one.devices, *other.devices} == {0, 3}
-        with slots.take(1, 1, stop) as third:
-            assert third is None
-        with slots.take(1, 0, stop) as plain:
+        for share in (1, 8):
+            with slots.take(need(1, 1, share=share), at_once) as third:
+                assert third is None
+        with slots.take(need(), at_once) as plain:
             assert plain is not None
             assert plain.devices == ()
 
 
+def test_jobs_share_a_device_where_their_stage_allows(
+    tmp_path: Path, at_once: threading.Event
+) -> None:
+    slots = Slots(tmp_path, Capacity(8, 64, devices=(5,)))
+    with ExitStack() as held:
+        for _ in range(3):
+            grant = held.enter_context(slots.take(need(1, 1, share=3), at_once))
+            assert grant is not None
+            assert grant.devices == (5,)
+        for share in (1, 3):
+            with slots.take(need(1, 1, share=share), at_once) as another:
+                assert another is None
+
+
+def test_a_payload_keeps_the_tokens_of_its_dead_pilot(
+    tmp_path: Path, at_once: threading.Event
+) -> None:
+    slots = Slots(tmp_path, Capacity(4, 64, devices=(0,)))
+    with slots.take(need(1, 1)) as grant:
+        assert grant is not None
+        payload = subprocess.Popen(["sleep", "300"], pass_fds=grant.descriptors)
+    try:
+        with slots.take(need(1, 1), at_once) as other:
+            assert other is None, "the device is still in use"
+    finally:
+        payload.kill()
+        payload.wait()
+    with slots.take(need(1, 1), at_once) as other:
+        assert other is not None
+
+
+def test_a_node_without_as_many_devices_never_can(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, Capacity(4, 64, devices=(0,)))
+    assert slots.can_ever(need(64, 1, ram_mib=10_000))
+    assert not slots.can_ever(need(1, 2))
+
+
 def test_a_waiting_job_gets_the_token_when_it_is_free(tmp_path: Path) -> None:
-    slots, got = Slots(tmp_path, 1), threading.Event()
+    slots, got = Slots(tmp_path, Capacity(1, 64)), threading.Event()
 
     def wait() -> None:
-        with slots.take(1, 0) as grant:
+        with slots.take(need()) as grant:
             assert grant is not None
             got.set()
 
-    with slots.take(1, 0):
+    with slots.take(need()):
         thread = threading.Thread(target=wait)
         thread.start()
         assert not got.wait(0.2)
@@ -69,15 +146,15 @@ def test_a_waiting_job_gets_the_token_when_it_is_free(tmp_path: Path) -> None:
 
 
 def test_jobs_of_a_pilot_are_served_in_the_order_in_which_they_ask(tmp_path: Path) -> None:
-    slots, served = Slots(tmp_path, 1), []
+    slots, served = Slots(tmp_path, Capacity(1, 64)), []
     asking = threading.Semaphore(0)
 
     def job(number: int) -> None:
         asking.release()
-        with slots.take(1, 0):
+        with slots.take(need()):
             served.append(number)
 
-    with slots.take(1, 0):
+    with slots.take(need()):
         threads = [threading.Thread(target=job, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
@@ -88,9 +165,38 @@ def test_jobs_of_a_pilot_are_served_in_the_order_in_which_they_ask(tmp_path: Pat
     assert served == list(range(8))
 
 
+@pytest.mark.parametrize(
+    ("given", "hidden", "numbers"),
+    [("0,3", None, (0, 3)), ("2", "0", (2,)), ("", "-1", ())],
+)
+def test_devices_are_those_that_are_named(
+    given: str, hidden: str | None, numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert capacity(Settings(devices=given)).devices == numbers
+
+
+@pytest.mark.parametrize("given", ["all", "0,0", "0,,1", "-1"])
+def test_a_list_of_devices_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(BadInput, match=r"SPDF_DEVICES is .* write the numbers"):
+        capacity(Settings(devices=given))
+
+
+def test_memory_is_what_the_machine_has_or_the_setting_says() -> None:
+    has = capacity(Settings()).memory_mib
+    assert has == memory_mib()
+    assert 64 < has <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    assert capacity(Settings(memory_mib=123)).memory_mib == 123
+
+
 PILOT = """
 import subprocess, sys, time
 from pathlib import Path
+from catalog.errors import BadInput
+from catalog.settings import Settings
+from workers.devices import capacity, memory_mib
 from workers.orphans import PayloadLedger
 ledger = PayloadLedger(Path(sys.argv[1]), 7)
 payload = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"], process_group=0)

@@ -99,6 +99,7 @@ def _command(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> Command:
         stdout=None if streams.stdout is None else _redirect(streams.stdout, scope, outdir),
         stderr=None if streams.stderr is None else _redirect(streams.stderr, scope, outdir),
         time_limit_s=_time_limit(tool, run, scope),
+        keep=run.keep,
     )
 
 

@@ -35,6 +35,7 @@ class Command:
     stdout: str | None = None
     stderr: str | None = None
     time_limit_s: float | None = None
+    keep: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
             stderr = stdout
         else:
             stderr = _create(command.stderr, files)
-        # Without close_fds Python takes the fast path; its own descriptors are close-on-exec.
+        # Without close_fds Python takes the fast path; its own descriptors are close-on-exec. To
+        # pass some on it closes all the others itself.
         return subprocess.Popen(
             command.argv,
             executable=program,
@@ -115,7 +117,8 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
             stderr=stderr,
             cwd=command.cwd,
             env=command.environment,
-            close_fds=False,
+            close_fds=bool(command.keep),
+            pass_fds=command.keep,
             process_group=0,
         )
     except OSError as error:

@@ -19,6 +19,7 @@ from cli.main import run
 from flows.advance import advance, load
 from flows.defaults import add_default_storages
 from flows.shift import Roster, Shift
+from workers.slots import Capacity
 
 CUT = """
 cwlVersion: v1.2
@@ -173,7 +174,7 @@ class Bench:
                 self._work(task_id)
 
     def _work(self, task_id: int) -> None:
-        roster = Roster(task_id, "cpu", slots=1, devices=(), flow_run_id=None)
+        roster = Roster(task_id, "cpu", Capacity(1, 4096), flow_run_id=None)
         with ThreadPoolExecutor(2) as pool, Shift(self.catalog, self.settings, roster) as shift:
             shift.work(lambda window: [pool.submit(shift.run_job, job) for job in window])
 
