@@ -101,6 +101,29 @@ def lose_silent(session: Session, lease_s: float) -> list[int]:
     )
 
 
+def live_on(session: Session, node: str, pool: str) -> list[int]:
+    """Ids of the live pilots of a pool on one node."""
+    query = sa.select(col(Pilot.id)).where(
+        col(Pilot.state).in_(LIVE), col(Pilot.node) == node, col(Pilot.pool) == pool
+    )
+    return list(session.scalars(query))
+
+
+def lost_runs(session: Session, since_s: float, limit: int) -> list[str]:
+    """Flow runs of the pilots that were LOST in the last `since_s` seconds, the newest first."""
+    query = (
+        sa.select(col(Pilot.flow_run_id))
+        .where(
+            col(Pilot.state) == PilotState.LOST,
+            col(Pilot.ended_at) > now(-since_s),
+            col(Pilot.flow_run_id).is_not(None),
+        )
+        .order_by(col(Pilot.id).desc())
+        .limit(limit)
+    )
+    return [run for run in session.scalars(query) if run is not None]
+
+
 def live_counts(session: Session, task_ids: Sequence[int]) -> dict[int, int]:
     """Live pilots by task id."""
     rows = session.execute(

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     server_database_url: SecretStr = Field(
         SecretStr(""), description="Database of the server of `spdf up`; empty: SQLite."
     )
+    local_payloads: bool = Field(
+        True, description="`spdf up` starts workers for payloads on this machine, too."
+    )
     local_servers: bool = Field(
         False, description="`spdf up` starts PostgreSQL and an S3 server of its own, too."
     )

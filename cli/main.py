@@ -18,6 +18,7 @@ from cli import (
     storage,
     task,
     template,
+    worker,
     workflow,
 )
 from cli.faults import explain, record_defect
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 profile.register(app)
 demo.register(app)
-for noun in (storage, dataset, file, template, workflow, task, job, pilot, cwl, site):
+for noun in (storage, dataset, file, template, workflow, task, job, pilot, worker, cwl, site):
     app.add_typer(noun.app)
 
 

@@ -45,7 +45,7 @@ def init(
         note(f"SPDF_HOME={home} spdf up starts it; SPDF_HOME={home} spdf site check tries it out")
         return
     note(f"docker compose --project-directory {home} up -d starts it")
-    note(f"copy {home / 'node.env'} to /etc/spdf/spdf.env of each compute node, mode 0600")
+    note(f"copy {home / 'node.env'} to /etc/spdf/node.env of each compute node, mode 0600")
 
 
 @app.command()

@@ -258,7 +258,8 @@ def main() -> int:
     """Lay down what this machine serves."""
     from flows.services.children import has_gpu
 
-    lay_down(get_settings(), gpu=has_gpu())
+    settings = get_settings()
+    lay_down(settings, gpu=has_gpu(settings))
     return 0
 
 

@@ -12,7 +12,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from sqlmodel import Session
 
-from catalog import pilots, tasks
+from catalog import nodes, pilots, tasks
 from catalog.settings import Settings
 from catalog.states import TaskState
 from flows.advance import Chain
@@ -62,7 +62,8 @@ class Dispatcher:
         for task_id, name in ids.items():
             stage = self.chain.plan.stage(name)
             waiting = self._waiting(task_id, started)
-            per_pilot = max(1, self.settings.slots)
+            offers = [node.slots for node in nodes.online(session, stage.pool)]
+            per_pilot = min(offers, default=self.settings.slots)
             want = min(-(-ready[task_id] // per_pilot), self._limit(stage))
             missing = want - live.get(task_id, 0) - waiting
             if missing > 0:

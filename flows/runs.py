@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
 
 from catalog import ownership
 from catalog.db import Catalog
@@ -68,6 +70,17 @@ def run_state(client: SyncPrefectClient, flow_run_id: str | None) -> StateType |
     """The state of a flow run; None where there is no such run."""
     state = _state(client, flow_run_id)
     return state.type if state else None
+
+
+def show_lost(client: SyncPrefectClient, flow_run_id: str) -> None:
+    """Show a pilot that was given up as crashed, unless its run has ended."""
+    state = _state(client, flow_run_id)
+    if state is None or state.is_final():
+        return
+    crashed: State[Any] = Crashed(
+        message="Its pilot stopped beating, and so did the node that would have told."
+    )
+    client.set_flow_run_state(UUID(flow_run_id), crashed, force=True)
 
 
 def may_take(client: SyncPrefectClient, info: WorkflowInfo) -> bool:

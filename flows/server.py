@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ RECOVERY_SETTINGS = {
 }
 """What a process held when it was killed is free again in a minute, also after a restart of the
 server (by default leases are kept in memory, and one that is lost holds its slot for ever)."""
+
+WORKER_SETTINGS = {
+    "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+    "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
+}
 
 QUIET_SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -164,13 +170,28 @@ def _server_database(settings: Settings) -> str:
     return given or f"sqlite+aiosqlite:///{prefect_home(settings) / 'prefect.db'}"
 
 
-def worker_env(settings: Settings, server: Server, *, query_s: float = 1.0) -> dict[str, str]:
-    """Environment of a worker and of the flow runs that it starts; polls every `query_s`."""
+def worker_env(settings: Settings, server: Server) -> dict[str, str]:
+    """Environment of a worker and of the flow runs that it starts."""
+    return {**base_env(settings, server), **WORKER_SETTINGS}
+
+
+def node_env(settings: Settings, instance: str) -> dict[str, str]:
+    """Environment of a worker on a node of a site; `instance` marks what is started for it.
+
+    Raises `Unavailable` where no server is named.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    own = {key: value for key, value in os.environ.items() if key.startswith("PREFECT_API_")}
     return {
-        **base_env(settings, server),
-        "PREFECT_WORKER_QUERY_SECONDS": f"{query_s:g}",
-        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
-        "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
+        **kept,
+        **_python_path(kept),
+        **(own if not settings.api_url else {}),
+        **client_env(settings),
+        **WORKER_SETTINGS,
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_CLI_COLORS": "false",
+        "PYTHONUNBUFFERED": "1",
+        COOKIE: instance,
     }
 
 
@@ -210,24 +231,38 @@ def call_api(
     server: Server, method: str, path: str, body: Any = None, *, wait_s: float = 5.0
 ) -> Any:
     """One request to the embedded server, without Prefect's client; raises `Unavailable`."""
-    token = base64.b64encode(server.auth.encode()).decode()
+    return ask(server.api_url, server.auth, method, path, body, wait_s=wait_s)
+
+
+def ask(
+    url: str, login: str, method: str, path: str, body: Any = None, *, wait_s: float = 5.0
+) -> Any:
+    """One request to a Prefect API; gives what its JSON says, None for what isn't there.
+
+    Raises `Unavailable` where it doesn't answer, or refuses.
+    """
+    headers = {"Content-Type": "application/json"}
+    if login:
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     request = urllib.request.Request(
-        server.api_url + path,
+        url + path,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+        headers=headers,
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=wait_s) as answer:
-            text = answer.read()
+            return json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
-        raise Unavailable(
-            f"the server at {server.api_url} answered {error.code} to {method} {path}."
-        ) from error
-    except (OSError, urllib.error.URLError) as error:
-        raise Unavailable(f"the server at {server.api_url} doesn't answer: {error}.") from error
-    return json.loads(text) if text else None
+        error.close()
+        if error.code == HTTPStatus.NOT_FOUND:
+            return None
+        refused = error.code == HTTPStatus.UNAUTHORIZED
+        why = "refuses the login" if refused else f"answered {error.code} to {method} {path}"
+        raise Unavailable(f"the server at {url} {why}.") from error
+    except OSError as error:
+        raise Unavailable(f"the server at {url} doesn't answer: {error}.") from error
 
 
 def project_file(name: str) -> Path:

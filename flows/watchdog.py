@@ -9,17 +9,19 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import ownership, pilots, workflows
+from catalog import nodes, ownership, pilots, workflows
 from catalog.db import Catalog, get_catalog
 from catalog.settings import Settings, get_settings
 from catalog.states import WorkflowState
 from flows.drive import cancel_if_told
-from flows.runs import CANCELLED, may_take, run_state, start_run
+from flows.runs import CANCELLED, may_take, run_state, show_lost, start_run
 from workers.orphans import clean_dead
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 3.0
+_RECENT_S = 3600.0
+_MOST_LOST = 50
 
 
 @flow(name="watchdog")
@@ -43,10 +45,22 @@ def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
             break
         time.sleep(_TICK_S)
     if steady:
-        # The catalog was there all the time, so who is silent is dead, not cut off.
+        _bury(catalog, settings)
+    return count
+
+
+def _bury(catalog: Catalog, settings: Settings) -> None:
+    """Give up who is silent: the catalog was there all the time, so it is dead, not cut off."""
+    try:
         with catalog.write() as session:
             pilots.lose_silent(session, 2 * settings.lease_s)
-    return count
+            nodes.lose_silent(session, 2 * settings.lease_s)
+            lost = pilots.lost_runs(session, _RECENT_S, _MOST_LOST)
+        with get_client(sync_client=True) as client:
+            for run_id in lost:
+                show_lost(client, run_id)
+    except (httpx.HTTPError, PrefectException, DBAPIError) as error:
+        log.warning("the silent could not be given up", extra={"fault": str(error)})
 
 
 def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int:

@@ -6,6 +6,7 @@ without a process are dead.
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,7 +36,7 @@ def bury_dead_runs(server: Server, began: datetime) -> int:
         alive = _running_here()
         dead = [run for run in runs if run["id"] not in alive]
         for run in dead:
-            _bury(server, run)
+            bury(lambda path, body: call_api(server, "POST", path, body), run)
     except Unavailable as error:
         logger.warning("dead flow runs were not looked for", extra={"why": str(error)})
         return 0
@@ -66,14 +67,16 @@ def _running_here() -> set[str]:
     return {environment_of(process).get(FLOW_RUN_ID, "") for process in running(command=ENGINE)}
 
 
-def _bury(server: Server, run: dict[str, Any]) -> None:
-    """CANCELLING becomes CANCELLED, for that was a command; anything else CRASHED."""
+def bury(post: Callable[[str, Any], Any], run: Mapping[str, Any]) -> None:
+    """Tell the server the end of a run: CANCELLING was a command, anything else is CRASHED.
+
+    `post` sends a body to a path of its API.
+    """
     cancelled = run["state"]["type"] == "CANCELLING"
     state = {
         "type": "CANCELLED" if cancelled else "CRASHED",
         "name": "Cancelled" if cancelled else "Crashed",
         "message": "Its process is gone, and so is the worker that would have told.",
     }
-    path = f"/flow_runs/{run['id']}/set_state"
-    call_api(server, "POST", path, {"state": state, "force": True})
+    post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
     logger.warning("dead flow run", extra={"flow_run": run["id"], "run": run["name"]})

@@ -10,6 +10,7 @@ from flows.server import Server, base_env, server_env, worker_env
 
 BACKEND, SERVER, SETUP, WORKER, RECORDER = "backend", "server", "setup", "worker", "recorder"
 
+NODE_WORKER = "flows.services.nodeworker"
 
 # The recorder has a loop of its own, and a lease to renew while the server is away.
 _IMPATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "0", "PREFECT_API_REQUEST_TIMEOUT": "10"}
@@ -25,9 +26,9 @@ class Child:
     env: Mapping[str, str]
 
 
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA device."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+def has_gpu(settings: Settings) -> bool:
+    """Whether this machine has a GPU, or was told that it has."""
+    return bool(settings.devices) or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, ...]:
@@ -35,13 +36,10 @@ def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, .
     python = sys.executable
     serve = (python, "-m", "flows.services.webserver")
     own = base_env(settings, server)
-    workers = [
-        _worker(settings, server, "worker-control", "control", queue="default"),
-        _worker(settings, server, "worker-watchdog", "control", queue="watchdog", query_s=3.0),
-        _worker(settings, server, "worker-cpu", "cpu", limit=settings.slots + 2),
-    ]
-    if gpu:
-        workers.append(_worker(settings, server, "worker-gpu", "gpu", limit=settings.slots + 2))
+    workers = workers_of_pool(settings, worker_env(settings, server), "control")
+    if settings.local_payloads:
+        for pool in ("cpu", "gpu") if gpu else ("cpu",):
+            workers += workers_of_pool(settings, worker_env(settings, server), pool)
     return (
         *_backends(settings, own),
         Child("server", SERVER, serve, server_env(settings, server)),
@@ -69,23 +67,37 @@ def worker_name(settings: Settings, name: str) -> str:
     return f"{name.removeprefix('worker-')}@{settings.node}"
 
 
+def workers_of_pool(
+    settings: Settings, env: Mapping[str, str], pool: str, *, kind: str = "process"
+) -> list[Child]:
+    """The Prefect workers that serve a pool, of type `kind`, on one machine."""
+    if pool != "control":
+        limit = settings.slots + 2
+        return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit)]
+    return [
+        _worker(settings, env, "worker-control", pool, queue="default"),
+        _worker(settings, env, "worker-watchdog", pool, queue="watchdog", query_s=3.0),
+    ]
+
+
 def _worker(
     settings: Settings,
-    server: Server,
+    env: Mapping[str, str],
     name: str,
     pool: str,
     *,
+    kind: str = "process",
     queue: str | None = None,
     limit: int | None = None,
     query_s: float = 1.0,
 ) -> Child:
     command = [
-        sys.executable, "-m", "prefect", "worker", "start",
-        "--type", "process", "--pool", pool, "--name", worker_name(settings, name),
-        "--install-policy", "never", "--no-create-pool-if-not-found",
+        sys.executable, "-m", NODE_WORKER,
+        "--type", kind, "--pool", pool, "--name", worker_name(settings, name),
     ]  # fmt: skip
     if queue:
         command += ["--work-queue", queue]
     if limit:
         command += ["--limit", str(limit)]
-    return Child(name, WORKER, tuple(command), worker_env(settings, server, query_s=query_s))
+    own = {**env, "PREFECT_WORKER_QUERY_SECONDS": f"{query_s:g}"}
+    return Child(name, WORKER, tuple(command), own)

@@ -213,7 +213,7 @@ def _wait_healthy(
     settings: Settings, server: Server, progress: Callable[[str], None], limit_s: float
 ) -> None:
     until = time.monotonic() + limit_s
-    names = [c.name for c in children.services(settings, server, gpu=children.has_gpu())]
+    names = [c.name for c in children.services(settings, server, gpu=children.has_gpu(settings))]
     while True:
         if _supervisor(settings) is None:
             raise _failure(settings, SUPERVISOR, "died")

@@ -34,7 +34,7 @@ def stop_services(
     # Until then it must not start others, so it is halted.
     for process in workers:
         process.send(signal.SIGSTOP)
-    flow_runs = _stop_flow_runs(server, settings.drain_s + FLOW_RUN_SPARE_S, tick)
+    flow_runs = stop_flow_runs(server.instance, settings.drain_s + FLOW_RUN_SPARE_S, tick)
     end(workers, grace_s=SERVICE_GRACE_S, tick=tick)
     for kind in (children.SETUP, children.RECORDER, children.SERVER):
         end(by_kind.get(kind, []), grace_s=SERVICE_GRACE_S, tick=tick)
@@ -45,8 +45,8 @@ def stop_services(
     return [record.name for record in records] + flow_run_names
 
 
-def _stop_flow_runs(server: Server, limit_s: float, tick: Callable[[], None]) -> set[ProcessId]:
-    """Terminate flow runs, also those that a worker was just starting or had left behind.
+def stop_flow_runs(instance: str, limit_s: float, tick: Callable[[], None]) -> set[ProcessId]:
+    """Terminate the flow runs of an instance, also those that a worker was just starting.
 
     What a flow run leaves running at its end (payloads of a pilot that died) is killed.
     """
@@ -54,7 +54,7 @@ def _stop_flow_runs(server: Server, limit_s: float, tick: Callable[[], None]) ->
     payloads: set[ProcessId] = set()
     begin = time.monotonic()
     while time.monotonic() < begin + limit_s:
-        found = {p for p, command in marked(server.instance).items() if ENGINE in command}
+        found = {p for p, command in marked(instance).items() if ENGINE in command}
         payloads |= children_of(found, recursive=True)
         for process in found - asked:
             process.send(signal.SIGTERM)

@@ -4,10 +4,8 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -17,7 +15,7 @@ from flows.logs import log_to_stderr
 from flows.server import Server, call_api, read_server
 from flows.services import children
 from flows.services.burial import bury_dead_runs
-from flows.services.children import Child
+from flows.services.keeper import Keeper
 from flows.services.processes import ProcessId
 from flows.services.records import SUPERVISOR, Record, log_path, write_record
 from flows.services.stopping import stop_services
@@ -25,30 +23,8 @@ from flows.services.stopping import stop_services
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
-LONGEST_BACKOFF_S = 30.0
-SETTLED_S = 60.0
-"""A service that lived this long starts anew without a backoff."""
 BURIAL_S = 10.0
 LOG_BYTES = 20 * 2**20
-
-
-@dataclass
-class Service:
-    """A child with what became of it."""
-
-    child: Child
-    process: subprocess.Popen[bytes] | None = None
-    began: float = 0.0
-    not_before: float = 0.0
-    quick_ends: int = 0
-    restarts: int = 0
-    last_exit: int | None = None
-    done: bool = False
-
-    @property
-    def due(self) -> bool:
-        """Whether it is to be started now."""
-        return not self.done and self.process is None and time.monotonic() >= self.not_before
 
 
 class Supervisor:
@@ -56,8 +32,13 @@ class Supervisor:
 
     def __init__(self, settings: Settings, server: Server) -> None:
         self.settings, self.server = settings, server
-        gpu = children.has_gpu()
-        self.services = [Service(c) for c in children.services(settings, server, gpu=gpu)]
+        gpu = children.has_gpu(settings)
+        self.keeper = Keeper(
+            children.services(settings, server, gpu=gpu),
+            cwd=settings.home,
+            log=lambda name: log_path(settings, name).open("ab"),
+            note=lambda record: write_record(settings, record),
+        )
         self.stopping = False
         self._server_answered = False
         self._logs_checked = 0.0
@@ -75,7 +56,7 @@ class Supervisor:
         while not self.stopping:
             self._tick()
             time.sleep(TICK_S)
-        stop_services(self.settings, self.server, tick=self._reap)
+        stop_services(self.settings, self.server, tick=self.keeper.reap)
         logger.info("supervisor stopped")
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -83,13 +64,13 @@ class Supervisor:
 
     def _tick(self) -> None:
         """Start what is due and allowed: nothing but the server until it answers and is set up."""
-        self._reap()
+        self.keeper.reap()
         self._bound_logs()
-        for service in self.services:
+        for service in self.keeper.services:
             if self.stopping:
                 return
             if service.due:
-                self._start(service)
+                self.keeper.start(service)
             if service.child.kind == children.SERVER and not self._answers():
                 return
             if service.child.kind == children.SETUP and not service.done:
@@ -104,59 +85,6 @@ class Supervisor:
             except Unavailable:
                 return False
         return True
-
-    def _start(self, service: Service) -> None:
-        path = log_path(self.settings, service.child.name)
-        with path.open("ab") as log:
-            process = subprocess.Popen(
-                service.child.command,
-                env=dict(service.child.env),
-                cwd=self.settings.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        service.process, service.began = process, time.monotonic()
-        logger.info("service started", extra={"service": service.child.name, "pid": process.pid})
-        self._record(service)
-
-    def _reap(self) -> None:
-        for service in self.services:
-            if service.process is None or service.process.poll() is None:
-                continue
-            service.last_exit = service.process.returncode
-            service.process = None
-            if service.child.kind == children.SETUP and service.last_exit == 0:
-                service.done = True
-            else:
-                self._plan_restart(service)
-            self._record(service)
-
-    def _plan_restart(self, service: Service) -> None:
-        lived = time.monotonic() - service.began
-        service.quick_ends = 0 if lived > SETTLED_S else service.quick_ends + 1
-        backoff = min(2.0 ** (service.quick_ends - 1), LONGEST_BACKOFF_S)
-        service.not_before = time.monotonic() + backoff
-        service.restarts += 1
-        logger.warning(
-            "service ended",
-            extra={"service": service.child.name, "exit": service.last_exit, "again_s": backoff},
-        )
-
-    def _record(self, service: Service) -> None:
-        identity = ProcessId.of(service.process.pid) if service.process else None
-        write_record(
-            self.settings,
-            Record(
-                name=service.child.name,
-                kind=service.child.kind,
-                pid=identity.pid if identity else 0,
-                started=identity.started if identity else 0.0,
-                restarts=service.restarts,
-                last_exit=service.last_exit,
-            ),
-        )
 
     def _bury(self) -> None:
         if time.monotonic() - self._graves_checked > BURIAL_S:

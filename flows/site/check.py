@@ -1,15 +1,10 @@
 """Whether every part of a site is right: each is tried out, and each fault names its mend."""
 
-import base64
-import json
 import secrets
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,7 +15,7 @@ from catalog.drivers import driver_for
 from catalog.errors import SpdfError, Unavailable
 from catalog.settings import Settings
 from catalog.storages import StorageInfo
-from flows.server import client_env
+from flows.server import ask, client_env
 
 POOLS = ("control", "cpu", "gpu")
 NEEDED = frozenset({"control", "cpu"})
@@ -65,7 +60,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
         return
     url, login = env.get("PREFECT_API_URL", ""), env.get("PREFECT_API_AUTH_STRING", "")
     try:
-        version = _ask(url, login, "GET", "/admin/version")
+        version = ask(url, login, "GET", "/admin/version")
     except Unavailable as error:
         yield _wrong("server", url, error, "check SPDF_API_URL, SPDF_API_AUTH and that it runs")
         return
@@ -78,7 +73,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
 def _locked(url: str) -> Finding:
     """A server must refuse whoever has no login."""
     try:
-        _ask(url, "", "GET", "/admin/version")
+        ask(url, "", "GET", "/admin/version")
     except Unavailable:
         return Finding("login", url, True, "asked for")
     return Finding(
@@ -89,16 +84,19 @@ def _locked(url: str) -> Finding:
 def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
     needed = pool in NEEDED
     try:
-        kind = _ask(url, login, "GET", f"/work_pools/{pool}")["type"]
-        online = _ask(
+        found = ask(url, login, "GET", f"/work_pools/{pool}")
+        online = ask(
             url, login, "POST", f"/work_pools/{pool}/workers/filter",
             {"workers": {"status": {"any_": ["ONLINE"]}}},
         )  # fmt: skip
     except Unavailable as error:
-        if needed:
-            yield _wrong("pool", pool, error, "`spdf site setup` makes the pools")
+        yield _wrong("pool", pool, error, "see the server's log")
         return
-    yield Finding("pool", pool, True, f"type {kind}")
+    if found is None:
+        if needed:
+            yield Finding("pool", pool, False, "is not there", "`spdf site setup` makes it")
+        return
+    yield Finding("pool", pool, True, f"type {found['type']}")
     if online or needed:
         yield Finding(
             "workers", pool, bool(online), f"{len(online)} online",
@@ -144,26 +142,3 @@ def _storage(storage: StorageInfo) -> Finding:
 
 def _wrong(part: str, name: str, error: Exception, mend: str) -> Finding:
     return Finding(part, name, False, str(error), mend)
-
-
-def _ask(url: str, login: str, method: str, path: str, body: Any = None) -> Any:
-    """One request to the server, without Prefect's client; raises `Unavailable`."""
-    headers = {"Content-Type": "application/json"}
-    if login:
-        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    request = urllib.request.Request(
-        url + path,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers=headers,
-    )
-    opener: Callable[..., Any] = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-    try:
-        with opener(request, timeout=5.0) as answer:
-            return json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as error:
-        error.close()
-        why = "refuses the login" if error.code == 401 else f"answered {error.code} to {path}"
-        raise Unavailable(f"the server at {url} {why}.") from error
-    except OSError as error:
-        raise Unavailable(f"the server at {url} doesn't answer ({error}).") from error

@@ -1,11 +1,17 @@
 """The whole system as a user has it: the `spdf` command, its processes, a real Prefect server."""
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.acceptance.driver import NAP, TIMES, Site
+from flows.services import postgres, rgw
+from tests.acceptance.driver import BIN, NAP, TIMES, Site, WholeSite
+from tests.servers.install import need
+from tests.servers.postgres import PACKAGE
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +30,33 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for process in left:
             os.kill(process.pid, 9)
     assert not left, "processes outlived `spdf down`"
+
+
+@pytest.fixture(scope="session")
+def whole_site() -> Iterator[WholeSite]:
+    """PostgreSQL, S3 and the server of a site, up; payloads run on the nodes that a test starts.
+
+    It is not below pytest's own directories, which are closed to PostgreSQL's user under root.
+    """
+    need(lambda: postgres.program("postgres"), PACKAGE)
+    need(lambda: rgw.program("radosgw"), *rgw.PACKAGES)
+    with tempfile.TemporaryDirectory(prefix="spdf-site-") as folder:
+        home = Path(folder, "home")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
+        site = WholeSite(home, {**kept, **TIMES, "SPDF_HOME": str(home)})
+        subprocess.run([BIN / "spdf", "site", "init", home, "--local"], check=True, env=kept)
+        with (home / "spdf.env").open("a") as settings:
+            settings.write("SPDF_LOCAL_PAYLOADS=false\n")
+        try:
+            site.server = site.json("up", limit_s=240)
+            site.catalog_url = site.addresses["SPDF_CATALOG_URL"]
+            yield site
+        finally:
+            site.run("down")
+            left = site.mine()
+            for process in left:
+                os.kill(process.pid, 9)
+        assert not left, "processes outlived `spdf down`"
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 
 from tests.acceptance.machine import Process, processes, until
+from tests.servers.island import Bridges
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -320,3 +323,80 @@ class Site:
         status = json.loads(self.run("status", "--json").stdout)
         found = [s["pid"] for s in status["services"] if s["name"] == name and s["healthy"]]
         return found[0] if found else None
+
+
+@dataclass
+class WholeSite(Site):
+    """A site of PostgreSQL and S3, whose payloads run on nodes of their own."""
+
+    catalog_url: str = ""
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the catalog, read without any code of ours."""
+        with psycopg.connect(self.catalog_url, connect_timeout=10) as connection:
+            found = connection.execute(query.replace("?", "%s").encode(), values)
+            return list(found.fetchall())
+
+    def start_node(self, name: str, *words: object, bridges: Bridges | None = None) -> "Node":
+        """A node with a home and a work directory of its own, which serves the pool `cpu`."""
+        home = self.home / name
+        home.mkdir(mode=0o700)
+        node = Node(name, home, {**self.environment, **self.addresses, "SPDF_HOME": str(home),
+                                 "SPDF_NODE": name})  # fmt: skip
+        node.start(*words, bridges=bridges)
+        return node
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What a node must be told of the site: where things are, and the logins."""
+        text = (self.home / "spdf.env").read_text().splitlines()
+        known = dict(line.partition("=")[::2] for line in text)
+        wanted = ("SPDF_CATALOG_URL", "SPDF_S3_URL", "SPDF_S3_ACCESS_KEY", "SPDF_S3_SECRET_KEY")
+        login = f"{self.server['user']}:{self.server['password']}"
+        site = {"SPDF_API_URL": self.server["api_url"], "SPDF_API_AUTH": login}
+        return {**site, **{name: known[name] for name in wanted}}
+
+    @property
+    def ports(self) -> list[int]:
+        """Where the catalog, the storages and the server listen."""
+        places = ("SPDF_CATALOG_URL", "SPDF_S3_URL", "SPDF_API_URL")
+        return [port for name in places if (port := urlsplit(self.addresses[name]).port)]
+
+
+@dataclass
+class Node:
+    """The worker daemon of a compute node."""
+
+    name: str
+    home: Path
+    environment: Mapping[str, str]
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self, *words: object, bridges: Bridges | None = None) -> None:
+        """Serve the pool `cpu`."""
+        command = [str(BIN / "spdf"), "worker", "start", "--pool", "cpu", *map(str, words)]
+        log = self.home / "worker.log"
+        if bridges is not None:
+            self.process = bridges.start(command, self.environment, self.home, log)
+            return
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                command,
+                env=self.environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+
+    def stop(self, limit_s: float = 60.0) -> int:
+        """Ask it to drain; gives its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(limit_s)
+
+    def mine(self) -> list[Process]:
+        """Everything that the node runs, but for the daemon itself."""
+        daemon = self.process.pid if self.process else 0
+        found = [p for p in processes() if p.environment.get("SPDF_HOME") == str(self.home)]
+        return [p for p in found if p.pid != daemon]

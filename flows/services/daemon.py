@@ -1,0 +1,187 @@
+"""The daemon of a compute node: keeps the Prefect workers of one pool, and the node in order."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+
+from sqlalchemy.exc import DBAPIError
+
+from catalog import nodes, pilots
+from catalog.db import get_catalog
+from catalog.errors import Conflict, Unavailable
+from catalog.outage import ride_out
+from catalog.settings import Settings
+from catalog.states import NodeState
+from flows.server import node_env
+from flows.services import children
+from flows.services.keeper import Keeper
+from flows.services.processes import ProcessId, end, marked
+from flows.services.stopping import FLOW_RUN_SPARE_S, SERVICE_GRACE_S, stop_flow_runs
+from flows.services.wake import Wake
+from workers.devices import capacity, devices
+from workers.node import program_version
+from workers.orphans import clean_dead
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+_CLEAN_S = 5.0
+CONTROL = "control"
+
+
+class Daemon:
+    """Serves one pool on this node until SIGTERM, SIGINT or a DRAINING mark in the catalog."""
+
+    def __init__(self, settings: Settings, pool: str, kind: str) -> None:
+        assert settings.work_dir is not None
+        self._settings, self._pool, self._work_dir = settings, pool, settings.work_dir
+        self._catalog = get_catalog()
+        self.instance = f"{settings.node}:{pool}:{settings.work_dir}"
+        env = node_env(settings, self.instance) | {"SPDF_SLOTS": str(settings.slots)}
+        self._keeper = Keeper(
+            children.workers_of_pool(settings, env, pool, kind=kind),
+            cwd=settings.work_dir,
+        )
+        self._wake = Wake(env, self.instance, self._work_dir / f"worker-{pool}.runs")
+        self._stopping: str | None = None
+        self._program = program_version()
+        self._beaten = self._cleaned = 0.0
+
+    def run(self) -> None:
+        """Serve; raises `Conflict` where another worker serves the node and pool."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        with _only_one(self._settings, self._pool):
+            self._adopt()
+            self._node_id = ride_out(self._announce, limit_s=self._settings.outage_s)
+            logger.info("node online", extra={"node": self._settings.node, "pool": self._pool})
+            while self._stopping is None:
+                self._tick()
+                time.sleep(_TICK_S)
+            self._drain(self._stopping)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        why = f"its worker was told to stop ({signal.strsignal(number)})"
+        self._stopping = self._stopping or why
+
+    def _adopt(self) -> None:
+        """Take over after a daemon that was killed: its workers go, its flow runs go on."""
+        left = [
+            p for p, command in marked(self.instance).items() if children.NODE_WORKER in command
+        ]
+        end(left, grace_s=0, stop=signal.SIGKILL)
+        clean_dead(self._work_dir)
+
+    def _announce(self) -> int:
+        settings, has = self._settings, capacity(self._settings)
+        said = nodes.Announcement(
+            name=settings.node,
+            pool=self._pool,
+            pid=os.getpid(),
+            slots=has.cores,
+            memory_mib=has.memory_mib,
+            devices=tuple(asdict(device) for device in devices(settings)),
+            engine=settings.container_engine or None,
+            program=self._program,
+        )
+        with self._catalog.write() as session:
+            return nodes.announce(session, said)
+
+    def _tick(self) -> None:
+        self._keeper.reap()
+        for service in self._keeper.services:
+            if service.due:
+                self._keeper.start(service)
+        now = time.monotonic()
+        try:
+            if now - self._beaten >= self._settings.heartbeat_s:
+                self._beaten = now
+                self._beat()
+            if now - self._cleaned >= _CLEAN_S:
+                self._cleaned = now
+                clean_dead(self._work_dir)
+                self._wake.hold()
+        except (DBAPIError, Unavailable) as error:
+            logger.warning("catalog or server away", extra={"fault": str(error)})
+
+    def _beat(self) -> None:
+        with self._catalog.write() as session:
+            state = nodes.beat(session, self._node_id, os.getpid())
+        if state is NodeState.DRAINING:
+            self._stopping = self._stopping or "an operator asked for it"
+        elif state is NodeState.OFFLINE:
+            self._stopping = "another worker has announced itself under this node's name"
+        if program_version() != self._program:
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Become the program that is installed now; pilots that run go on."""
+        logger.info("spdf was upgraded", extra={"before": self._program, "now": program_version()})
+        self._catalog.close()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+    def _drain(self, reason: str) -> None:
+        """Start nothing more, let pilots finish or hand back what they hold, and leave."""
+        logger.info("draining", extra={"why": reason, "at_most_s": self._settings.drain_s})
+        workers = [
+            identity
+            for service in self._keeper.services
+            if service.process and (identity := ProcessId.of(service.process.pid))
+        ]
+        # A worker that is asked to stop kills its flow runs at once: it is halted until they end.
+        for worker in workers:
+            worker.send(signal.SIGSTOP)
+        if self._pool != CONTROL:
+            self._drain_pilots(reason)
+        stop_flow_runs(self.instance, self._settings.drain_s + FLOW_RUN_SPARE_S, self._keeper.reap)
+        end(workers, grace_s=SERVICE_GRACE_S, tick=self._keeper.reap)
+        clean_dead(self._work_dir)
+        try:
+            with self._catalog.write() as session:
+                nodes.leave(session, self._node_id, os.getpid(), reason)
+        except DBAPIError as error:
+            logger.warning("catalog away at the end", extra={"fault": str(error.orig)})
+        logger.info("node offline")
+
+    def _drain_pilots(self, reason: str) -> None:
+        """Mark the pilots of this node until none is left, also those that were just starting."""
+        settings = self._settings
+        until = time.monotonic() + settings.drain_s + 2 * settings.heartbeat_s
+        while self._wake.running() and time.monotonic() < until:
+            try:
+                with self._catalog.write() as session:
+                    nodes.drain(session, [self._node_id], reason)
+                    mine = pilots.live_on(session, settings.node, self._pool)
+                    pilots.drain(session, mine, reason)
+            except DBAPIError as error:
+                logger.warning("catalog away", extra={"fault": str(error.orig)})
+                return
+            self._keeper.reap()
+            time.sleep(1.0)
+
+
+@contextmanager
+def _only_one(settings: Settings, pool: str) -> Iterator[None]:
+    """Keep a second worker of the same pool and work directory out; raises `Conflict`."""
+    assert settings.work_dir is not None
+    path = settings.work_dir / f"worker-{pool}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Conflict(
+            f"a worker of the pool {pool} already uses {settings.work_dir}; stop that one, or give "
+            "this one another SPDF_WORK_DIR and SPDF_NODE."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)

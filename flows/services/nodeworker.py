@@ -1,0 +1,112 @@
+"""The Prefect worker of a node: takes one pilot of a task, so that other nodes get the next.
+
+`python -m flows.services.nodeworker` is `prefect worker start` with that one difference. A worker
+of Prefect takes all it may at each poll: of a task's pilots, meant to be one for each node, the
+first node that asks would get all.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect.settings import get_current_settings
+from prefect.utilities.processutils import setup_signal_handlers_worker
+from prefect.workers.base import BaseWorker
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, WorkerFlowRunResponse
+
+PATIENCE_S = 5.0
+"""A second pilot of a task is taken where nobody else has wanted it for so long."""
+
+if TYPE_CHECKING:
+    _Base = BaseWorker[Any, Any, Any]
+else:
+    _Base = object
+
+
+class Spread(_Base):
+    """What a worker of a node does differently, for workers of any type."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tasks_here: dict[UUID, object] = {}
+
+    async def _submit_scheduled_flow_runs(
+        self, flow_run_response: "list[WorkerFlowRunResponse]"
+    ) -> "list[FlowRun]":
+        taken = await super()._submit_scheduled_flow_runs(self._wanted(flow_run_response))
+        self._tasks_here |= {run.id: run.parameters.get("task") for run in taken}
+        submitted: list[FlowRun] = taken
+        return submitted
+
+    def _release_limit_slot(self, flow_run_id: UUID) -> None:
+        self._tasks_here.pop(flow_run_id, None)
+        super()._release_limit_slot(flow_run_id)
+
+    def _wanted(
+        self, responses: "Sequence[WorkerFlowRunResponse]"
+    ) -> "list[WorkerFlowRunResponse]":
+        served, wanted = set(self._tasks_here.values()), []
+        for response in responses:
+            task = response.flow_run.parameters.get("task")
+            if task is None or task not in served or _waits(response.flow_run):
+                wanted.append(response)
+                served.add(task)
+        return wanted
+
+
+def _waits(run: "FlowRun") -> bool:
+    due = run.next_scheduled_start_time or run.expected_start_time
+    return due is not None and (datetime.now(UTC) - due).total_seconds() > PATIENCE_S
+
+
+def worker_class(kind: str) -> Any:
+    """The worker for pools of type `process` or `docker`."""
+    if kind == "docker":
+        from prefect_docker.worker import DockerWorker as Base
+    else:
+        from prefect.workers.process import ProcessWorker as Base
+    with warnings.catch_warnings():
+        # It takes the place of Prefect's own under the same name.
+        warnings.simplefilter("ignore", UserWarning)
+        return type(f"Spread{Base.__name__}", (Spread, Base), {})
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Serve a pool until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="nodeworker")
+    for name in ("type", "pool", "name"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--work-queue", action="append")
+    parser.add_argument("--limit", type=int)
+    given = parser.parse_args(words)
+    setup_signal_handlers_worker(os.getpid(), f"the {given.type} worker", _say)
+    settings = get_current_settings().worker
+    worker = worker_class(given.type)(
+        name=given.name,
+        work_pool_name=given.pool,
+        work_queues=given.work_queue,
+        limit=given.limit,
+        prefetch_seconds=settings.prefetch_seconds,
+        heartbeat_interval_seconds=int(settings.heartbeat_seconds),
+        create_pool_if_not_found=False,
+    )
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(worker.start(printer=_say))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
