@@ -5,13 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-docker lint bench image clean
+
+# Where the image comes from, and the name it gets.
+IMAGE = spdf:$(shell $(BIN)/python -c 'from importlib.metadata import version; print(version("spdf"))')
+BASE ?= python:3.11-slim-bookworm
+WHEELS := build/image/wheels
 
 demo: $(VENV)/.runtime
 	$(BIN)/spdf demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not docker" $(TESTS)
+
+test-docker: $(VENV)/.dev
+	$(BIN)/python -m pytest -m docker $(or $(TESTS),tests/docker)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -21,6 +29,16 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.runtime
 	$(BIN)/python -m benchmarks.chain
+
+# The wheels come by the way that pip is set up for here; the build itself needs no network. The
+# image's Python may be of an earlier patch release, so what only such need is fetched, too.
+image: $(VENV)/.dev
+	rm -rf build/image
+	mkdir -p $(WHEELS)
+	sed "s/ ; python_full_version < '3.11.[0-9]*'//" requirements.lock > build/image/fetch.lock
+	$(PIP) download --no-deps --require-hashes --only-binary :all: --dest $(WHEELS) -r build/image/fetch.lock
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(WHEELS) .
+	docker build --network none --build-arg BASE=$(BASE) --tag $(IMAGE) --file deployments/Dockerfile .
 
 # The locks are complete, so pip need not resolve anything; hashes pin every file.
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
@@ -38,4 +56,4 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
