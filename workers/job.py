@@ -184,7 +184,7 @@ def _payload(attempt: _Attempt, inputs: dict[str, Any], grant: Grant) -> ToolOut
         cores=task.spec.resources.cores,
         ram_mib=task.spec.resources.ram_mib,
         environment=environment,
-        keep=grant.descriptors,
+        keep=(*grant.descriptors, attempt.node.ledger.held),
     )
     ledger: Callable[[int], None] = attempt.node.ledger.started
     outcome = run_tool(task.tool, run, started=ledger, stop=attempt.running.stop)

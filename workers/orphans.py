@@ -1,5 +1,6 @@
 """Payloads that outlive their pilot: written down when they start, killed when it is dead."""
 
+import fcntl
 import json
 import logging
 import os
@@ -11,22 +12,34 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_PILOT, _PAYLOADS = "pilot.json", "payloads"
+_PILOT, _PAYLOADS, _HELD = "pilot.json", "payloads", "held"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PayloadLedger:
-    """A pilot's own directory and the list of process groups that it started."""
+    """A pilot's own directory and the list of process groups that it started.
+
+    The pilot holds a lock on one file of it as long as it lives, and with its payloads a lock on
+    another: locks are seen from every container of a node, process numbers only from their own.
+    """
 
     def __init__(self, work_dir: Path, pilot_id: int) -> None:
         self.directory = work_dir / f"pilot-{pilot_id}"
         self.directory.mkdir(parents=True, exist_ok=True)
-        me = os.getpid()
-        partial = self.directory / f".{_PILOT}"
-        partial.write_text(json.dumps({"pid": me, "started": start_time(me)}))
-        partial.replace(self.directory / _PILOT)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(self.directory / _PAYLOADS, flags, 0o600)
+        self.held = _lock(self.directory / _HELD)
+        """Descriptor that a payload inherits."""
+        self._pilot = self._declare()
         self._lock = threading.Lock()
+
+    def _declare(self) -> int:
+        """Write down who the pilot is; nobody sees the file without its lock."""
+        partial = self.directory / f".{_PILOT}"
+        partial.write_text(json.dumps({"pid": os.getpid(), "numbers": _numbers()}))
+        descriptor = _lock(partial)
+        partial.replace(self.directory / _PILOT)
+        return descriptor
 
     def started(self, group: int) -> None:
         """Write a payload's process group down, as soon as it runs."""
@@ -36,32 +49,70 @@ class PayloadLedger:
 
     def close(self) -> None:
         """Remove the directory: nothing of the pilot is left to be cleaned up."""
-        os.close(self._file)
         shutil.rmtree(self.directory, ignore_errors=True)
+        for descriptor in (self._file, self.held, self._pilot):
+            os.close(descriptor)
 
 
 def clean_dead(work_dir: Path) -> int:
     """Kill the payloads of dead pilots of this node and remove their directories; gives how many.
 
-    Safe to be run by many processes at once: a pilot is dead when its pid is gone or is that of a
-    process that started at another time.
+    Safe to be run by many processes at once, in any container that shares the directory. What a
+    pilot in another container left running is left to those who can see it.
     """
     count = 0
     for directory in sorted(work_dir.glob("pilot-*")):
         try:
-            pilot = json.loads((directory / _PILOT).read_text())
-        except (OSError, ValueError):
+            pilot = _lock(directory / _PILOT, os.O_RDWR)
+        except OSError:
             continue
-        if pilot["started"] == start_time(pilot["pid"]):
-            continue
-        with suppress(FileNotFoundError):
-            for line in (directory / _PAYLOADS).read_text().splitlines():
-                group, _, started = line.partition(" ")
-                _kill(int(group), int(started))
-        shutil.rmtree(directory, ignore_errors=True)
-        log.info("cleaned up after a dead pilot", extra={"directory": str(directory)})
-        count += 1
+        try:
+            count += _clean(directory)
+        finally:
+            os.close(pilot)
     return count
+
+
+def _clean(directory: Path) -> bool:
+    """Clean up after one dead pilot, whose lock is held; whether that could be done."""
+    try:
+        here = json.loads((directory / _PILOT).read_text())["numbers"] == _numbers()
+        if here:
+            _kill_all(directory)
+        else:
+            os.close(_lock(directory / _HELD))
+    except (OSError, ValueError, KeyError):
+        return False
+    shutil.rmtree(directory, ignore_errors=True)
+    log.info("cleaned up after a dead pilot", extra={"directory": str(directory)})
+    return True
+
+
+def _lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
+    """Lock a file, which ends with the last process that has the descriptor.
+
+    Raises BlockingIOError where another holds it, FileNotFoundError.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _numbers() -> str:
+    """Where process numbers mean what they mean here: this boot, this container."""
+    namespace = Path("/proc/self/ns/pid").readlink()
+    return f"{_BOOT_ID.read_text().strip()} {namespace}"
+
+
+def _kill_all(directory: Path) -> None:
+    with suppress(FileNotFoundError):
+        for line in (directory / _PAYLOADS).read_text().splitlines():
+            group, _, started = line.partition(" ")
+            _kill(int(group), int(started))
 
 
 def _kill(group: int, started: int) -> None:

@@ -199,7 +199,8 @@ from catalog.settings import Settings
 from workers.devices import capacity, memory_mib
 from workers.orphans import PayloadLedger
 ledger = PayloadLedger(Path(sys.argv[1]), 7)
-payload = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"], process_group=0)
+line = ["sh", "-c", "sleep 300 & sleep 300"]
+payload = subprocess.Popen(line, process_group=0, pass_fds=[ledger.held])
 ledger.started(payload.pid)
 print(payload.pid, flush=True)
 time.sleep(300)
@@ -266,6 +267,50 @@ def test_a_number_that_is_anothers_by_now_is_left_alone(
     process.wait()
     assert clean_dead(tmp_path) == 1
     assert members(group), "its leader started at another time: it is not the payload"
+
+
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+"""Runs what follows with process numbers of its own, as in a container."""
+
+
+@pytest.fixture
+def distant(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A container with a pilot and its payload; a line of input kills the pilot alone."""
+    if subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT TESTED: this machine gives no process number namespaces")
+    stay = '"$@" & read line; kill -9 $!; wait $!; echo gone; read line'
+    process = subprocess.Popen(
+        [*CONTAINER, "--kill-child", "sh", "-c", stay, "sh", sys.executable, "-c", PILOT, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline(), "the payload's group"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_pilot_in_another_container_is_known_by_its_lock(
+    distant: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert distant.stdin is not None and distant.stdout is not None
+    assert clean_dead(tmp_path) == 0, "its number means nothing here, and it lives"
+    distant.stdin.write("kill the pilot\n")
+    distant.stdin.flush()
+    assert distant.stdout.readline() == "gone\n"
+    assert clean_dead(tmp_path) == 0, "its payload lives, and only those there can kill it"
+    assert (tmp_path / "pilot-7" / "payloads").exists()
+    distant.kill()
+    distant.wait()
+    deadline = time.monotonic() + 10
+    while not (cleaned := clean_dead(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert cleaned == 1
+    assert not list(tmp_path.glob("pilot-*"))
 
 
 def test_a_pilot_that_ends_leaves_nothing(tmp_path: Path) -> None:
