@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """All settings. Each may be given as `SPDF_<NAME>`; times are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="SPDF_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SPDF_", extra="ignore", env_ignore_empty=True)
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".spdf",
@@ -49,6 +49,16 @@ class Settings(BaseSettings):
     )
     local_payloads: bool = Field(
         True, description="`spdf up` starts workers for payloads on this machine, too."
+    )
+    pilots_in: Literal["process", "docker"] = Field(
+        "process", description="What pilots run in: process, or docker for containers of the image."
+    )
+    pilot_image: str = Field(
+        "", description="Image of pilots' containers; empty: what `make image` builds."
+    )
+    pilot_volumes: list[str] = Field(
+        default_factory=list,
+        description="Volumes of pilots' containers, as JSON; empty: SPDF_HOME and SPDF_WORK_DIR.",
     )
     local_servers: bool = Field(
         False, description="`spdf up` starts PostgreSQL and an S3 server of its own, too."

@@ -26,6 +26,7 @@ from catalog.models import Template
 from catalog.settings import Settings, get_settings
 from catalog.states import TemplateState
 from flows.compile import parameter_schema
+from flows.containers import DOCKER, pool_values
 from flows.plan import plan_from_json
 from flows.pools import CONTROL, DEFAULT_QUEUE, ensure_pools
 from flows.server import project_file
@@ -246,7 +247,9 @@ def _published(client: SyncPrefectClient) -> set[str]:
 def lay_down(settings: Settings, *, gpu: bool) -> None:
     """Lay down pools, deployments and templates on the server of the environment."""
     with get_client(sync_client=True) as client:
-        pools = ensure_pools(client, gpu=gpu)
+        kind = settings.pilots_in
+        values = pool_values(settings) if kind == DOCKER else None
+        pools = ensure_pools(client, gpu=gpu, pilots_in=kind, values=values)
         ensure_deployments(client, pools=pools, watchdog_s=settings.watchdog_s)
         sync_templates(client, get_catalog())
         # The schedule begins one interval from now; what was left behind shouldn't wait for it.

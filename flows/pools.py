@@ -1,6 +1,7 @@
 """Work pools and their queues, laid down idempotently."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -10,10 +11,10 @@ from prefect.client.schemas.objects import WorkQueue
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from catalog.errors import Conflict
+from flows.containers import DOCKER, PROCESS, pass_settings
 from flows.server import project_file
 
 CONTROL, CPU, GPU = "control", "cpu", "gpu"
-PROCESS = "process"
 DESCRIPTIONS = {
     CONTROL: "Orchestration: workflows and the watchdog. Runs no payloads.",
     CPU: "Pilots for stages that need no GPU.",
@@ -27,16 +28,22 @@ LIVE_WORKFLOWS = 4
 
 
 def ensure_pools(
-    client: SyncPrefectClient, *, gpu: bool, pilots_in: str = PROCESS
+    client: SyncPrefectClient,
+    *,
+    gpu: bool,
+    pilots_in: str = PROCESS,
+    values: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Make or bring up to date the pools and the queues of `control`; gives the pools' names.
 
-    `pilots_in` is the type of the pools for payloads: `process` or `docker`. A limit that an
-    operator has set on the queue is left as it is. Raises `Conflict` for a pool of another type.
+    `pilots_in` is the type of the pools for payloads, `process` or `docker`, and `values` are
+    those of their variables. A limit that an operator has set on the queue is left as it is.
+    Raises `Conflict` for a pool of another type.
     """
     names = (CONTROL, CPU, GPU) if gpu else (CONTROL, CPU)
-    for name in names:
-        _ensure_pool(client, name, PROCESS if name == CONTROL else pilots_in)
+    _ensure_pool(client, CONTROL, PROCESS, base_job_template(CONTROL))
+    for name in names[1:]:
+        _ensure_pool(client, name, pilots_in, base_job_template(name, pilots_in, values))
     _ensure_queue(client, CONTROL, DEFAULT_QUEUE, priority=2, limit=LIVE_WORKFLOWS)
     _ensure_queue(client, CONTROL, WATCHDOG_QUEUE, priority=1, limit=1)
     for name in names[1:]:
@@ -65,16 +72,24 @@ def queue_of_rank(client: SyncPrefectClient, pool: str, rank: int) -> str:
     return name
 
 
-def base_job_template(pool: str, kind: str = PROCESS) -> dict[str, Any]:
-    """How the workers of a pool start a flow run: as a process, or in a container."""
+def base_job_template(
+    pool: str, kind: str = PROCESS, values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """How the workers of a pool start a flow run: as a process, or in a container.
+
+    `values` are what its variables are where a deployment says nothing else.
+    """
     ending = "" if kind == PROCESS else f"-{kind}"
     path = project_file(f"deployments/pool-{pool}{ending}.json")
     template: dict[str, Any] = json.loads(path.read_text())
+    for name, value in (values or {}).items():
+        template["variables"]["properties"][name]["default"] = value
+    if kind == DOCKER:
+        pass_settings(template)
     return template
 
 
-def _ensure_pool(client: SyncPrefectClient, name: str, kind: str) -> None:
-    template = base_job_template(name, kind)
+def _ensure_pool(client: SyncPrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
     try:
         found = client.read_work_pool(name)
     except ObjectNotFound:

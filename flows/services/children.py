@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.settings import Settings
+from flows.containers import DOCKER, PROCESS, worker_values
 from flows.server import Server, base_env, server_env, worker_env
 
 BACKEND, SERVER, SETUP, WORKER, RECORDER = "backend", "server", "setup", "worker", "recorder"
@@ -39,7 +40,8 @@ def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, .
     workers = workers_of_pool(settings, worker_env(settings, server), "control")
     if settings.local_payloads:
         for pool in ("cpu", "gpu") if gpu else ("cpu",):
-            workers += workers_of_pool(settings, worker_env(settings, server), pool)
+            env = worker_env(settings, server)
+            workers += workers_of_pool(settings, env, pool, kind=settings.pilots_in)
     return (
         *_backends(settings, own),
         Child("server", SERVER, serve, server_env(settings, server)),
@@ -68,9 +70,11 @@ def worker_name(settings: Settings, name: str) -> str:
 
 
 def workers_of_pool(
-    settings: Settings, env: Mapping[str, str], pool: str, *, kind: str = "process"
+    settings: Settings, env: Mapping[str, str], pool: str, *, kind: str = PROCESS
 ) -> list[Child]:
     """The Prefect workers that serve a pool, of type `kind`, on one machine."""
+    if kind == DOCKER:
+        env = {**env, **worker_values(settings)}
     if pool != "control":
         limit = settings.slots + 2
         return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit)]
@@ -86,7 +90,7 @@ def _worker(
     name: str,
     pool: str,
     *,
-    kind: str = "process",
+    kind: str = PROCESS,
     queue: str | None = None,
     limit: int | None = None,
     query_s: float = 1.0,

@@ -13,6 +13,7 @@ from catalog.db import get_catalog
 from catalog.errors import Conflict, Unavailable
 from catalog.schema import upgrade
 from catalog.settings import Settings
+from flows.containers import DOCKER, check_docker
 from flows.server import Server, prefect_home, prepare_server, read_server
 from flows.services import children
 from flows.services.health import Health, check
@@ -91,13 +92,16 @@ def up(
     """Start the embedded profile and wait until all of it is healthy.
 
     What a killed supervisor left is stopped first. On failure all that was started is stopped.
-    `progress` hears what is being waited for. Raises `StartFailed`, `Conflict`.
+    `progress` hears what is being waited for. Raises `StartFailed`,
+    `Conflict`, `Unavailable` where pilots are to run in containers and can't.
     """
     if settings.api_url:
         raise Conflict(
             f"{settings.home} is set for the site at {settings.api_url}, which has its own server; "
             "`spdf worker start` makes this machine a node of it."
         )
+    if settings.pilots_in == DOCKER:
+        check_docker(settings)
     _make_home(settings)
     with only_one(settings):
         server = read_server(settings)

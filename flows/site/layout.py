@@ -6,10 +6,10 @@ import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from catalog.errors import BadInput, Conflict
+from flows.containers import own_image
 from flows.server import (
     QUIET_SETTINGS,
     RECORDER_SETTINGS,
@@ -70,7 +70,7 @@ def lay_down(directory: Path, *, host: str = LOOPBACK, image: str | None = None)
     directory = _empty(directory)
     logins = generate()
     made = {
-        ".env": _compose(logins, host, image or f"spdf:{version('spdf')}"),
+        ".env": _compose(logins, host, image or own_image()),
         "server.env": _server(logins, host),
         "node.env": _node(logins, host),
         SETTINGS: _node(logins, host) | {"SPDF_HOME": str(directory)},

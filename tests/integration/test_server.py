@@ -9,7 +9,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from catalog.errors import Unavailable
+from catalog.errors import Conflict, Unavailable
+from catalog.settings import Settings
+from flows.containers import DOCKER, pool_values
 from flows.deployments import ensure_deployments, publish_template, withdraw_template
 from flows.pools import LIVE_WORKFLOWS, ensure_pools
 from flows.server import Server, call_api
@@ -72,6 +74,27 @@ def test_pools_are_laid_down_once_and_an_operators_limit_stays(client: SyncPrefe
     assert ensure_pools(client, gpu=True) == ("control", "cpu", "gpu")
     assert queues(client) == {"watchdog": (1, 1), "default": (2, 7)}
     client.update_work_queue(default.id, concurrency_limit=LIVE_WORKFLOWS)
+
+
+def test_pilots_run_in_containers_where_pools_are_of_that_type(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    values = pool_values(Settings(home=tmp_path, pilot_image="spdf:beam"))
+    with pytest.raises(Conflict, match="cpu is of type process, and SPDF_PILOTS_IN asks for dock"):
+        ensure_pools(client, gpu=True, pilots_in=DOCKER, values=values)
+    try:
+        for name in ("cpu", "gpu"):
+            client.request("DELETE", "/work_pools/{name}", path_params={"name": name})
+        for _ in range(2):
+            ensure_pools(client, gpu=True, pilots_in=DOCKER, values=values)
+        pools = {name: client.read_work_pool(name) for name in ("control", "cpu", "gpu")}
+        assert [pool.type for pool in pools.values()] == ["process", "docker", "docker"]
+        variables = pools["gpu"].base_job_template["variables"]["properties"]
+        assert variables["image"]["default"] == "spdf:beam"
+        assert variables["volumes"]["default"] == [f"{tmp_path}:{tmp_path}"]
+    finally:
+        for name in ("cpu", "gpu"):
+            client.request("DELETE", "/work_pools/{name}", path_params={"name": name})
 
 
 def test_deployments_are_those_of_the_file(client: SyncPrefectClient) -> None:
