@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +16,9 @@ PROCESS, DOCKER = "process", "docker"
 
 USER = "SPDF_PILOT_USER"
 """Environment variable of a worker: user and group of its containers, as numbers."""
+
+LABEL = "spdf.pilot"
+"""Of every container that a pilot runs in; its value is the node's name."""
 
 
 def own_image() -> str:
@@ -94,6 +99,35 @@ def check_docker(settings: Settings) -> None:
         raise _no_docker(address) from error
     finally:
         client.close()
+
+
+def remove_ended(kept_s: float) -> int:
+    """Remove the containers of pilots that ended longer ago than that; gives how many.
+
+    Raises docker's `DockerException`, or OSError, where no Docker answers.
+    """
+    import docker
+    from docker.errors import NotFound
+
+    count = 0
+    client = docker.from_env(timeout=30)
+    try:
+        ended = {"label": LABEL, "status": ["created", "exited", "dead"]}
+        for container in client.containers.list(all=True, filters=ended, ignore_removed=True):
+            if _age_s(container.attrs) > kept_s:
+                with suppress(NotFound):
+                    container.remove()
+                    count += 1
+    finally:
+        client.close()
+    return count
+
+
+def _age_s(container: Mapping[str, Any]) -> float:
+    """Seconds since a container ended; since it was made, where it could not be started."""
+    state = container["State"]
+    since = container["Created"] if state["Status"] == "created" else state["FinishedAt"]
+    return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
 
 
 def _no_docker(address: str) -> Unavailable:

@@ -140,13 +140,21 @@ def _lock(path: Path, size: int, count: int, taken: ExitStack) -> int | None:
 
 
 def _first_locked(descriptor: int, start: int, size: int) -> tuple[int, int]:
-    """Where another's next lock begins, and its length; (size, 0) where there is none."""
-    asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, size - start, 0)
-    kind, _, begins, length, _ = _LOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
-    if kind == fcntl.F_UNLCK:
-        return size, 0
-    # Neighbouring locks of one job are told as one, which may begin before `start`.
-    return max(begins, start), begins + length - max(begins, start)
+    """Where another's next lock begins, and its length; (size, 0) where there is none.
+
+    The kernel tells of any lock that is in the way, not of the first: so what lies before it is
+    asked for, too.
+    """
+    busy_at, end = size, size
+    while busy_at > start:
+        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, busy_at - start, 0)
+        told = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+        kind, _, begins, length, _ = _LOCK.unpack(told)
+        if kind == fcntl.F_UNLCK:
+            break
+        # Neighbouring locks of one job are told as one, which may begin before `start`.
+        busy_at, end = max(begins, start), begins + length
+    return busy_at, end - busy_at
 
 
 def _try_lock(descriptor: int, start: int, length: int) -> bool:

@@ -44,6 +44,22 @@ def test_cores_are_shared_by_all_pilots_of_a_node(tmp_path: Path, at_once: threa
         assert both is not None, "tokens come back"
 
 
+def test_a_core_is_found_beyond_those_taken_in_another_order(tmp_path: Path) -> None:
+    slots, got = Slots(tmp_path, Capacity(3, 64)), threading.Event()
+
+    def take() -> None:
+        with slots.take(need()):
+            got.set()
+
+    with ExitStack() as first:
+        first.enter_context(slots.take(need()))
+        with slots.take(need()):
+            first.close()
+            with slots.take(need()):
+                threading.Thread(target=take, daemon=True).start()
+                assert got.wait(10), "the third core is free"
+
+
 def test_memory_is_shared_by_all_pilots_of_a_node(tmp_path: Path, at_once: threading.Event) -> None:
     one, other = Slots(tmp_path, Capacity(8, 100)), Slots(tmp_path, Capacity(8, 100))
     with one.take(need(ram_mib=30)), other.take(need(ram_mib=30)) as middle:

@@ -1,0 +1,3 @@
+"""Fixtures of what runs in containers."""
+
+from tests.servers.dockerd import dockerd as dockerd
