@@ -7,8 +7,11 @@ first node that asks would get all.
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,11 +23,18 @@ from prefect.settings import get_current_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.base import BaseWorker
 
+from flows.containers import DOCKER, remove_ended
+
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, WorkerFlowRunResponse
 
+logger = logging.getLogger(__name__)
+
 PATIENCE_S = 5.0
 """A second pilot of a task is taken where nobody else has wanted it for so long."""
+SWEEP_S = 30.0
+KEPT_S = 60.0
+"""Time that the worker has to read how a container ended."""
 
 if TYPE_CHECKING:
     _Base = BaseWorker[Any, Any, Any]
@@ -70,7 +80,7 @@ def _waits(run: "FlowRun") -> bool:
 
 def worker_class(kind: str) -> Any:
     """The worker for pools of type `process` or `docker`."""
-    if kind == "docker":
+    if kind == DOCKER:
         from prefect_docker.worker import DockerWorker as Base
     else:
         from prefect.workers.process import ProcessWorker as Base
@@ -78,6 +88,19 @@ def worker_class(kind: str) -> Any:
         # It takes the place of Prefect's own under the same name.
         warnings.simplefilter("ignore", UserWarning)
         return type(f"Spread{Base.__name__}", (Spread, Base), {})
+
+
+def _sweep() -> None:
+    """Remove ended containers for ever.
+
+    Docker could do it as they end, but then the worker can't read how a pilot ended.
+    """
+    while True:
+        try:
+            remove_ended(KEPT_S)
+        except Exception:
+            logger.exception("ended containers were not removed")
+        time.sleep(SWEEP_S)
 
 
 def _say(line: str) -> None:
@@ -92,6 +115,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--work-queue", action="append")
     parser.add_argument("--limit", type=int)
     given = parser.parse_args(words)
+    if given.type == DOCKER:
+        threading.Thread(target=_sweep, name="sweep", daemon=True).start()
     setup_signal_handlers_worker(os.getpid(), f"the {given.type} worker", _say)
     settings = get_current_settings().worker
     worker = worker_class(given.type)(

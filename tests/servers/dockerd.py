@@ -75,6 +75,8 @@ def dockerd() -> Iterator[Dockerd]:
         finally:
             process.terminate()
             process.wait(60)
+            for left in Path(place, "exec", "netns").glob("*"):
+                subprocess.run(["umount", left], check=False)
 
 
 def import_base(daemon: Dockerd) -> str:
