@@ -1,7 +1,7 @@
 """Set-based statements in pieces that every database takes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -9,6 +9,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel
 
 Item = TypeVar("Item")
+
+COPY_ROWS = 200
+"""From so many rows on PostgreSQL gets them by COPY, through a temporary table."""
+
+_copies = count()
 
 CHUNK = 500
 """Values in one `IN (…)` or rows in one look-up: below every driver's limit of parameters."""
@@ -48,11 +53,61 @@ def insert_new(
     """As `insert_ignore`, but gives these columns of the new rows, in no set order.
 
     All rows must name the same columns. SQLAlchemy cuts the statement into batches of many rows
-    each. To be safe against deadlocks, callers give the rows in a fixed order (by name or id).
+    each; on PostgreSQL many rows go by COPY. To be safe against deadlocks, callers give the rows in
+    a fixed order (by name or id).
     """
     if not rows:
         return []
     table = table_of(model)
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).on_conflict_do_nothing()
-    return session.execute(statement.returning(*returning), rows).all()
+    dialect = postgresql if _is_postgresql(session) else sqlite
+    insert = dialect.insert(table).on_conflict_do_nothing().returning(*returning)
+    return _execute(session, table, insert, rows).all()
+
+
+def insert_all(session: Session, model: type[SQLModel], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, which all name the same columns; a clash is an `IntegrityError`."""
+    if rows:
+        table = table_of(model)
+        _execute(session, table, sa.insert(table), rows)
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def _execute(
+    session: Session, table: sa.Table, insert: sa.Insert, rows: Sequence[Mapping[str, Any]]
+) -> sa.Result[Any]:
+    if len(rows) < COPY_ROWS or not _is_postgresql(session):
+        return session.execute(insert, rows)
+    names = list(rows[0])
+    copied = _copied(session, table, names, rows)
+    chosen = sa.select(*(copied.c[name] for name in names))
+    result = session.execute(insert.from_select(names, chosen))
+    kept = result.freeze() if insert._returning else None
+    copied.drop(session.connection())
+    return kept() if kept else result
+
+
+def _copied(
+    session: Session, table: sa.Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> sa.Table:
+    """A temporary table of those columns with the rows, sent by COPY."""
+    connection = session.connection()
+    name = f"copied_{next(_copies)}"
+    columns = [sa.Column(column, table.c[column].type) for column in names]
+    made = sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"])
+    made.create(connection)
+    convert = [_converter(column.type, connection.dialect) for column in columns]
+    driver: Any = connection.connection.driver_connection
+    listed = ", ".join(f'"{column}"' for column in names)
+    with driver.cursor() as cursor, cursor.copy(f"COPY {name} ({listed}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row([f(row[n]) for f, n in zip(convert, names, strict=True)])
+    return made
+
+
+def _converter(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Callable[[Any], Any]:
+    """What SQLAlchemy does to a value of that type before the driver gets it."""
+    processor = kind._cached_bind_processor(dialect)
+    return processor or (lambda value: value)

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.bulk import chunks, insert_ignore
+from catalog.bulk import chunks, insert_all, insert_ignore
 from catalog.clock import now
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.manifests import manifest_digest, totals
@@ -174,8 +174,7 @@ def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
         for index, member in enumerate(wanted)
         if member.file_id not in known
     ]
-    for batch in chunks(rows):
-        session.execute(sa.insert(DatasetFile), list(batch))
+    insert_all(session, DatasetFile, rows)
     return len(rows)
 
 

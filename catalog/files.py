@@ -84,20 +84,20 @@ def register(session: Session, storage_id: int, new: Sequence[NewFileRow]) -> li
     ids: dict[tuple[str, str], int] = {}
     # A fixed order, so that two transactions with the same files wait instead of deadlocking.
     ordered = sorted(rows, key=lambda row: (row.scope, row.name))
+    insert_ignore(
+        session,
+        File,
+        [
+            {
+                "scope": row.scope,
+                "name": row.name,
+                "size_bytes": row.size_bytes,
+                "checksum": row.checksum,
+            }
+            for row in ordered
+        ],
+    )
     for batch in chunks(ordered):
-        insert_ignore(
-            session,
-            File,
-            [
-                {
-                    "scope": row.scope,
-                    "name": row.name,
-                    "size_bytes": row.size_bytes,
-                    "checksum": row.checksum,
-                }
-                for row in batch
-            ],
-        )
         ids.update(_same_files(session, batch))
     _add_replicas(session, storage_id, [(ids[row.scope, row.name], row.path) for row in rows])
     return [ids[row.scope, row.name] for row in rows]
@@ -132,20 +132,21 @@ def _same_files(session: Session, batch: Sequence[NewFileRow]) -> dict[tuple[str
 
 def _add_replicas(session: Session, storage_id: int, replicas: Sequence[tuple[int, str]]) -> None:
     wrong: list[int] = []
-    for batch in chunks(sorted(replicas, key=lambda replica: replica[1])):
-        insert_ignore(
-            session,
-            Replica,
-            [
-                {
-                    "file_id": file_id,
-                    "storage_id": storage_id,
-                    "path": path,
-                    "state": ReplicaState.AVAILABLE,
-                }
-                for file_id, path in batch
-            ],
-        )
+    ordered = sorted(replicas, key=lambda replica: replica[1])
+    insert_ignore(
+        session,
+        Replica,
+        [
+            {
+                "file_id": file_id,
+                "storage_id": storage_id,
+                "path": path,
+                "state": ReplicaState.AVAILABLE,
+            }
+            for file_id, path in ordered
+        ],
+    )
+    for batch in chunks(ordered):
         wrong += _check_replicas(session, storage_id, batch)
     for part in chunks(wrong):
         move(session, Replica, part, ReplicaState.AVAILABLE, message="registered again")
