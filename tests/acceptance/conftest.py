@@ -1,7 +1,9 @@
 """The whole system as a user has it: the `spdf` command, its processes, a real Prefect server."""
 
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.services import postgres, rgw
-from tests.acceptance.driver import BIN, NAP, TIMES, Site, WholeSite
+from tests.acceptance.driver import BIN, COPY, NAP, TIMES, Node, Site, WholeSite
 from tests.servers.install import need
 from tests.servers.postgres import PACKAGE
 
@@ -50,6 +52,8 @@ def whole_site() -> Iterator[WholeSite]:
         try:
             site.server = site.json("up", limit_s=240)
             site.catalog_url = site.addresses["SPDF_CATALOG_URL"]
+            (home / "copy.cwl").write_text(COPY)
+            site.template(home / "copy.cwl", "raw-????")
             yield site
         finally:
             site.run("down")
@@ -68,3 +72,18 @@ def nap_files(site: Site) -> dict[str, bytes]:
     path.write_text(NAP)
     site.template(path, "nap-files")
     return {f"nap-files/{name}": content for name, content in files.items()}
+
+
+@pytest.fixture
+def nodes(whole_site: WholeSite) -> Iterator[list[Node]]:
+    """The nodes of a test; whatever is left of them at its end is killed."""
+    made: list[Node] = []
+    yield made
+    for node in made:
+        assert node.process is not None
+        for pid in [node.process.pid, *(p.pid for p in node.mine())]:
+            if node.process.poll() is None or pid != node.process.pid:
+                os.kill(pid, signal.SIGKILL)
+        node.process.wait()
+        # Shown by pytest where the test failed.
+        sys.stderr.write(f"--- {node.name}\n{(node.home / 'worker.log').read_text()[-4000:]}\n")

@@ -60,6 +60,28 @@ steps:
 """
 """A payload that waits until it may go on, sleeps, and then copies its input."""
 
+COPY = """
+cwlVersion: v1.2
+class: Workflow
+requirements: {ScatterFeatureRequirement: {}}
+inputs: {files: "File[]", seconds: string}
+outputs: {out: {type: "File[]", outputSource: nap/out}}
+steps:
+  nap:
+    scatter: file
+    in: {file: files, seconds: seconds}
+    out: [out]
+    run:
+      class: CommandLineTool
+      inputs:
+        file: {type: File, inputBinding: {position: 1}}
+        seconds: {type: string, inputBinding: {position: 2}}
+      baseCommand: [sh, -c, 'sleep "$1"; cat "$0"']
+      stdout: $(inputs.file.nameroot).out
+      outputs: {out: stdout}
+"""
+"""A payload that sleeps and copies its input, for nodes that share no directory."""
+
 
 def by_basename(value: Any) -> dict[str, bytes]:
     """The bytes of the files in a CWL output object."""
@@ -336,6 +358,47 @@ class WholeSite(Site):
         with psycopg.connect(self.catalog_url, connect_timeout=10) as connection:
             found = connection.execute(query.replace("?", "%s").encode(), values)
             return list(found.fetchall())
+
+    def copied(self, dataset: str, count: int) -> dict[str, bytes]:
+        """A closed dataset of that many files on S3, as content by basename."""
+        made = {f"f{i:04d}.dat": f"content {i}\n".encode() * (i % 50 + 1) for i in range(count)}
+        folder = self.home / "raw" / dataset
+        folder.mkdir(parents=True)
+        for name, content in made.items():
+            (folder / name).write_bytes(content)
+        self.spdf("dataset", "create", dataset)
+        self.spdf("dataset", "add", dataset, "--copy-to", "buffer", *sorted(folder.iterdir()))
+        self.spdf("dataset", "close", dataset)
+        return made
+
+    def copy(self, dataset: str, seconds: float) -> int:
+        """A new workflow that copies a dataset's files, each within these seconds; its id."""
+        given = ("--input", f"seconds={seconds:g}", "--again")
+        return int(self.json("workflow", "submit", "copy", dataset, *given)["id"])
+
+    def came_out(self, workflow: int, files: Mapping[str, bytes], target: Path) -> None:
+        """Every file has come out exactly once, in a closed dataset, with its own bytes."""
+        assert self.jobs(workflow) == {"FINISHED": len(files)}
+        assert self.attempts(workflow)["FINISHED"] == len(files)
+        ((name, state, count),) = self.rows(
+            "SELECT d.name, d.state, file_count FROM dataset d JOIN task ON task.id = d.task_id"
+            " WHERE workflow_id = ? AND port = 'out'",
+            workflow,
+        )
+        assert (state, count) == ("CLOSED", len(files))
+        self.spdf("dataset", "get", name, target)
+        got = {path.stem: path.read_bytes() for path in target.rglob("*.out")}
+        assert got == {Path(name).stem: content for name, content in files.items()}
+
+    def node_state(self, name: str) -> str:
+        """What the catalog says of a node."""
+        found = self.rows("SELECT state FROM node WHERE name = ?", name)
+        return str(found[0][0]) if found else "unknown"
+
+    def online(self, *names: str) -> None:
+        """Wait until these nodes have announced themselves."""
+        for name in names:
+            until(lambda name=name: self.node_state(name) == "ONLINE", f"{name} is online")
 
     def start_node(self, name: str, *words: object, bridges: Bridges | None = None) -> "Node":
         """A node with a home and a work directory of its own, which serves the pool `cpu`."""

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,43 +14,12 @@ from tests.servers.island import Bridges, inhabitants
 pytestmark = pytest.mark.xdist_group("server")
 
 FILES = 500
-COPY = """
-cwlVersion: v1.2
-class: Workflow
-requirements: {ScatterFeatureRequirement: {}}
-inputs: {files: "File[]", seconds: string}
-outputs: {out: {type: "File[]", outputSource: nap/out}}
-steps:
-  nap:
-    scatter: file
-    in: {file: files, seconds: seconds}
-    out: [out]
-    run:
-      class: CommandLineTool
-      inputs:
-        file: {type: File, inputBinding: {position: 1}}
-        seconds: {type: string, inputBinding: {position: 2}}
-      baseCommand: [sh, -c, 'sleep "$1"; cat "$0"']
-      stdout: $(inputs.file.nameroot).out
-      outputs: {out: stdout}
-"""
 
 
 @pytest.fixture(scope="module")
 def files(whole_site: WholeSite) -> dict[str, bytes]:
-    """Content by basename of the files of the dataset `raw`; the template `copy` is active."""
-    made = {f"f{i:03d}.dat": f"content {i}\n".encode() * (i % 50 + 1) for i in range(FILES)}
-    folder = whole_site.home / "raw"
-    folder.mkdir()
-    for name, content in made.items():
-        (folder / name).write_bytes(content)
-    whole_site.spdf("dataset", "create", "raw")
-    whole_site.spdf("dataset", "add", "raw", "--copy-to", "buffer", *sorted(folder.iterdir()))
-    whole_site.spdf("dataset", "close", "raw")
-    path = whole_site.home / "copy.cwl"
-    path.write_text(COPY)
-    whole_site.template(path, "raw")
-    return made
+    """Content by basename of the files of the dataset `raw-0500`."""
+    return whole_site.copied("raw-0500", FILES)
 
 
 @pytest.fixture
@@ -62,27 +30,6 @@ def bridges(whole_site: WholeSite, tmp_path: Path) -> Iterator[Bridges]:
     made.close()
 
 
-@pytest.fixture
-def nodes(whole_site: WholeSite) -> Iterator[list[Node]]:
-    """The nodes of a test; whatever is left of them at its end is killed."""
-    made: list[Node] = []
-    yield made
-    for node in made:
-        assert node.process is not None
-        for pid in [node.process.pid, *(p.pid for p in node.mine())]:
-            if node.process.poll() is None or pid != node.process.pid:
-                os.kill(pid, signal.SIGKILL)
-        node.process.wait()
-        # Shown by pytest where the test failed.
-        sys.stderr.write(f"--- {node.name}\n{(node.home / 'worker.log').read_text()[-4000:]}\n")
-
-
-def submit(site: WholeSite, seconds: float) -> int:
-    """A new workflow over the dataset; its id."""
-    given = ("--input", f"seconds={seconds:g}", "--again")
-    return int(site.json("workflow", "submit", "copy", "raw", *given)["id"])
-
-
 def done_by(site: WholeSite, workflow: int) -> dict[str, int]:
     """Finished attempts of a workflow, by node."""
     query = (
@@ -91,33 +38,6 @@ def done_by(site: WholeSite, workflow: int) -> dict[str, int]:
         " WHERE workflow_id = ? AND attempt.state = 'FINISHED' GROUP BY 1"
     )
     return dict(site.rows(query, workflow))
-
-
-def node_state(site: WholeSite, name: str) -> str:
-    """What the catalog says of a node."""
-    found = site.rows("SELECT state FROM node WHERE name = ?", name)
-    return str(found[0][0]) if found else "unknown"
-
-
-def online(site: WholeSite, *names: str) -> None:
-    """Wait until these nodes have announced themselves."""
-    for name in names:
-        until(lambda name=name: node_state(site, name) == "ONLINE", f"{name} is online")
-
-
-def whole(site: WholeSite, workflow: int, files: dict[str, bytes], target: Path) -> None:
-    """Every file has come out exactly once, in a closed dataset, with its own bytes."""
-    assert site.jobs(workflow) == {"FINISHED": len(files)}
-    assert site.attempts(workflow)["FINISHED"] == len(files)
-    ((name, state, count),) = site.rows(
-        "SELECT d.name, d.state, file_count FROM dataset d JOIN task ON task.id = d.task_id"
-        " WHERE workflow_id = ? AND port = 'out'",
-        workflow,
-    )
-    assert (state, count) == ("CLOSED", len(files))
-    site.spdf("dataset", "get", name, target)
-    got = {path.stem: path.read_bytes() for path in target.rglob("*.out")}
-    assert got == {Path(name).stem: content for name, content in files.items()}
 
 
 def test_one_of_two_nodes_is_cut_off_and_killed_and_the_other_ends_the_run(
@@ -132,8 +52,8 @@ def test_one_of_two_nodes_is_cut_off_and_killed_and_the_other_ends_the_run(
     try:
         nodes.append(site.start_node("east", "--slots", 4, bridges=other))
         nodes.append(site.start_node("west", "--slots", 4, bridges=bridges))
-        online(site, "east", "west")
-        workflow = submit(site, 0.3)
+        site.online("east", "west")
+        workflow = site.copy("raw-0500", 0.3)
         until(
             lambda: min(done_by(site, workflow).get(name, 0) for name in ("east", "west")) >= 40,
             lambda: f"both nodes take part: {done_by(site, workflow)}",
@@ -148,15 +68,15 @@ def test_one_of_two_nodes_is_cut_off_and_killed_and_the_other_ends_the_run(
         for pid in inhabitants(west.pid):
             os.kill(pid, signal.SIGKILL)
         site.finished(workflow, 300)
-        whole(site, workflow, files, tmp_path / "got")
+        site.came_out(workflow, files, tmp_path / "got")
         done = done_by(site, workflow)
         assert done["east"] >= 40
         assert done["west"] >= 40
         assert site.attempts(workflow)["LOST"] >= 1, "what west had in hand was taken back"
-        until(lambda: node_state(site, "west") == "OFFLINE", "the silent node is given up", 90)
-        assert node_state(site, "east") == "ONLINE"
+        until(lambda: site.node_state("west") == "OFFLINE", "the silent node is given up", 90)
+        assert site.node_state("east") == "ONLINE"
         assert nodes[0].stop() == 0
-        assert node_state(site, "east") == "OFFLINE"
+        assert site.node_state("east") == "OFFLINE"
     finally:
         other.close()
 
@@ -166,21 +86,21 @@ def test_a_node_that_is_drained_hands_back_and_loses_nothing(
 ) -> None:
     site = whole_site
     nodes.append(site.start_node("north", "--slots", 2))
-    online(site, "north")
-    workflow = submit(site, 0.2)
+    site.online("north")
+    workflow = site.copy("raw-0500", 0.2)
     until(lambda: done_by(site, workflow).get("north", 0) >= 20, "the node is at work", 90)
     site.spdf("worker", "drain", "north")
     assert nodes[0].process is not None
     assert nodes[0].process.wait(60) == 0
     assert not nodes[0].mine(), "nothing outlives its worker"
-    assert node_state(site, "north") == "OFFLINE"
+    assert site.node_state("north") == "OFFLINE"
     assert "LOST" not in site.attempts(workflow)
     assert site.jobs(workflow).get("RUNNING", 0) == 0
     site.spdf("worker", "drain", "north", code=4)
     nodes.append(site.start_node("south", "--slots", 8))
-    online(site, "south")
+    site.online("south")
     site.finished(workflow, 300)
-    whole(site, workflow, files, tmp_path / "got")
+    site.came_out(workflow, files, tmp_path / "got")
     assert set(done_by(site, workflow)) == {"north", "south"}
 
 
@@ -190,8 +110,8 @@ def test_a_worker_that_was_killed_is_followed_by_one_that_cleans_up(
     site = whole_site
     nodes.append(site.start_node("centre", "--slots", 2))
     node = nodes[0]
-    online(site, "centre")
-    workflow = submit(site, 5)
+    site.online("centre")
+    workflow = site.copy("raw-0500", 5)
     until(lambda: site.jobs(workflow).get("RUNNING", 0) >= 2, "payloads run", 60)
     assert node.process is not None
     os.kill(node.process.pid, signal.SIGKILL)
@@ -216,7 +136,7 @@ def test_a_worker_says_what_is_missing(whole_site: WholeSite, nodes: list[Node])
     done = site.run("worker", "drain", "nowhere")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     nodes.append(site.start_node("twin", "--slots", 1))
-    online(site, "twin")
+    site.online("twin")
     second = Node("twin", nodes[0].home, nodes[0].environment)
     second.start()
     assert second.process is not None
