@@ -100,11 +100,15 @@ class ErrorCode(StrEnum):
     EXPRESSION_FAILED = "EXPRESSION_FAILED"
     BAD_JOB_INPUT = "BAD_JOB_INPUT"
     PROGRAM_NOT_FOUND = "PROGRAM_NOT_FOUND"
+    CONTAINER_ENGINE_MISSING = "CONTAINER_ENGINE_MISSING"
+    CONTAINER_IMAGE_MISSING = "CONTAINER_IMAGE_MISSING"
+    CONTAINER_FAILED = "CONTAINER_FAILED"
     PAYLOAD_FAILED = "PAYLOAD_FAILED"
     PAYLOAD_TEMPORARY = "PAYLOAD_TEMPORARY"
     PAYLOAD_PERMANENT = "PAYLOAD_PERMANENT"
     PAYLOAD_KILLED = "PAYLOAD_KILLED"
     TIME_LIMIT = "TIME_LIMIT"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
     OUTPUT_MISSING = "OUTPUT_MISSING"
     OUTPUT_INVALID = "OUTPUT_INVALID"
     OUTPUT_EXISTS = "OUTPUT_EXISTS"
@@ -147,6 +151,15 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.EXPRESSION_FAILED: ErrorInfo(_IN, _PERM, "A CWL expression failed."),
     ErrorCode.BAD_JOB_INPUT: ErrorInfo(_IN, _PERM, "A value doesn't fit the tool's input."),
     ErrorCode.PROGRAM_NOT_FOUND: ErrorInfo(_RUN, _SYS, "The payload's program is not on the node."),
+    ErrorCode.CONTAINER_ENGINE_MISSING: ErrorInfo(
+        _RUN, _HOLD, "The stage needs a container, and the node has no engine for such."
+    ),
+    ErrorCode.CONTAINER_IMAGE_MISSING: ErrorInfo(
+        _RUN, _HOLD, "The image of the stage is not on the node and could not be had."
+    ),
+    ErrorCode.CONTAINER_FAILED: ErrorInfo(
+        _RUN, _SYS, "The container engine of the node did not do its part."
+    ),
     ErrorCode.PAYLOAD_FAILED: ErrorInfo(_RUN, _PAY, "The payload ended with a failing exit code."),
     ErrorCode.PAYLOAD_TEMPORARY: ErrorInfo(
         _RUN, _TRANS, "The payload ended with a code called temporary."
@@ -156,6 +169,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ),
     ErrorCode.PAYLOAD_KILLED: ErrorInfo(_RUN, _PAY, "The payload was killed by a signal."),
     ErrorCode.TIME_LIMIT: ErrorInfo(_RUN, _PAY, "The payload ran into its time limit."),
+    ErrorCode.MEMORY_LIMIT: ErrorInfo(
+        _RUN, _PAY, "The payload used more memory than its stage reserves."
+    ),
     ErrorCode.OUTPUT_MISSING: ErrorInfo(_OUT, _PAY, "A required output was not made."),
     ErrorCode.OUTPUT_INVALID: ErrorInfo(
         _OUT, _PERM, "An output doesn't fit the tool's declaration."

@@ -170,11 +170,6 @@ def _wanted(task: PreparedTask, inputs: dict[str, Any]) -> bool:
 
 def _payload(attempt: _Attempt, inputs: dict[str, Any], grant: Grant) -> ToolOutcome:
     work, task = attempt.work, attempt.task
-    environment = {}
-    if grant.devices:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(n) for n in grant.devices)
-        # CUDA's own order is by speed; the numbers are NVML's.
-        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     run = ToolRun(
         inputs=inputs,
         outdir=work / "out",
@@ -183,11 +178,14 @@ def _payload(attempt: _Attempt, inputs: dict[str, Any], grant: Grant) -> ToolOut
         log=attempt.log_path,
         cores=task.spec.resources.cores,
         ram_mib=task.spec.resources.ram_mib,
-        environment=environment,
+        devices=grant.devices,
         keep=(*grant.descriptors, attempt.node.ledger.held),
     )
-    ledger: Callable[[int], None] = attempt.node.ledger.started
-    outcome = run_tool(task.tool, run, started=ledger, stop=attempt.running.stop)
+    node = attempt.node
+    ledger: Callable[[int], None] = node.ledger.started
+    outcome = run_tool(
+        task.tool, run, started=ledger, stop=attempt.running.stop, containers=node.containers
+    )
     attempt.cpu_s, attempt.peak_rss_bytes = outcome.cpu_s, outcome.peak_rss_bytes
     _check_unchanged(attempt)
     return outcome

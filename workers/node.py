@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from catalog.drivers import StorageDriver
+from workers.cwl.containers import Containers
 from workers.orphans import PayloadLedger
 from workers.slots import Slots
 
@@ -21,6 +22,8 @@ class Node:
     verify_linked: bool = False
     patience_s: float = 0.0
     """How long a transfer waits for a storage that is away."""
+    containers: Containers | None = None
+    """The engine of payloads in containers; None: the node has none."""
 
     @property
     def directory(self) -> Path:

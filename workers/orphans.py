@@ -10,9 +10,12 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from workers.cwl.containers import Containers
+from workers.cwl.failures import ToolFailure
+
 log = logging.getLogger(__name__)
 
-_PILOT, _PAYLOADS, _HELD = "pilot.json", "payloads", "held"
+_PILOT, _PAYLOADS, _HELD, _ENGINE = "pilot.json", "payloads", "held", "engine"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -46,6 +49,12 @@ class PayloadLedger:
         line = f"{group} {start_time(group) or 0}\n".encode()
         with self._lock:
             os.write(self._file, line)
+
+    def uses(self, engine: str) -> None:
+        """Write down which engine may run containers of the pilot, before the first of them."""
+        partial = self.directory / f".{_ENGINE}"
+        partial.write_text(engine)
+        partial.replace(self.directory / _ENGINE)
 
     def close(self) -> None:
         """Remove the directory: nothing of the pilot is left to be cleaned up."""
@@ -81,7 +90,11 @@ def _clean(directory: Path) -> bool:
             _kill_all(directory)
         else:
             os.close(_lock(directory / _HELD))
+        _remove_containers(directory)
     except (OSError, ValueError, KeyError):
+        return False
+    except ToolFailure as fault:
+        log.warning("containers of a dead pilot may still run", extra={"fault": str(fault)})
         return False
     shutil.rmtree(directory, ignore_errors=True)
     log.info("cleaned up after a dead pilot", extra={"directory": str(directory)})
@@ -113,6 +126,13 @@ def _kill_all(directory: Path) -> None:
         for line in (directory / _PAYLOADS).read_text().splitlines():
             group, _, started = line.partition(" ")
             _kill(int(group), int(started))
+
+
+def _remove_containers(directory: Path) -> None:
+    """Remove the containers of a pilot: they end neither with it nor with what started them."""
+    with suppress(FileNotFoundError):
+        engine = (directory / _ENGINE).read_text()
+        Containers(engine, str(directory)).remove_all()
 
 
 def _kill(group: int, started: int) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 from catalog.errors import ErrorCode
 from workers.cwl import Tool, ToolFailure, load_tool
 from workers.cwl.expressions import Expression, compile_expression
+from workers.cwl.failures import no_engine
 from workers.cwl.files import read_contents
+from workers.cwl.images import Image
 from workers.node import Node
 from workers.spec import StepInput, TaskSpec
 from workers.stagein import StageIn, resolve
@@ -57,7 +59,8 @@ def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
     """Compile a task's tool and bring its fixed files to the node.
 
     Raises `StorageError` where a file can't be had, `BadTemplate` where the tool can't be run,
-    `ToolFailure` (NODE_TOO_SMALL) where this node never can.
+    `ToolFailure` where this node never can (NODE_TOO_SMALL, CONTAINER_ENGINE_MISSING) or has no
+    image for it (CONTAINER_IMAGE_MISSING, CONTAINER_FAILED).
     """
     if not node.slots.can_ever(spec.resources):
         raise ToolFailure(
@@ -68,6 +71,9 @@ def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
     stage = StageIn(node, node.directory / "fixed")
     document = resolve(spec.step.tool, stage, spec.refs)
     js, library = _javascript(document)
+    tool = load_tool(document)
+    if tool.container is not None:
+        _get_image(node, tool.container)
 
     def compiled(text: str | None) -> Expression | None:
         return None if text is None else compile_expression(text, js, library)
@@ -78,12 +84,19 @@ def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
 
     return PreparedTask(
         spec=spec,
-        tool=load_tool(document),
+        tool=tool,
         inputs=tuple(prepared(item) for item in spec.step.inputs),
         when=compiled(spec.step.when),
         fixed=resolve(spec.fixed, stage, spec.refs),
         stage=stage,
     )
+
+
+def _get_image(node: Node, image: Image) -> None:
+    if node.containers is None:
+        raise no_engine(f"the node {node.name} has no engine")
+    node.ledger.uses(node.containers.engine)
+    node.containers.ensure(image)
 
 
 def _javascript(document: Mapping[str, Any]) -> tuple[bool, tuple[str, ...]]:

@@ -136,7 +136,9 @@ class ToolRun:
     cores: float = 1.0
     ram_mib: int = 256
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Added by us for every payload (such as CUDA_VISIBLE_DEVICES), under the tool's own."""
+    """Added by us for every payload, under the tool's own."""
+    devices: tuple[int, ...] = ()
+    """Numbers of the GPUs that the payload may use."""
     keep: tuple[int, ...] = ()
     """Descriptors that the payload inherits: the tokens that it holds."""
     time_limit_s: float | None = None

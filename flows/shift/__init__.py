@@ -23,6 +23,7 @@ from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 from flows.shift.heart import Heart
 from flows.taskspecs import load_task
+from workers.cwl.containers import Containers
 from workers.job import RunningJob, run_attempt, unprepared
 from workers.node import Node, program_version
 from workers.orphans import PayloadLedger, clean_dead
@@ -64,13 +65,16 @@ class Shift:
         assert settings.work_dir is not None
         clean_dead(settings.work_dir)
         drivers = ride_out(self._sign_on, limit_s=settings.outage_s)
+        ledger = PayloadLedger(settings.work_dir, self.pilot_id)
+        engine = settings.container_engine
         self._node = Node(
             name=settings.node,
-            ledger=PayloadLedger(settings.work_dir, self.pilot_id),
+            ledger=ledger,
             slots=Slots(settings.work_dir / "slots", roster.capacity),
             storages=drivers,
             verify_linked=settings.verify_inputs,
             patience_s=settings.outage_s,
+            containers=Containers(engine, str(ledger.directory)) if engine else None,
         )
         self._hand = Hand()
         self._heart = Heart(

@@ -1,3 +1,13 @@
 """Fixtures of what runs in containers."""
 
+import pytest
+
+from tests.servers.busybox import import_busybox
+from tests.servers.dockerd import Dockerd
 from tests.servers.dockerd import dockerd as dockerd
+
+
+@pytest.fixture(scope="session")
+def busybox(dockerd: Dockerd) -> str:
+    """The name of a small image that the daemon has."""
+    return import_busybox(dockerd)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog.errors import BadInput
+from catalog.settings import get_settings
+from workers.cwl.containers import Containers
 from workers.cwl.failures import ToolFailure, Unsupported
 from workers.cwl.runner import run_document
 
@@ -31,7 +33,7 @@ def run(document: str, job: str | None, outdir: str, *, quiet: bool = False) -> 
     with tempfile.TemporaryDirectory(prefix="spdf-log-") as scratch:
         log = Path(scratch) / "log"
         try:
-            outputs = run_document(document, job, outdir, log=log)
+            outputs = run_document(document, job, outdir, log=log, containers=_containers())
         except Unsupported as fault:
             return _told(fault, UNSUPPORTED)
         except ToolFailure as fault:
@@ -43,6 +45,11 @@ def run(document: str, job: str | None, outdir: str, *, quiet: bool = False) -> 
             _show(log)
     sys.stdout.write(json.dumps(outputs, indent=2) + "\n")
     return 0
+
+
+def _containers() -> Containers | None:
+    engine = get_settings().container_engine
+    return Containers(engine) if engine else None
 
 
 def _told(fault: Exception, code: int) -> int:

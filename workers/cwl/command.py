@@ -25,7 +25,10 @@ class _Bound:
 
 
 def command_line(tool: Tool, scope: Scope) -> list[str]:
-    """The arguments of a job, the program first. Raises `ToolFailure`."""
+    """The arguments of a job, the program first. Raises `ToolFailure`.
+
+    They may be none where an image brings a command.
+    """
     found = [
         _Bound((_position(one, scope, None), index), one, None)
         for index, one in enumerate(tool.arguments)
@@ -43,7 +46,7 @@ def command_line(tool: Tool, scope: Scope) -> list[str]:
     command = list(tool.base_command)
     for one in found:
         command += _arguments(one, scope)
-    if not command:
+    if not command and tool.container is None:
         raise bad_input(f"tool {tool.name!r} has an empty command line")
     return command
 

@@ -3,15 +3,17 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from catalog.errors import ErrorCode
 from workers.cwl.command import command_line, text_of
+from workers.cwl.containers import Confines, Containers, Mount, input_mounts
 from workers.cwl.expressions import Expression, Scope
-from workers.cwl.failures import ExpressionError, ToolFailure, Unsupported, bad_input
+from workers.cwl.failures import ExpressionError, ToolFailure, bad_input, no_engine
 from workers.cwl.files import leads_out
 from workers.cwl.findings import Findings
+from workers.cwl.images import Image
 from workers.cwl.inputs import prepare_inputs
 from workers.cwl.outputs import adopt_outputs, collect_outputs
 from workers.cwl.process import Command, Ended, run_command
@@ -32,28 +34,34 @@ def run_tool(
     stop: threading.Event | None = None,
     discover_secondary: bool = False,
     checksums: bool = False,
+    containers: Containers | None = None,
 ) -> ToolOutcome:
     """Run one job of a tool in the directories of `run`, which exist and are empty.
 
     `started` gets the payload's process group; setting `stop` kills it. `discover_secondary`
-    looks for undeclared secondary files beside inputs; `checksums` adds a sha1 to output Files.
+    looks for undeclared secondary files beside inputs; `checksums` adds a sha1 to output Files;
+    `containers` runs what requires one, whose image is there.
     Outputs lie in `run.outdir`, or are inputs, named by their own path. Raises `ToolFailure`
     and `ToolStopped`.
     """
-    if tool.container is not None:
-        raise Unsupported(
-            f"tool {tool.name!r} requires a container (DockerRequirement), and this node runs "
-            "none; as a hint it would be ignored"
-        )
+    if tool.container is not None and containers is None:
+        raise no_engine("this node has no engine")
     outdir = os.path.realpath(run.outdir)
     stager = Stager(os.path.abspath(run.stagedir))  # noqa: PTH100 - strings throughout
     inputs = prepare_inputs(tool, run.inputs, stager, discover=discover_secondary)
-    scope = Scope(inputs, _runtime(tool, run, outdir, inputs))
-    findings = Findings(outdir, stager.sources, checksums)
+    inside = (tool.container and tool.container.outdir) or outdir
+    scope = Scope(inputs, _runtime(tool, run, inside, inputs))
+    findings = Findings(outdir, stager.sources, checksums, inside)
     if tool.expression is not None:
         return ToolOutcome(_expression_outputs(tool, scope, findings), None, 0.0, 0)
-    scope = lay_out(tool, scope, outdir, stager)
-    ended = run_command(_command(tool, run, scope, outdir), started, stop)
+    mounts: list[Mount] = []
+    scope = lay_out(tool, scope, outdir, stager, None if tool.container is None else mounts)
+    command = _command(tool, run, scope, outdir)
+    if containers is None or tool.container is None:
+        ended = run_command(command, started, stop)
+    else:
+        confines = _confines(tool, tool.container, run, scope, outdir, stager, mounts)
+        ended = containers.run(confines, command, started, stop)
     try:
         _check_exit(tool, ended)
         after = Scope(scope.inputs, {**scope.runtime, "exitCode": ended.exit_code})
@@ -92,7 +100,7 @@ def _command(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> Command:
     streams = tool.streams
     return Command(
         argv=command_line(tool, scope),
-        environment=_environment(tool, run, scope, outdir),
+        environment=_environment(tool, run, scope),
         cwd=outdir,
         log=str(run.log),
         stdin=None if streams.stdin is None else _stdin(streams.stdin, scope, outdir),
@@ -103,14 +111,65 @@ def _command(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> Command:
     )
 
 
-def _environment(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> dict[str, str]:
-    """What CWL says, and nothing else of this process's environment but the PATH."""
-    environment = {
-        "HOME": outdir,
-        "TMPDIR": str(scope.runtime["tmpdir"]),
-        "PATH": os.environ.get("PATH") or _PATH,
-        **run.environment,
-    }
+def _confines(
+    tool: Tool,
+    image: Image,
+    run: ToolRun,
+    scope: Scope,
+    outdir: str,
+    stager: Stager,
+    mounts: Sequence[Mount],
+) -> Confines:
+    """What a payload sees of the node: its own directories, and its inputs as they are there."""
+    inside, tmpdir = str(scope.runtime["outdir"]), str(scope.runtime["tmpdir"])
+    own = [
+        Mount(outdir, outdir, writable=True),
+        Mount(tmpdir, tmpdir, writable=True),
+        Mount(stager.root, stager.root),
+    ]
+    if inside != outdir:
+        own.append(Mount(outdir, inside, writable=True))
+    targets = {mount.target for mount in mounts}
+    sources = [one for one in stager.sources.values() if one not in targets]
+    folders = (outdir, tmpdir, stager.root)
+    return Confines(
+        image=image,
+        workdir=inside,
+        mounts=[*own, *input_mounts(sources, folders, writable=tool.inplace), *mounts],
+        cores=run.cores,
+        memory_mib=run.ram_mib,
+        network=_network(tool, scope),
+        devices=run.devices,
+    )
+
+
+def _network(tool: Tool, scope: Scope) -> bool:
+    if tool.network is None:
+        return False
+    value = tool.network.within(scope)
+    if not isinstance(value, bool):
+        raise ExpressionError(
+            str(tool.network.text), f"networkAccess is true or false, not {value!r}"
+        )
+    return value
+
+
+def _environment(tool: Tool, run: ToolRun, scope: Scope) -> dict[str, str]:
+    """What CWL says, and nothing else of this process's environment but the PATH.
+
+    A container has a PATH of its own, and counts the devices that it has from 0.
+    """
+    environment = {"HOME": str(scope.runtime["outdir"]), "TMPDIR": str(scope.runtime["tmpdir"])}
+    devices: Sequence[int] = run.devices
+    if tool.container is None:
+        environment["PATH"] = os.environ.get("PATH") or _PATH
+    else:
+        devices = range(len(devices))
+    if devices:
+        # CUDA's own order is by speed; the numbers are NVML's.
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(n) for n in devices)
+    environment.update(run.environment)
     for name, expression in tool.environment:
         environment[name] = text_of(expression.within(scope))
     return environment
@@ -153,6 +212,12 @@ def _check_exit(tool: Tool, ended: Ended) -> None:
     code = ended.exit_code
     if code in tool.success_codes:
         return
+    if ended.out_of_memory and code != 0:
+        raise ToolFailure(
+            ErrorCode.MEMORY_LIMIT,
+            "the payload used more memory than its stage reserves and was killed; raise `ramMin` "
+            "in its ResourceRequirement",
+        )
     if code in tool.temporary_codes:
         raise _ended_badly(ErrorCode.PAYLOAD_TEMPORARY, f"exit code {code}, which is temporary")
     if code in tool.permanent_codes:

@@ -26,7 +26,7 @@ class Unsupported(ToolFailure):
     """The tool asks for something that this node hasn't (a container engine)."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(ErrorCode.PROGRAM_NOT_FOUND, message)
+        super().__init__(ErrorCode.CONTAINER_ENGINE_MISSING, message)
 
 
 class ToolStopped(SpdfError):
@@ -44,6 +44,14 @@ class ExpressionError(ToolFailure):
         self.text, self.reason = text, reason
         shown = text if len(text) <= 200 else f"{text[:197]}..."
         super().__init__(ErrorCode.EXPRESSION_FAILED, f"expression {shown!r} failed: {reason}")
+
+
+def no_engine(why: str) -> Unsupported:
+    """The failure of a tool that requires a container where there can be none."""
+    return Unsupported(
+        f"the tool requires a container (DockerRequirement), and {why}; set SPDF_CONTAINER_ENGINE "
+        "on the node to docker or podman, whichever is installed there"
+    )
 
 
 def bad_input(message: str) -> ToolFailure:

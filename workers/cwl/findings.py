@@ -29,11 +29,15 @@ _KEPT = ("format", "secondaryFiles")
 
 @dataclass(frozen=True)
 class Findings:
-    """Outputs below `outdir` (a real path). `sources` are the inputs' real paths by place."""
+    """Outputs below `outdir` (a real path). `sources` are the inputs' real paths by place.
+
+    `inside` is the output directory's path in the payload's container, where it has another there.
+    """
 
     outdir: str
     sources: Mapping[str, str]
     checksums: bool = False
+    inside: str | None = None
 
     def glob(self, patterns: Iterable[str]) -> list[dict[str, Any]]:
         """What matches any of the patterns: each pattern's finds in byte order, none twice."""
@@ -47,7 +51,15 @@ class Findings:
             found.append(_described(path))
         return found
 
+    def _here(self, path: str) -> str:
+        """A path that a payload gave, as it is outside of its container."""
+        inside = self.inside
+        if inside is not None and (path == inside or path.startswith(f"{inside}/")):
+            return f"{self.outdir}{path[len(inside) :]}"
+        return path
+
     def _matches(self, pattern: str) -> list[str]:
+        pattern = self._here(pattern)
         if pattern == self.outdir or pattern.startswith(f"{self.outdir}/"):
             pattern = pattern[len(self.outdir) + 1 :]
         if leads_out(pattern):
@@ -107,7 +119,7 @@ class Findings:
         path = local_path(str(where))
         if path is None:
             raise bad_output(f"output {where!r} is not on this machine")
-        path = os.path.normpath(os.path.join(self.outdir, path))
+        path = os.path.normpath(os.path.join(self.outdir, self._here(path)))
         if not os.path.exists(path):
             raise bad_output(f"output {where!r} is not there")
         if not path.startswith(f"{self.outdir}/") and path in self.sources:

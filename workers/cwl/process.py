@@ -49,23 +49,25 @@ class Ended:
     exit_code: int
     cpu_s: float
     peak_rss_bytes: int
+    out_of_memory: bool = False
 
 
 def run_command(
     command: Command,
     started: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
+    look: Callable[[], None] | None = None,
 ) -> Ended:
     """Run a command to its end, then kill what is left of its process group.
 
-    `started` gets the group's id. Raises `ToolFailure` (PROGRAM_NOT_FOUND, TIME_LIMIT) and, when
-    `stop` is set, `ToolStopped`.
+    `started` gets the group's id; `look` is called now and then meanwhile. Raises `ToolFailure`
+    (PROGRAM_NOT_FOUND, TIME_LIMIT) and, when `stop` is set, `ToolStopped`.
     """
     if stop is not None and stop.is_set():
         raise ToolStopped
     own_peak = getrusage(RUSAGE_SELF).ru_maxrss
     process = _spawn(command)
-    watch = _Watch(process.pid, command.time_limit_s, stop)
+    watch = _Watch(process.pid, command.time_limit_s, stop, look)
     try:
         if started is not None:
             started(process.pid)
@@ -185,8 +187,14 @@ def _start_failure(command: Command, error: OSError) -> ToolFailure:
 class _Watch:
     """Waits for a payload's end, its time limit or a stop, and looks at its memory meanwhile."""
 
-    def __init__(self, pid: int, limit_s: float | None, stop: threading.Event | None) -> None:
-        self._pid, self._stop, self.sampled = pid, stop, 0
+    def __init__(
+        self,
+        pid: int,
+        limit_s: float | None,
+        stop: threading.Event | None,
+        look: Callable[[], None] | None,
+    ) -> None:
+        self._pid, self._stop, self._look, self.sampled = pid, stop, look, 0
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
 
     def until_end(self) -> str:
@@ -202,7 +210,9 @@ class _Watch:
                     return "stop"
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     return "time"
-                self.sampled = max(self.sampled, _resident_bytes(self._pid))
+                self.sampled = max(self.sampled, resident_bytes(self._pid))
+                if self._look is not None:
+                    self._look()
         finally:
             os.close(descriptor)
 
@@ -212,7 +222,7 @@ class _Watch:
         return min(_TICK_S, max(0.0, self._deadline - time.monotonic()) + 0.001)
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """The largest resident size that the process has had so far; 0 where it can't be told."""
     try:
         text = Path(f"/proc/{pid}/status").read_text("utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import BadInput, BadTemplate
+from workers.cwl.containers import Containers
 from workers.cwl.document import load_document
 from workers.cwl.engine import run_tool
 from workers.cwl.files import file_uri
@@ -26,15 +27,19 @@ def run_document(
     outdir: str | Path,
     *,
     log: str | Path | None = None,
+    containers: Containers | None = None,
 ) -> dict[str, Any]:
     """Run a CommandLineTool or ExpressionTool; its output files go to `outdir`.
 
-    `job` is a YAML or JSON job order. `log` gets what the payload prints. Files of the result have
-    a sha1 checksum. Raises `BadTemplate`, `BadInput`, `ToolFailure`.
+    `job` is a YAML or JSON job order. `log` gets what the payload prints. `containers` runs a tool
+    that requires one. Files of the result have a sha1 checksum. Raises `BadTemplate`, `BadInput`,
+    `ToolFailure`.
     """
     packed = load_document(document)
     inputs = {} if job is None else load_job(job, packed.get("$namespaces") or {})
     tool = _tool(document, packed, inputs)
+    if tool.container is not None and containers is not None:
+        containers.ensure(tool.container)
     with tempfile.TemporaryDirectory(prefix="spdf-cwl-") as scratch:
         work = Path(scratch).resolve()
         for name in ("out", "tmp", "stage"):
@@ -50,7 +55,9 @@ def run_document(
             ram_mib=reserved.ram_mib,
         )
         try:
-            outcome = run_tool(tool, run, discover_secondary=True, checksums=True)
+            outcome = run_tool(
+                tool, run, discover_secondary=True, checksums=True, containers=containers
+            )
         finally:
             if log is not None and run.log.exists():
                 shutil.copyfile(run.log, log)

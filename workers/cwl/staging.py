@@ -36,14 +36,19 @@ class Stager:
             raise bad_input(f"input {names[0]!r} has two secondaryFiles of one name: {names[1:]}")
         folder = self.root
         if len(group) > 1 or names[0] in self.names:
-            self.directories += 1
-            folder = f"{self.root}/{self.directories}.d"
-            os.mkdir(folder)
+            folder = self.folder()
         else:
             self.names.add(names[0])
         for one, name in zip(group, names, strict=True):
             self._put(one, f"{folder}/{name}")
         return value
+
+    def folder(self) -> str:
+        """A new directory below the root."""
+        self.directories += 1
+        folder = f"{self.root}/{self.directories}.d"
+        os.mkdir(folder)
+        return folder
 
     def _name(self, value: dict[str, Any]) -> str:
         name = value.get("basename")

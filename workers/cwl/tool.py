@@ -7,6 +7,7 @@ from typing import Any
 
 from catalog.errors import BadTemplate
 from workers.cwl.expressions import Expression
+from workers.cwl.images import Image, image_of
 from workers.cwl.normal import Normaliser, bare
 from workers.cwl.parameters import LISTINGS, Binding, Parameter, ParameterCompiler, listed
 from workers.cwl.source import Source, plain
@@ -64,8 +65,10 @@ class Tool:
     time_limit: Expression | None = None
     shell: bool = False
     inplace: bool = False
-    container: Mapping[str, Any] | None = None
-    """A DockerRequirement that must be met: not a hint."""
+    container: Image | None = None
+    """The image of a DockerRequirement that must be met: not of a hint."""
+    network: Expression | None = None
+    """Whether a payload in a container may use the network; None: it may not."""
     load_listing: str = _DEFAULT_LISTING
     success_codes: frozenset[int] = frozenset()
     temporary_codes: frozenset[int] = frozenset()
@@ -164,6 +167,7 @@ def _command(
     compiler: ParameterCompiler,
     inputs: tuple[Parameter, ...],
 ) -> dict[str, Any]:
+    image, network = wanted.get("DockerRequirement"), wanted.get("NetworkAccess")
     return {
         "base_command": tuple(str(one) for one in listed(packed.get("baseCommand"))),
         "arguments": tuple(
@@ -175,7 +179,8 @@ def _command(
         "work_dir": _work_dir(wanted.get("InitialWorkDirRequirement") or {}, compiler),
         "shell": "ShellCommandRequirement" in wanted,
         "inplace": bool(wanted.get("InplaceUpdateRequirement", {}).get("inplaceUpdate")),
-        "container": wanted.get("DockerRequirement"),
+        "container": image and image_of(image),
+        "network": network and compiler.expression(network.get("networkAccess", False)),
         "success_codes": frozenset(packed.get("successCodes") or ()),
         "temporary_codes": frozenset(packed.get("temporaryFailCodes") or ()),
         "permanent_codes": frozenset(packed.get("permanentFailCodes") or ()),

@@ -1,7 +1,7 @@
 """InitialWorkDirRequirement: what lies in the output directory before the payload starts."""
 
 # Paths are plain strings here, as in the rest of staging.
-# ruff: noqa: PTH108, PTH112, PTH114, PTH118, PTH120, PTH211, PTH102, PTH103, PTH208
+# ruff: noqa: PTH108, PTH112, PTH114, PTH118, PTH119, PTH120, PTH211, PTH102, PTH103, PTH208
 
 import json
 import os
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from workers.cwl.containers import Mount
 from workers.cwl.expressions import Expression, Scope
 from workers.cwl.failures import ExpressionError, bad_input
 from workers.cwl.files import leads_out, set_place
@@ -29,14 +30,17 @@ class _Entry:
     writable: bool
 
 
-def lay_out(tool: Tool, scope: Scope, outdir: str, stager: Stager) -> Scope:
+def lay_out(
+    tool: Tool, scope: Scope, outdir: str, stager: Stager, mounts: list[Mount] | None = None
+) -> Scope:
     """Put what the tool asks for into `outdir`; gives a scope in which inputs lie there.
 
-    Raises `ToolFailure`.
+    `mounts` of a container get what lies elsewhere in it. Raises `ToolFailure`.
     """
     if not isinstance(tool.work_dir, Expression) and not tool.work_dir:
         return scope
-    layout = _Layout(outdir, stager, tool.inplace)
+    inside = tool.container and tool.container.outdir
+    layout = _Layout(outdir, inside or outdir, stager, tool.inplace, mounts)
     for entry in _entries(tool, scope):
         layout.place(entry)
     return Scope(_moved(scope.inputs, layout.moved), scope.runtime)
@@ -97,8 +101,11 @@ def _text_or_object(value: Any) -> Any:
 @dataclass
 class _Layout:
     outdir: str
+    inside: str
+    """The output directory as the payload sees it."""
     stager: Stager
     inplace: bool
+    mounts: list[Mount] | None
     moved: dict[str, str] = field(default_factory=dict)
     """Where an input that was staged at a path lies now."""
 
@@ -113,11 +120,14 @@ class _Layout:
         name = entry.name or value.get("basename")
         if not isinstance(name, str) or not name:
             raise bad_input("a File or Directory of the initial work directory has no basename")
-        path = self._target(name)
-        self._put(value, path, entry.writable)
+        put = self._put
+        path = self._within(name)
+        if path is None:
+            put, path = self._mount, os.path.normpath(name)
+        put(value, path, entry.writable)
         for other in value.get("secondaryFiles") or ():
             beside = os.path.join(os.path.dirname(path), str(other["basename"]))
-            self._put(other, beside, entry.writable)
+            put(other, beside, entry.writable)
 
     def _known(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """An object as loaded: one of the inputs as it was staged, or one from the expression."""
@@ -126,10 +136,13 @@ class _Layout:
             return dict(value)
         return load_object(value, "initial work directory")
 
-    def _target(self, name: str) -> str:
+    def _within(self, name: str) -> str | None:
+        """The path of an entry; None for an absolute one that only a container has."""
         name = os.path.normpath(name)
-        if name.startswith(f"{self.outdir}/"):
-            name = name[len(self.outdir) + 1 :]
+        for outdir in (self.outdir, self.inside):
+            name = name.removeprefix(f"{outdir}/")
+        if name.startswith("/") and name != "/" and self.mounts is not None:
+            return None
         if name == "." or leads_out(name):
             raise bad_input(
                 f"initial work directory: {name!r} leads out of the output directory; absolute "
@@ -142,6 +155,17 @@ class _Layout:
                 self._unfold(parent)
             os.makedirs(parent, exist_ok=True)
         return f"{self.outdir}/{name}"
+
+    def _mount(self, value: Mapping[str, Any], path: str, writable: bool) -> None:
+        """Put an entry aside, to be mounted at `path`."""
+        assert self.mounts is not None
+        aside = f"{self.stager.folder()}/{os.path.basename(path)}"
+        self._put(value, aside, writable)
+        real = os.path.realpath(aside)
+        self.mounts.append(Mount(real, path, writable))
+        if value.get("path") is not None:
+            self.moved[value["path"]] = path
+            self.stager.sources[path] = real
 
     def _unfold(self, path: str) -> None:
         """Turn a linked directory into one of links, so that it can hold more."""

@@ -137,4 +137,4 @@ def test_an_unknown_hint_is_ignored(bench: Any) -> None:
 def test_a_required_container_says_that_there_is_none(bench: Any) -> None:
     with pytest.raises(ToolFailure, match="requires a container") as caught:
         bench.run(baseCommand="true", requirements={"DockerRequirement": {"dockerPull": "x"}})
-    assert caught.value.code is ErrorCode.PROGRAM_NOT_FOUND
+    assert caught.value.code is ErrorCode.CONTAINER_ENGINE_MISSING

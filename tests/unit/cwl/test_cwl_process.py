@@ -123,13 +123,14 @@ def test_the_environment_holds_what_cwl_says_and_nothing_else(
         inputs={"x": "int"},
         baseCommand="env",
         requirements={"EnvVarRequirement": {"envDef": {"A": "x=$(inputs.x)", "DEVICES": "all"}}},
-        options={"environment": {"CUDA_VISIBLE_DEVICES": "1", "DEVICES": "1"}},
+        options={"environment": {"DEVICES": "1"}, "devices": (1,)},
     )
     got = dict(line.split("=", 1) for line in bench.log.splitlines())
     assert got == {
         "HOME": str(bench.out),
         "TMPDIR": str(bench.last / "tmp"),
         "PATH": os.environ["PATH"],
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "1",
         "DEVICES": "all",
         "A": "x=3",
