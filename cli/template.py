@@ -159,6 +159,7 @@ def _show_plan(plan: "Plan") -> None:
                 "from": ", ".join(s.upstreams) or plan.dataset_input,
                 "outputs": ", ".join(port.name for port in s.step.outputs),
                 "device": s.device,
+                "image": s.image,
                 "cores": s.resources.cores,
                 "memory MiB": s.resources.ram_mib,
                 "retry": s.retry,
@@ -210,10 +211,9 @@ def _newest(catalog: "Catalog", ref: str) -> "TemplateInfo":
 
 def activate_one(catalog: "Catalog", info: "TemplateInfo") -> "tuple[TemplateInfo, bool]":
     """Make a version ACTUAL; gives it, and whether the web page shows it already."""
-    from catalog import templates
+    from flows import templates
 
-    with catalog.write() as session:
-        info = templates.activate(session, info.id)
+    info = templates.activate(catalog, info.id)
     return info, _publish(catalog, info)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from workers.cwl.images import image_of
 from workers.spec import Resources, StepSpec
 
 
@@ -89,6 +90,16 @@ class Stage:
         """Names of the stages that feed this one, each once, in link order."""
         names = (source.stage for link in self.links for source in link.sources)
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def image(self) -> str | None:
+        """The image that its payloads run in, by its DockerRequirement; None: they need none."""
+        if self.step.tool.get("class") != "CommandLineTool":
+            return None
+        for entry in self.step.tool.get("requirements") or ():
+            if entry["class"] == "DockerRequirement":
+                return image_of(entry).name
+        return None
 
     @property
     def pool(self) -> str:

@@ -13,6 +13,7 @@ from catalog.models import StorageRole
 from catalog.templates import TemplateDetail
 from catalog.workflows import NewTask
 from flows.compile import parse_input
+from flows.engines import check_engines
 from flows.fixed import store_files
 from flows.plan import Plan, Stage, plan_from_json
 
@@ -37,13 +38,16 @@ def submit(
     """Define the workflow, or find the one there is; gives (id, whether it is new).
 
     The same flow run gets the same workflow, however often it is started. Raises `NotFound`,
-    `BadInput` for inputs that don't fit, `Conflict` where template or dataset can't be worked on.
+    `BadInput` for inputs that don't fit, `Conflict` where template or dataset can't be worked on,
+    or a stage needs a container and its pool has no engine.
     """
     with catalog.read() as session:
         template = templates.get(session, wanted.template)
         dataset = datasets.by_name(session, wanted.dataset)
     _check_match(template, dataset.name, dataset.derived)
     plan = plan_from_json(template.plan)
+    with catalog.read() as session:
+        check_engines(session, plan)
     inputs = fixed_inputs(catalog, plan, wanted.inputs)
     rank = plan.rank if wanted.rank is None else wanted.rank
     with catalog.write() as session:

@@ -8,8 +8,9 @@ from catalog.db import Catalog
 from catalog.errors import BadInput
 from catalog.templates import TemplateInfo
 from flows.compile import check_mask, compile_template
+from flows.engines import check_engines
 from flows.fixed import store_files
-from flows.plan import plan_to_json
+from flows.plan import plan_from_json, plan_to_json
 
 RESERVED = frozenset({"pilot", "watchdog", "workflow"})
 """Flows of ours: a template is shown as a flow of its own name beside them."""
@@ -40,3 +41,14 @@ def create(
             session, name, mask, compiled.document, stored, compiled.digest, plan.derived
         )
     return info, compiled.warnings
+
+
+def activate(catalog: Catalog, template_id: int) -> TemplateInfo:
+    """Make a version the ACTUAL one of its name.
+
+    Raises `Conflict` where its stages can't run on the nodes, `StateConflict`, `NotFound`.
+    """
+    with catalog.read() as session:
+        check_engines(session, plan_from_json(templates.get_by_id(session, template_id).plan))
+    with catalog.write() as session:
+        return templates.activate(session, template_id)

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from catalog.errors import BadTemplate
 from flows.compile import hints
-from flows.compile.located import Mapping, refuse
+from flows.compile.located import Mapping, plain, refuse
+from workers.cwl.images import image_of
 from workers.spec import Resources
 
 SPDF_CLASSES = (hints.TEMPLATE, hints.STAGE, hints.MERGE)
@@ -96,11 +98,7 @@ def check_requirement(entry: Mapping) -> Mapping:
             entry,
         )
     if name == "DockerRequirement":
-        refuse(
-            "nodes run payloads without containers; move DockerRequirement to `hints` and install "
-            "the program on the nodes.",
-            entry,
-        )
+        _check_image(entry)
     if name == "SoftwareRequirement":
         refuse(
             "SoftwareRequirement can't be fulfilled here; move it to `hints` and install the "
@@ -108,6 +106,13 @@ def check_requirement(entry: Mapping) -> Mapping:
             entry,
         )
     return entry
+
+
+def _check_image(entry: Mapping) -> None:
+    try:
+        image_of(plain(entry))
+    except BadTemplate as fault:
+        refuse(f"{fault.reason}.", entry)
 
 
 def _known_hint(entry: Mapping, warnings: list[str]) -> bool:
@@ -120,7 +125,7 @@ def _known_hint(entry: Mapping, warnings: list[str]) -> bool:
         if name == "DockerRequirement":
             warnings.append(
                 f"{entry.source}:{entry.line}: DockerRequirement is a hint and has no effect; the "
-                "program must be installed on the nodes."
+                "program must be installed on the nodes, or the hint be a requirement."
             )
         return True
     warnings.append(f"{entry.source}:{entry.line}: hint {name} is not known and has no effect.")

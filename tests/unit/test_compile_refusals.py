@@ -269,9 +269,9 @@ a:
           in: {file: files}
           out: [out]
           requirements:
-            DockerRequirement: {dockerPull: x} # HERE
+            DockerRequirement: {dockerFile: "FROM x", dockerImageId: x} # HERE
         """,
-        r"without containers; move DockerRequirement to `hints`",
+        r"`dockerFile`, and nodes build no images; build it once",
     ),
     "scatter over several lists": (
         SINGLE
