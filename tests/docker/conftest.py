@@ -5,6 +5,7 @@ import pytest
 from tests.servers.busybox import import_busybox
 from tests.servers.dockerd import Dockerd
 from tests.servers.dockerd import dockerd as dockerd
+from tests.servers.podman import podman as podman
 
 
 @pytest.fixture(scope="session")

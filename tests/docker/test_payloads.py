@@ -1,4 +1,4 @@
-"""Payloads with a DockerRequirement, in containers of a real Docker daemon."""
+"""Payloads with a DockerRequirement, in containers of a real Docker daemon and of podman."""
 
 import json
 import os
@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from catalog.errors import ErrorCode
+from tests.servers.busybox import import_busybox
 from tests.servers.dockerd import Dockerd
+from tests.servers.podman import Podman
 from workers.cwl import ToolFailure, ToolStopped, load_tool, run_tool
 from workers.cwl.containers import Containers
 from workers.cwl.images import Image
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 ROOT = Path(__file__).parents[2]
 USER = 1234
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")
 
 
 @dataclass
@@ -34,8 +37,8 @@ class Box:
 
     root: Path
     image: str
-    daemon: Dockerd
-    containers: Containers = field(default_factory=lambda: Containers("docker"))
+    engine: Dockerd | Podman
+    containers: Containers
     runs: int = 0
     last: Path = field(default_factory=Path)
 
@@ -77,16 +80,39 @@ class Box:
         return (self.last / "log").read_text()
 
     def left(self) -> list[str]:
-        """All containers that the daemon still knows."""
-        return self.daemon.run("ps", "--all", "--quiet").split()
+        """All containers that the engine still knows."""
+        return self.engine.run("ps", "--all", "--quiet").split()
+
+
+@pytest.fixture(scope="module", params=["docker", "podman"])
+def name(request: pytest.FixtureRequest) -> str:
+    """The engines that every test runs on, one after the other."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(name: str, request: pytest.FixtureRequest) -> Dockerd | Podman:
+    found: Dockerd | Podman = request.getfixturevalue("dockerd" if name == "docker" else name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def image(engine: Dockerd | Podman) -> str:
+    return import_busybox(engine)
 
 
 @pytest.fixture
 def box(
-    dockerd: Dockerd, busybox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    engine: Dockerd | Podman,
+    image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Box]:
-    monkeypatch.setenv("DOCKER_HOST", dockerd.environment["DOCKER_HOST"])
-    made = Box(tmp_path, busybox, dockerd)
+    for key, value in engine.environment.items():
+        if key.startswith(("DOCKER_", "CONTAINERS_")):
+            monkeypatch.setenv(key, value)
+    made = Box(tmp_path, image, engine, Containers(name))
     yield made
     assert made.left() == []
 
@@ -180,7 +206,9 @@ def test_the_output_directory_may_be_elsewhere(box: Box) -> None:
     assert outcome.outputs["y"]["path"] == str(box.last / "out" / "two")
 
 
-def test_a_payload_that_takes_too_much_memory_is_told_so(box: Box) -> None:
+def test_a_payload_that_takes_too_much_memory_is_told_so(box: Box, name: str) -> None:
+    if name == "podman" and not UNIFIED.exists():
+        pytest.skip("podman tells it only with control groups of version 2")
     with pytest.raises(ToolFailure) as caught:
         box.run("tail /dev/zero", options={"ram_mib": 32})
     assert caught.value.code is ErrorCode.MEMORY_LIMIT
@@ -245,28 +273,27 @@ def test_what_the_engine_can_not_do_has_codes_of_its_own(
 
 def test_an_image_that_can_not_be_had_says_how_to_get_it(box: Box) -> None:
     box.containers.ensure(Image(box.image))
-    with pytest.raises(ToolFailure, match=r"`docker pull`") as caught:
+    with pytest.raises(ToolFailure, match=r"`(docker|podman) pull`") as caught:
         box.containers.ensure(Image("spdf-nosuch:1"))
     assert caught.value.code is ErrorCode.CONTAINER_IMAGE_MISSING
 
 
 def test_an_image_is_loaded_from_an_archive(box: Box, tmp_path: Path) -> None:
     archive, name = tmp_path / "image.tar", "spdf-test-loaded:1"
-    box.daemon.run("tag", box.image, name)
-    box.daemon.run("save", "--output", str(archive), name)
-    box.daemon.run("rmi", name)
+    box.engine.run("tag", box.image, name)
+    box.engine.run("save", "--output", str(archive), name)
+    box.engine.run("rmi", name)
     box.containers.ensure(Image(name, load=str(archive)))
     box.run("echo loaded", image={"dockerImageId": name, "dockerLoad": str(archive)})
     assert box.log == "loaded\n"
 
 
 def test_a_daemon_that_is_away_is_no_fault_of_the_image(
-    box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as context:
-        context.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
-        with pytest.raises(ToolFailure) as caught:
-            box.containers.ensure(Image(box.image))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
+    with pytest.raises(ToolFailure) as caught:
+        Containers("docker").ensure(Image("any"))
     assert caught.value.code is ErrorCode.CONTAINER_FAILED
 
 
@@ -277,9 +304,9 @@ from workers.cwl import load_tool, run_tool
 from workers.cwl.containers import Containers
 from workers.orphans import PayloadLedger
 from workers.spec import ToolRun
-root, image = Path(sys.argv[1]), sys.argv[2]
+root, image, engine = Path(sys.argv[1]), *sys.argv[2:]
 ledger = PayloadLedger(root, 7)
-ledger.uses("docker")
+ledger.uses(engine)
 for name in ("out", "tmp", "stage"):
     (ledger.directory / name).mkdir()
 tool = load_tool({
@@ -289,12 +316,13 @@ tool = load_tool({
 })
 here = ledger.directory
 run = ToolRun({}, here / "out", here / "tmp", here / "stage", here / "log", keep=(ledger.held,))
-run_tool(tool, run, started=ledger.started, containers=Containers("docker", str(here)))
+run_tool(tool, run, started=ledger.started, containers=Containers(engine, str(here)))
 """
 
 
-def test_the_container_of_a_dead_pilot_is_removed(box: Box, tmp_path: Path) -> None:
-    pilot = subprocess.Popen([sys.executable, "-c", PILOT, tmp_path, box.image], cwd=ROOT)
+def test_the_container_of_a_dead_pilot_is_removed(box: Box, name: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PILOT, tmp_path, box.image, name]
+    pilot = subprocess.Popen(words, cwd=ROOT)
     try:
         while not (tmp_path / "pilot-7" / "out" / "begun").exists():
             assert pilot.poll() is None
@@ -322,8 +350,8 @@ def open_place(dockerd: Dockerd) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def test_a_payload_is_the_calling_user(box: Box, open_place: Path) -> None:
-    docker = {"class": "DockerRequirement", "dockerPull": box.image}
+def test_a_payload_is_the_calling_user(dockerd: Dockerd, busybox: str, open_place: Path) -> None:
+    docker = {"class": "DockerRequirement", "dockerPull": busybox}
     tool = {
         "class": "CommandLineTool", "cwlVersion": "v1.2", "inputs": {},
         "baseCommand": ["sh", "-c", "id -u; id -g; touch made"], "stdout": "id",
@@ -338,7 +366,7 @@ def test_a_payload_is_the_calling_user(box: Box, open_place: Path) -> None:
     done = subprocess.run(
         [*become, sys.executable, "-m", "workers.cwl", f"--outdir={out}", str(document)],
         cwd=ROOT,
-        env={**os.environ, "SPDF_CONTAINER_ENGINE": "docker", "HOME": str(open_place),
+        env={**dockerd.environment, "SPDF_CONTAINER_ENGINE": "docker", "HOME": str(open_place),
              "SPDF_HOME": str(open_place / "home"), "TMPDIR": str(open_place)},
         capture_output=True,
         text=True,

@@ -8,12 +8,13 @@ import tarfile
 from catalog.errors import Unavailable
 from tests.servers.dockerd import Dockerd
 from tests.servers.install import need
+from tests.servers.podman import Podman
 
 PACKAGE = "busybox-static"
 IMAGE = "spdf-test-busybox:1"
 
 
-def import_busybox(daemon: Dockerd) -> str:
+def import_busybox(daemon: Dockerd | Podman) -> str:
     """An image with busybox and nothing else; gives its name."""
     need(_busybox, PACKAGE)
     rootfs = daemon.directory / "busybox.tar"

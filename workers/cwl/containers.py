@@ -32,6 +32,9 @@ _FETCH_S = 1800.0
 _LEAST_MIB = 6
 """Docker refuses a lower memory limit."""
 _NEVER = "0001-01-01"
+_NO_PROGRAM = ("unable to start container process: exec:", "executable file")
+"""What runc and crun say of a program that isn't there or can't be run."""
+_TAIL_BYTES = 500
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,11 @@ class Containers:
         self, state: Mapping[str, Any], ended: Ended, confines: Confines, command: Command
     ) -> int:
         """The payload's exit code, if it ran to its end."""
-        code, reason = int(state.get("ExitCode", -1)), str(state.get("Error") or "")
+        code = int(state.get("ExitCode", -1))
         if str(state.get("StartedAt", _NEVER)).startswith(_NEVER):
-            if code in (126, 127):
+            # Podman tells it only to who is attached, where else the payload would print.
+            reason = str(state.get("Error") or "") or _tail(command.stderr or command.log)
+            if code in (126, 127) or any(words in reason for words in _NO_PROGRAM):
                 program = command.argv[0] if command.argv else "(that of the image)"
                 raise ToolFailure(
                     ErrorCode.PROGRAM_NOT_FOUND,
@@ -225,7 +230,9 @@ class Containers:
 
     def _remove(self, names: Sequence[str]) -> None:
         """Kill and remove containers; none of them can write any more after this."""
-        done = self._call(("rm", "--force", "--volumes", *names))
+        # Podman would ask first, and wait ten seconds for an answer.
+        at_once = ("--time", "0") if self.engine == PODMAN else ()
+        done = self._call(("rm", "--force", "--volumes", *at_once, *names))
         if done.returncode and "no such container" not in done.stderr.lower():
             raise self._failed("can't remove a container, which may still run", done)
 
@@ -289,6 +296,12 @@ def _fetching(image: Image) -> tuple[str, ...]:
     if image.load is not None:
         return ("load", "--quiet", "--input", image.load)
     return () if image.pull is None else ("pull", "--quiet", image.pull)
+
+
+def _tail(path: str) -> str:
+    with open(path, "rb") as stream:  # noqa: PTH123
+        stream.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))  # noqa: PTH202
+        return " ".join(stream.read().decode("utf-8", "replace").split())
 
 
 def _unknown_image(said: str) -> bool:
