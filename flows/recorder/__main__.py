@@ -7,6 +7,7 @@ import threading
 import time
 
 from prefect.client.orchestration import get_client
+from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
 
 from catalog import singletons
@@ -17,6 +18,7 @@ from flows.logs import log_to_stderr
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, owner_name
 from flows.recorder.rounds import Counts, Fence, LostLease, Pace, record_once
+from flows.server import configure_client
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,13 @@ def main() -> int:
     settings = get_settings()
     log_to_stderr(settings)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        configure_client(settings)
+    except Unavailable as error:
+        logger.error("no server: %s", error)
+        return Unavailable.exit_code
+    # Without the address Prefect would start a server of its own, which knows none of our runs.
+    refresh_global_settings_context()
     with get_client(sync_client=True) as client:
         recorder = Recorder(get_catalog(), TaskRunApi(client), settings)
         for number in (signal.SIGTERM, signal.SIGINT):

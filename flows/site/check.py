@@ -8,12 +8,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from catalog import schema, storages
+from catalog import nodes, schema, storages
 from catalog.checksums import DEFAULT, file_checksum
 from catalog.db import get_catalog
 from catalog.drivers import driver_for
 from catalog.errors import SpdfError, Unavailable
 from catalog.settings import Settings
+from catalog.states import NodeState
 from catalog.storages import StorageInfo
 from flows.server import ask, client_env
 
@@ -97,11 +98,23 @@ def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
             yield Finding("pool", pool, False, "is not there", "`spdf site setup` makes it")
         return
     yield Finding("pool", pool, True, f"type {found['type']}")
-    if online or needed:
+    announced = _announced(pool)
+    count = len(online) if announced is None else announced
+    if count or needed:
         yield Finding(
-            "workers", pool, bool(online), f"{len(online)} online",
-            "" if online else f"start one: `spdf worker start --pool {pool}`",
+            "workers", pool, bool(count), f"{count} online",
+            "" if count else f"start one: `spdf worker start --pool {pool}`",
         )  # fmt: skip
+
+
+def _announced(pool: str) -> int | None:
+    """Nodes that are online by the catalog, which hears of an end at once; None: none ever was."""
+    try:
+        with get_catalog().read() as session:
+            known = [node for node in nodes.list_nodes(session) if node.pool == pool]
+    except (SpdfError, sa.exc.SQLAlchemyError):
+        return None
+    return sum(node.state is NodeState.ONLINE for node in known) if known else None
 
 
 def _storages() -> Iterator[Finding]:
