@@ -416,3 +416,12 @@ class Singleton(SQLModel, table=True):
     owner: str | None = None
     epoch: int = Field(default=0)
     lease_until: datetime | None = _time()
+
+
+class SchemaInfo(SQLModel, table=True):
+    """What the schema says of itself, in its only row."""
+
+    __tablename__ = "schema_info"
+
+    id: int = Field(default=1, primary_key=True)
+    oldest_program: str = Field(description="Schema of the oldest program that can work with it.")

@@ -9,6 +9,20 @@ from catalog.models import Attempt, Job, Pilot, Task, Workflow
 from catalog.pilots import LIVE
 from catalog.states import AttemptState, JobState, TaskState, WorkflowState
 
+HOLDINGS = (
+    "storage", "dataset", "file", "replica", "template", "workflow", "task", "job", "attempt",
+    "pilot", "node", "request", "event",
+)  # fmt: skip
+"""Tables whose rows say how much a catalog holds."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """How many rows there are by table, and how large the whole database is."""
+
+    rows: dict[str, int]
+    size_bytes: int
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -40,6 +54,22 @@ def overview(session: Session) -> Overview:
     return Overview(
         live, {row[0]: row[1] for row in by_workflow}, {row[0]: row[1] for row in by_job}
     )
+
+
+def holdings(session: Session) -> Holdings:
+    """Count what the catalog holds, in whatever schema: tables that it lacks are left out."""
+    connection = session.connection()
+    known = sa.inspect(connection).get_table_names()
+    rows = {
+        name: session.execute(sa.select(sa.func.count()).select_from(sa.table(name))).scalar_one()
+        for name in HOLDINGS
+        if name in known
+    }
+    if connection.dialect.name == "postgresql":
+        size = "SELECT pg_database_size(current_database())"
+    else:
+        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    return Holdings(rows, session.execute(sa.text(size)).scalar_one())
 
 
 def attempt_counts(session: Session, workflow_id: int) -> dict[AttemptState, int]:

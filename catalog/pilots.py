@@ -14,6 +14,7 @@ from catalog.states import PilotState
 from catalog.transitions import move, record
 
 LIVE = (PilotState.ACTIVE, PilotState.DRAINING)
+_SILENT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,16 @@ def lost_runs(session: Session, since_s: float, limit: int) -> list[str]:
         .limit(limit)
     )
     return [run for run in session.scalars(query) if run is not None]
+
+
+def beating(session: Session) -> int:
+    """How many live pilots have beaten within a minute: those whose processes are there."""
+    count: int = session.execute(
+        sa.select(sa.func.count())
+        .select_from(Pilot)
+        .where(col(Pilot.state).in_(LIVE), col(Pilot.beat_at) >= now(-_SILENT_S))
+    ).scalar_one()
+    return count
 
 
 def live_counts(session: Session, task_ids: Sequence[int]) -> dict[int, int]:

@@ -61,6 +61,22 @@ def open_catalog(*, create: bool = False) -> "Catalog":
     return catalog
 
 
+def bare_catalog(*, create: bool = False) -> "Catalog":
+    """The catalog, in whatever schema; with `create` an SQLite file may yet have to be made.
+
+    Raises `Unavailable` where there is none.
+    """
+    from catalog.db import get_catalog
+
+    current = settings()
+    path = sqlite_file(current.catalog_url)
+    if path is not None and not path.exists():
+        if not create:
+            raise Unavailable(f"there is no catalog at {path}; `spdf up` makes one.")
+        current.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return get_catalog()
+
+
 def sqlite_file(url: str) -> Path | None:
     """The file of an SQLite catalog; None for another database."""
     from sqlalchemy import make_url

@@ -7,6 +7,7 @@ import typer
 
 from catalog.errors import SpdfError
 from cli import (
+    catalog,
     cwl,
     dataset,
     demo,
@@ -34,7 +35,9 @@ app = typer.Typer(
 )
 profile.register(app)
 demo.register(app)
-for noun in (storage, dataset, file, template, workflow, task, job, pilot, worker, cwl, site):
+for noun in (
+    catalog, storage, dataset, file, template, workflow, task, job, pilot, worker, cwl, site,
+):  # fmt: skip
     app.add_typer(noun.app)
 
 

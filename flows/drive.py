@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import datasets, ownership, workflows
+from catalog import datasets, ownership, schema, workflows
 from catalog.db import Catalog
 from catalog.errors import StateConflict
 from catalog.outage import is_away, ride_out
@@ -42,12 +42,13 @@ def drive(catalog: Catalog, settings: Settings, workflow_id: int, flow_run_id: s
 
     Where another flow run owns it this one ends at once, naming the owner. A second process of
     the same flow run (one that was rescheduled while alive) stands by instead: its end would be
-    shown as the end of both.
+    shown as the end of both. Raises `SchemaMismatch` for a catalog that only others can work with.
     """
     owner = f"{flow_run_id or 'local'}/{settings.node}/{os.getpid()}/{uuid4().hex[:8]}"
     while True:
 
         def claim() -> tuple[int | None, WorkflowInfo]:
+            schema.require(catalog)
             with catalog.write() as session:
                 epoch = ownership.claim(
                     session, workflow_id, owner, settings.workflow_lease_s, flow_run_id

@@ -11,7 +11,7 @@ import prefect
 from prefect import flow, task, unmapped
 from prefect.context import FlowRunContext
 
-from catalog import tasks
+from catalog import schema, tasks
 from catalog.db import get_catalog
 from catalog.outage import ride_out
 from catalog.settings import get_settings
@@ -45,7 +45,10 @@ def map_window(window: Sequence[RunningJob], shift: Shift) -> list[object]:
 
 
 def make_roster(task_id: int, slots: int | None) -> Roster:
-    """Who this process is as a pilot; puts this environment's programs first on PATH."""
+    """Who this process is as a pilot; puts this environment's programs first on PATH.
+
+    Raises `SchemaMismatch` for a catalog that this program can't work with.
+    """
     settings = get_settings()
     programs = str(Path(sys.executable).parent)
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
@@ -62,6 +65,7 @@ def make_roster(task_id: int, slots: int | None) -> Roster:
 
 
 def _pool_of(task_id: int) -> str:
+    schema.require(get_catalog())
     with get_catalog().read() as session:
         return tasks.get(session, task_id).pool
 

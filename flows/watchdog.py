@@ -9,7 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import nodes, ownership, pilots, workflows
+from catalog import nodes, ownership, pilots, schema, workflows
 from catalog.db import Catalog, get_catalog
 from catalog.settings import Settings, get_settings
 from catalog.states import WorkflowState
@@ -64,7 +64,8 @@ def _bury(catalog: Catalog, settings: Settings) -> None:
 
 
 def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int:
-    """Look once; gives how many workflows got a new flow run."""
+    """Look once; gives how many workflows got a new flow run. Raises `SchemaMismatch`."""
+    schema.require(catalog)
     with catalog.read() as session:
         left = ownership.abandoned(session, grace_s=settings.workflow_lease_s)
         owned = workflows.list_workflows(session, states=[WorkflowState.IN_PROGRESS], limit=1000)

@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from catalog.db import get_catalog
+from catalog.outage import ride_out
 from catalog.settings import get_settings
 from catalog.states import WorkflowState
 from flows.drive import drive
@@ -32,7 +33,9 @@ def run_workflow(
     run_id = str(found) if found else None
     if workflow is None:
         wanted = Submission(template or "", dataset or "", inputs or {}, rank, again)
-        workflow, _ = submit(catalog, wanted, run_id)
+        workflow = ride_out(
+            lambda: submit(catalog, wanted, run_id)[0], limit_s=get_settings().outage_s
+        )
     end = drive(catalog, get_settings(), workflow, run_id)
     if end.state is WorkflowState.FAILED:
         return Failed(message=end.message)

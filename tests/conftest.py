@@ -57,6 +57,20 @@ def catalog_url(migrated: str, backend: str, request: pytest.FixtureRequest) -> 
 
 
 @pytest.fixture
+def bare_url(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database of this test's own, without tables."""
+    if backend == SQLITE:
+        tmp_path: Path = request.getfixturevalue("tmp_path")
+        yield f"sqlite:///{tmp_path / 'bare' / 'catalog.db'}"
+        return
+    server: Cluster = request.getfixturevalue("postgres_server")
+    name = f"spdf_bare_{secrets.token_hex(4)}"
+    server.create_database(name)
+    yield server.url(name)
+    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
 def catalog(catalog_url: str) -> Iterator[Catalog]:
     """An empty catalog of this test's own."""
     opened = Catalog(catalog_url)

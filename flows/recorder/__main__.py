@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
 
-from catalog import singletons
+from catalog import schema, singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.settings import Settings, get_settings
@@ -43,6 +43,7 @@ class Recorder:
         backoff_s = 1.0
         while not self.stop.is_set():
             try:
+                schema.require(self.catalog)
                 with self.catalog.write() as session:
                     epoch = singletons.acquire(session, RECORDER, self.owner, LEASE_S)
                 if epoch is not None:

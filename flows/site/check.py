@@ -44,13 +44,13 @@ def _database(settings: Settings) -> Iterator[Finding]:
     catalog = get_catalog()
     where = catalog.url.render_as_string(hide_password=True)
     try:
-        schema.check(catalog)
+        found = schema.check(catalog).found
         with catalog.read() as session:
             session.execute(sa.text("SELECT 1"))
     except SpdfError as error:
-        yield _wrong("database", where, error, "check SPDF_CATALOG_URL; `spdf catalog migrate`")
+        yield _wrong("database", where, error, "check SPDF_CATALOG_URL; `spdf catalog show`")
     else:
-        yield Finding("database", where, True, f"schema {schema.HEAD}")
+        yield Finding("database", where, True, f"schema {found}")
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

@@ -80,23 +80,41 @@ def test_concurrent_upgrades_give_one_schema(tmp_path: Path) -> None:
 
 def test_empty_catalog_is_refused_with_the_mend(tmp_path: Path) -> None:
     opened = Catalog(f"sqlite:///{tmp_path / 'empty.db'}")
-    with pytest.raises(SchemaMismatch, match="is empty; `spdf up` makes its tables"):
+    with pytest.raises(SchemaMismatch, match="is empty; `spdf catalog migrate` makes its tables"):
         schema.check(opened)
     opened.close()
 
 
-@pytest.mark.parametrize(("found", "word"), [("9999", "newer"), ("0000", "older")])
-def test_other_revision_is_refused(catalog: Catalog, found: str, word: str) -> None:
+def say(catalog: Catalog, found: str, oldest: str) -> None:
+    """Make the catalog claim another schema."""
     with catalog.write() as session:
-        session.execute(
-            sa.text("UPDATE alembic_version SET version_num = :found"), {"found": found}
-        )
-    with pytest.raises(SchemaMismatch, match=f"schema {found}, {word} than this program's"):
+        session.execute(sa.text(f"UPDATE alembic_version SET version_num = '{found}'"))
+        session.execute(sa.text(f"UPDATE schema_info SET oldest_program = '{oldest}'"))
+
+
+def test_an_older_schema_is_refused_with_the_mend(catalog: Catalog) -> None:
+    say(catalog, "0000", "0000")
+    sentence = "schema 0000, older than this program's .*; `spdf catalog migrate` brings it up"
+    with pytest.raises(SchemaMismatch, match=sentence):
         schema.check(catalog)
 
 
-def test_newer_catalog_is_not_upgraded(catalog: Catalog) -> None:
-    with catalog.write() as session:
-        session.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaMismatch, match="install a newer spdf"):
-        schema.upgrade(catalog)
+def test_a_newer_schema_that_was_only_added_to_is_worked_with(catalog: Catalog) -> None:
+    say(catalog, "9999", schema.HEAD)
+    assert schema.check(catalog).found == "9999"
+    assert schema.upgrade(catalog).found == "9999"
+    assert schema.check(catalog).found == "9999", "an older program leaves it as it is"
+
+
+def test_a_newer_schema_that_dropped_something_is_refused(catalog: Catalog) -> None:
+    say(catalog, "9999", "9998")
+    for refuses in (schema.check, schema.upgrade):
+        with pytest.raises(SchemaMismatch, match=r"schema 9999, newer than .* install a newer"):
+            refuses(catalog)
+
+
+def test_the_sentences_show_no_password(catalog: Catalog) -> None:
+    say(catalog, "9999", "9998")
+    with pytest.raises(SchemaMismatch) as refusal:
+        schema.check(catalog)
+    assert (catalog.url.password or "none") not in str(refusal.value)

@@ -9,6 +9,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+oldest_program = "0001"
+
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 TEXT = sa.String()

@@ -17,7 +17,18 @@ ROOT = Path(__file__).parents[3]
 HEAVY = {"prefect", "sqlalchemy", "sqlmodel", "pydantic", "pydantic_settings", "cwl_utils",
          "schema_salad", "ruamel", "alembic", "httpx", "rich", "numpy"}  # fmt: skip
 
-NOUNS = {"storage", "dataset", "file", "template", "workflow", "task", "job", "pilot", "cwl"}
+NOUNS = {
+    "catalog",
+    "storage",
+    "dataset",
+    "file",
+    "template",
+    "workflow",
+    "task",
+    "job",
+    "pilot",
+    "cwl",
+}
 
 IMPORTS = """
 import atexit, json, sys

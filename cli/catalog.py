@@ -1,0 +1,84 @@
+"""`spdf catalog`: the database of the catalog, over its life."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.home import bare_catalog
+from cli.output import Json, note, print_fields, print_json, say, size
+
+if TYPE_CHECKING:
+    from catalog.db import Catalog
+    from catalog.schema import SchemaState
+
+app = typer.Typer(name="catalog", help="The catalog's database.", no_args_is_help=True)
+
+NOT_UP_TO_DATE = 1
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Show which database it is, its schema, and how much it holds."""
+    from catalog.overview import holdings
+
+    catalog = bare_catalog()
+    state = _state(catalog)
+    with catalog.read() as session:
+        found = holdings(session)
+    about: dict[str, Any] = {
+        "catalog": _where(catalog),
+        "kind": "SQLite" if catalog.is_sqlite else "PostgreSQL",
+        "schema_found": state.found,
+        "schema_expected": state.expected,
+        "oldest_program": state.oldest_program,
+        "usable": state.is_usable,
+        "size_bytes": found.size_bytes,
+    }
+    if as_json:
+        print_json({**about, "rows": found.rows})
+        return
+    about["size"] = size(about.pop("size_bytes"))
+    print_fields({name.replace("_", " "): value for name, value in about.items()})
+    print_fields({f"{name} rows": count for name, count in found.rows.items()})
+
+
+@app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say; exit code 1 where it isn't up to date.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the schema up to this program's, or make it in an empty database.
+
+    Pilots at work go on meanwhile; where those of an older version could not, it is refused. A
+    newer schema that this program can work with stays as it is.
+    """
+    from catalog import schema
+
+    catalog = bare_catalog(create=not check)
+    before = _state(catalog) if check else schema.upgrade(catalog)
+    schema.refuse_newer(f"the catalog {_where(catalog)}", before)
+    after = before if check else _state(catalog)
+    if as_json:
+        print_json({"before": before.found, "after": after.found, "expected": before.expected})
+    elif before.is_usable:
+        say(f"the schema is {before.found}, which this program can work with.")
+    elif check:
+        say(f"the schema is {before.found or 'not there'}; this program's is {before.expected}.")
+        note("`spdf catalog migrate` brings it up to date.")
+    else:
+        say(f"the schema was {before.found or 'not there'} and is {after.found} now.")
+    if not after.is_usable:
+        raise typer.Exit(NOT_UP_TO_DATE)
+
+
+def _where(catalog: "Catalog") -> str:
+    return catalog.url.render_as_string(hide_password=True)
+
+
+def _state(catalog: "Catalog") -> "SchemaState":
+    from catalog.schema import read_state
+
+    with catalog.read() as session:
+        return read_state(session.connection())

@@ -1,0 +1,59 @@
+"""`spdf catalog`."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from catalog import db, schema
+from catalog.db import Catalog
+
+Spdf = Callable[..., Any]
+
+
+@pytest.fixture
+def no_tables(bare_home: Path, bare_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The catalog of the settings is a database without tables."""
+    monkeypatch.setenv("SPDF_CATALOG_URL", bare_url)
+    yield
+    db.get_catalog().close()
+
+
+def test_an_empty_database_is_migrated_once(spdf: Spdf, ok: Spdf, no_tables: None) -> None:
+    done = spdf("dataset", "list")
+    assert "`spdf catalog migrate`" in done.err or "there is no catalog" in done.err
+    assert ok("catalog", "migrate").out == f"the schema was not there and is {schema.HEAD} now.\n"
+    assert spdf("catalog", "migrate", "--check").code == 0
+    assert ok("catalog", "migrate", "--json").json == {
+        "before": schema.HEAD, "after": schema.HEAD, "expected": schema.HEAD,
+    }  # fmt: skip
+    assert ok("dataset", "list").code == 0
+
+
+def test_show_tells_what_is_there(ok: Spdf, home: Path, catalog: Catalog) -> None:
+    ok("dataset", "create", "run-1")
+    shown = ok("catalog", "show", "--json").json
+    assert shown["rows"]["dataset"] == 1 and shown["rows"]["storage"] == 3
+    assert shown["schema_found"] == shown["schema_expected"] == schema.HEAD
+    assert shown["usable"] is True and shown["size_bytes"] > 10_000
+    assert (catalog.url.password or "none") not in ok("catalog", "show").out
+
+
+def test_check_says_and_changes_nothing(spdf: Spdf, home: Path, catalog: Catalog) -> None:
+    with catalog.write() as session:
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    done = spdf("catalog", "migrate", "--check")
+    assert done.code == 1
+    assert done.out == f"the schema is 0000; this program's is {schema.HEAD}.\n"
+    assert spdf("catalog", "show", "--json").json["schema_found"] == "0000"
+
+
+def test_a_schema_of_the_future_is_refused(spdf: Spdf, home: Path, catalog: Catalog) -> None:
+    with catalog.write() as session:
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        session.execute(sa.text("UPDATE schema_info SET oldest_program = '9999'"))
+    for words in (["catalog", "migrate"], ["catalog", "migrate", "--check"], ["dataset", "list"]):
+        done = spdf(*words)
+        assert done.code == 2 and "install a newer spdf" in done.err, words
