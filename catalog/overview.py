@@ -5,7 +5,21 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.models import Attempt, Job, Pilot, Task, Workflow
+from catalog import pilots
+from catalog.bulk import table_of
+from catalog.clock import now
+from catalog.models import (
+    Attempt,
+    Dataset,
+    File,
+    Job,
+    Pilot,
+    Request,
+    Singleton,
+    Task,
+    Template,
+    Workflow,
+)
 from catalog.pilots import LIVE
 from catalog.states import AttemptState, JobState, TaskState, WorkflowState
 
@@ -70,6 +84,30 @@ def holdings(session: Session) -> Holdings:
     else:
         size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
     return Holdings(rows, session.execute(sa.text(size)).scalar_one())
+
+
+def at_work(session: Session) -> list[str]:
+    """Who works on the catalog now, in words: those whose beat or lease is fresh."""
+    owned = sa.select(sa.func.count()).where(col(Workflow.lease_until) > now())
+    found = {
+        "pilots": pilots.beating(session),
+        "advanced workflows": session.execute(owned.select_from(Workflow)).scalar_one(),
+    }
+    roles = session.scalars(
+        sa.select(col(Singleton.name)).where(col(Singleton.lease_until) > now())
+    )
+    return [f"{name} ({count})" for name, count in found.items() if count] + sorted(roles)
+
+
+def is_in_use(session: Session) -> str | None:
+    """What a catalog holds that its storages alone don't make, in words; None for nothing."""
+    models = (Dataset, File, Template, Workflow, Request)
+    held = [
+        str(table_of(model).name)
+        for model in models
+        if session.execute(sa.select(sa.exists().select_from(model))).scalar_one()
+    ]
+    return f"it has rows of {', '.join(held)}" if held else None
 
 
 def attempt_counts(session: Session, workflow_id: int) -> dict[AttemptState, int]:

@@ -1,11 +1,13 @@
 """`spdf catalog`: the database of the catalog, over its life."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.home import bare_catalog
 from cli.output import Json, note, print_fields, print_json, say, size
+from cli.progress import waiting
 
 if TYPE_CHECKING:
     from catalog.db import Catalog
@@ -71,6 +73,58 @@ def migrate(
         say(f"the schema was {before.found or 'not there'} and is {after.found} now.")
     if not after.is_usable:
         raise typer.Exit(NOT_UP_TO_DATE)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; must be new.")],
+    as_json: Json = False,
+) -> None:
+    """Write the whole catalog, as it stands at one moment, to a file. Pilots go on meanwhile.
+
+    The files that the catalog knows are no part of it, only what it knows of them. PostgreSQL
+    needs `pg_dump` on this machine.
+    """
+    from catalog.backup import back_up
+
+    catalog = bare_catalog()
+    with waiting("backing up"):
+        made = back_up(catalog, file.absolute())
+    if as_json:
+        print_json(made)
+    else:
+        say(f"{made.path}: {_where(catalog)}, schema {made.schema}, {size(made.size_bytes)}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put aside what the catalog holds; it is kept.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the catalog what it was at a backup.
+
+    Only while nobody works on it: stop the workers and services first. A catalog that holds more
+    than storages is only restored with --replace. PostgreSQL needs `pg_restore` and `psql` here.
+    """
+    from catalog.backup import restore as put_back
+
+    catalog = bare_catalog(create=True)
+    with waiting("restoring"):
+        done = put_back(catalog, file.absolute(), replace=replace)
+    if as_json:
+        print_json(
+            {"schema": done.schema.found, "usable": done.schema.is_usable, "aside": done.aside}
+        )
+        return
+    say(f"{_where(catalog)} is restored, schema {done.schema.found}")
+    if done.aside is not None:
+        note(f"what was there is kept in {done.aside}")
+    if not done.schema.is_usable:
+        note("`spdf catalog migrate` brings its schema up to date.")
+    note("files stored since that backup are unknown to it: see docs/howto/catalog.md.")
 
 
 def _where(catalog: "Catalog") -> str:

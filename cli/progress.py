@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from cli.output import console
@@ -51,6 +52,17 @@ class Bar:
         self._shown = Progress(*columns, console=self._console)
         self._shown.add_task(self._what, total=self._total)
         self._shown.start()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A spinner on stderr while the block lasts, for a wait whose length nobody knows."""
+    target = console(err=True)
+    if not target.is_terminal:
+        yield
+        return
+    with target.status(what):
+        yield
 
 
 def counted(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]:

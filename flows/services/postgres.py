@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from catalog.errors import Unavailable
+from catalog.pgprograms import program
 
 HOST = "127.0.0.1"
-_DEBIAN = Path("/usr/lib/postgresql")
 _UNPRIVILEGED = ("postgres", "nobody")
 """PostgreSQL refuses to run as root: then it runs as the first of these that exists."""
 _DURABLE = {
@@ -130,19 +130,6 @@ class Cluster:
             host=HOST, port=self.port, user=self.user, password=self.password,
             dbname="postgres", autocommit=True, connect_timeout=5,
         )  # fmt: skip
-
-
-def program(name: str) -> Path:
-    """A program of PostgreSQL: of the newest version that Debian installed, or in the PATH."""
-    versions = sorted(_DEBIAN.glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
-    if versions:
-        return versions[-1]
-    found = shutil.which(name)
-    if found is None:
-        raise Unavailable(
-            f"{name} is not on this machine; install PostgreSQL (Debian's package `postgresql`)."
-        )
-    return Path(found).resolve()
 
 
 def _account() -> pwd.struct_passwd | None:

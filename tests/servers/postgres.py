@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.postgres import Cluster, program
+from catalog.pgprograms import program
+from flows.services.postgres import Cluster
 from tests.servers.install import need
 
 PACKAGE = "postgresql"

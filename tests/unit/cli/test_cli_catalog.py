@@ -57,3 +57,38 @@ def test_a_schema_of_the_future_is_refused(spdf: Spdf, home: Path, catalog: Cata
     for words in (["catalog", "migrate"], ["catalog", "migrate", "--check"], ["dataset", "list"]):
         done = spdf(*words)
         assert done.code == 2 and "install a newer spdf" in done.err, words
+
+
+def test_backup_and_restore_say_what_they_did(
+    spdf: Spdf, ok: Spdf, home: Path, catalog: Catalog, tmp_path: Path
+) -> None:
+    ok("dataset", "create", "run-1")
+    backup = tmp_path / "backup"
+    assert ok("catalog", "backup", backup).out.startswith(f"{backup}: {catalog.url!r}, schema")
+    again = spdf("catalog", "backup", backup)
+    assert again.code == 4 and "is there already" in again.err
+    ok("dataset", "create", "run-2")
+    catalog.close()
+    refused = spdf("catalog", "restore", backup)
+    assert refused.code == 4 and "--replace" in refused.err
+    done = ok("catalog", "restore", backup, "--replace")
+    assert "what was there is kept in " in done.err and "migrate" not in done.err
+    assert [info["name"] for info in ok("dataset", "list", "--json").json] == ["run-1"]
+    restored = ok("catalog", "restore", backup, "--replace", "--json").json
+    assert (restored["schema"], restored["usable"]) == (schema.HEAD, True)
+    none = spdf("catalog", "restore", tmp_path / "none")
+    assert none.code == 2 and str(tmp_path / "none") in none.err
+
+
+def test_a_restored_older_catalog_asks_to_be_migrated(
+    ok: Spdf, home: Path, catalog: Catalog, tmp_path: Path
+) -> None:
+    with catalog.write() as session:
+        session.execute(sa.text("DROP TABLE schema_info"))
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
+    ok("catalog", "backup", tmp_path / "backup")
+    catalog.close()
+    done = ok("catalog", "restore", tmp_path / "backup")
+    assert "`spdf catalog migrate` brings its schema up to date" in done.err
+    assert ok("catalog", "migrate").out == f"the schema was 0002 and is {schema.HEAD} now.\n"
+    ok("dataset", "list")
