@@ -1,6 +1,6 @@
 """Set-based statements in pieces that every database takes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, TypeVar
 
@@ -29,6 +29,22 @@ def batches(items: Iterator[Item], size: int = CHUNK) -> Iterator[list[Item]]:
     """As `chunks`, of items that are not all in memory."""
     while batch := list(islice(items, size)):
         yield batch
+
+
+def unclaimed(
+    items: Iterable[Item], new: Collection[Hashable], key: Callable[[Item], Hashable]
+) -> list[Item]:
+    """The items that are none of the rows just inserted, which `new` has by key.
+
+    Of several items with the key of a new row the first is that row, the others are not.
+    """
+    rest, claimed = [], set()
+    for item in items:
+        if (wanted := key(item)) in new and wanted not in claimed:
+            claimed.add(wanted)
+        else:
+            rest.append(item)
+    return rest
 
 
 def table_of(model: type[SQLModel]) -> sa.Table:
@@ -64,13 +80,6 @@ def insert_new(
     return _execute(session, table, insert, rows).all()
 
 
-def insert_all(session: Session, model: type[SQLModel], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, which all name the same columns; a clash is an `IntegrityError`."""
-    if rows:
-        table = table_of(model)
-        _execute(session, table, sa.insert(table), rows)
-
-
 def _is_postgresql(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
 
@@ -83,10 +92,9 @@ def _execute(
     names = list(rows[0])
     copied = _copied(session, table, names, rows)
     chosen = sa.select(*(copied.c[name] for name in names))
-    result = session.execute(insert.from_select(names, chosen))
-    kept = result.freeze() if insert._returning else None
+    kept = session.execute(insert.from_select(names, chosen)).freeze()
     copied.drop(session.connection())
-    return kept() if kept else result
+    return kept()
 
 
 def _copied(

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.bulk import chunks, insert_all, insert_ignore
+from catalog.bulk import chunks, insert_ignore, insert_new
 from catalog.clock import now
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.manifests import manifest_digest, totals
@@ -161,21 +161,24 @@ def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
     ).scalar()
     if end is None:
         raise _not_open(session, dataset_id, "changed")
-    start = end - len(wanted)
-    known = _known(session, dataset_id, wanted)
-    rows = [
-        {
-            "dataset_id": dataset_id,
-            "file_id": member.file_id,
-            "name": member.name,
-            "key": member.name,
-            "position": start + index,
-        }
-        for index, member in enumerate(wanted)
-        if member.file_id not in known
-    ]
-    insert_all(session, DatasetFile, rows)
-    return len(rows)
+    new = insert_new(
+        session,
+        DatasetFile,
+        [
+            {
+                "dataset_id": dataset_id,
+                "file_id": member.file_id,
+                "name": member.name,
+                "key": member.name,
+                "position": position,
+            }
+            for position, member in enumerate(wanted, end - len(wanted))
+        ],
+        col(DatasetFile.file_id),
+    )
+    ids = {file_id for (file_id,) in new}
+    _check_known(session, dataset_id, [m for m in wanted if m.file_id not in ids])
+    return len(ids)
 
 
 def _distinct(members: Sequence[Member]) -> list[Member]:
@@ -193,10 +196,9 @@ def _distinct(members: Sequence[Member]) -> list[Member]:
     return [Member(file_id, name) for file_id, name in names.items()]
 
 
-def _known(session: Session, dataset_id: int, wanted: Sequence[Member]) -> set[int]:
-    """Those of the files that the dataset has; raises `Conflict` where it has others so named."""
-    known: set[int] = set()
-    for batch in chunks(wanted):
+def _check_known(session: Session, dataset_id: int, known: Sequence[Member]) -> None:
+    """Raise `Conflict` where other files of the dataset have the names of these."""
+    for batch in chunks(known):
         ids = {member.name: member.file_id for member in batch}
         rows = session.execute(
             sa.select(col(DatasetFile.file_id), col(DatasetFile.name)).where(
@@ -213,8 +215,6 @@ def _known(session: Session, dataset_id: int, wanted: Sequence[Member]) -> set[i
                     f"dataset {get(session, dataset_id).name!r} has another file called {name!r}; "
                     "names in a dataset are unique."
                 )
-            known.add(file_id)
-    return known
 
 
 def lock_open(session: Session, dataset_ids: Sequence[int]) -> list[int]:

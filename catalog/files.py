@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog import storages
-from catalog.bulk import chunks, insert_ignore
+from catalog.bulk import chunks, insert_new, unclaimed
 from catalog.checksums import normalise
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.models import File, Replica, Storage
@@ -81,24 +81,9 @@ def register(session: Session, storage_id: int, new: Sequence[NewFileRow]) -> li
     a path that belongs to another file or was deleted; `BadInput` and `BadName` for malformed rows.
     """
     rows = [_checked(row) for row in new]
-    ids: dict[tuple[str, str], int] = {}
     # A fixed order, so that two transactions with the same files wait instead of deadlocking.
     ordered = sorted(rows, key=lambda row: (row.scope, row.name))
-    insert_ignore(
-        session,
-        File,
-        [
-            {
-                "scope": row.scope,
-                "name": row.name,
-                "size_bytes": row.size_bytes,
-                "checksum": row.checksum,
-            }
-            for row in ordered
-        ],
-    )
-    for batch in chunks(ordered):
-        ids.update(_same_files(session, batch))
+    ids = _add_files(session, ordered)
     _add_replicas(session, storage_id, [(ids[row.scope, row.name], row.path) for row in rows])
     return [ids[row.scope, row.name] for row in rows]
 
@@ -110,6 +95,34 @@ def _checked(row: NewFileRow) -> NewFileRow:
     if row.size_bytes < 0:
         raise BadInput(f"file {row.name!r}: {row.size_bytes} is no size; give bytes.")
     return NewFileRow(row.scope, row.name, row.path, row.size_bytes, normalise(row.checksum))
+
+
+def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[str, str], int]:
+    """Ids by scope and name. Only files that are not new are looked up.
+
+    Of a table that grows within one transaction the database has no statistics: it would read
+    all that was inserted before at every look-up.
+    """
+    new = insert_new(
+        session,
+        File,
+        [
+            {
+                "scope": row.scope,
+                "name": row.name,
+                "size_bytes": row.size_bytes,
+                "checksum": row.checksum,
+            }
+            for row in ordered
+        ],
+        col(File.scope),
+        col(File.name),
+        col(File.id),
+    )
+    ids = {(scope, name): file_id for scope, name, file_id in new}
+    for batch in chunks(unclaimed(ordered, ids, lambda row: (row.scope, row.name))):
+        ids |= _same_files(session, batch)
+    return ids
 
 
 def _same_files(session: Session, batch: Sequence[NewFileRow]) -> dict[tuple[str, str], int]:
@@ -133,7 +146,7 @@ def _same_files(session: Session, batch: Sequence[NewFileRow]) -> dict[tuple[str
 def _add_replicas(session: Session, storage_id: int, replicas: Sequence[tuple[int, str]]) -> None:
     wrong: list[int] = []
     ordered = sorted(replicas, key=lambda replica: replica[1])
-    insert_ignore(
+    new = insert_new(
         session,
         Replica,
         [
@@ -145,8 +158,10 @@ def _add_replicas(session: Session, storage_id: int, replicas: Sequence[tuple[in
             }
             for file_id, path in ordered
         ],
+        col(Replica.path),
     )
-    for batch in chunks(ordered):
+    known = unclaimed(ordered, {path for (path,) in new}, lambda replica: replica[1])
+    for batch in chunks(known):
         wrong += _check_replicas(session, storage_id, batch)
     for part in chunks(wrong):
         move(session, Replica, part, ReplicaState.AVAILABLE, message="registered again")
