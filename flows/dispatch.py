@@ -64,7 +64,7 @@ class Dispatcher:
             waiting = self._waiting(task_id, started)
             offers = [node.slots for node in nodes.online(session, stage.pool)]
             per_pilot = min(offers, default=self.settings.slots)
-            want = min(-(-ready[task_id] // per_pilot), self._limit(stage))
+            want = min(-(-ready[task_id] // per_pilot), self._limit(stage, len(offers)))
             missing = want - live.get(task_id, 0) - waiting
             if missing > 0:
                 found.append((stage, missing))
@@ -79,10 +79,19 @@ class Dispatcher:
                 del asked[run_id]
         return len(asked)
 
-    def _limit(self, stage: Stage) -> int:
+    def _limit(self, stage: Stage, nodes_online: int) -> int:
+        """Most pilots of a stage: one for each node, which the catalog knows better than Prefect.
+
+        A node that left is online in Prefect until three of its heartbeats are missed.
+        """
         if stage.max_pilots is not None:
             return stage.max_pilots
-        return self.settings.max_pilots or max(1, _online_workers(stage.pool))
+        if self.settings.max_pilots:
+            return self.settings.max_pilots
+        if not nodes_online:
+            return max(1, _online_workers(stage.pool))
+        own = not self.settings.api_url and self.settings.local_payloads
+        return nodes_online + own
 
     def _submit(self, stage: Stage) -> None:
         task_id = self.chain.task_ids[stage.name]

@@ -138,7 +138,9 @@ class LocalDriver:
             missing.append(folder)
             folder = folder.parent
         for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
+            # With `exist_ok` it would raise where a `delete` takes the folder just then.
+            with suppress(FileExistsError):
+                folder.mkdir()
             fsync_path(folder.parent)
 
     def _check_root(self) -> None:

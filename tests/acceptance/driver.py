@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -354,10 +355,17 @@ class WholeSite(Site):
     catalog_url: str = ""
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Rows of the catalog, read without any code of ours."""
-        with psycopg.connect(self.catalog_url, connect_timeout=10) as connection:
-            found = connection.execute(query.replace("?", "%s").encode(), values)
-            return list(found.fetchall())
+        """Rows of the catalog, read without any code of ours as soon as it is there."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                with psycopg.connect(self.catalog_url, connect_timeout=10) as connection:
+                    found = connection.execute(query.replace("?", "%s").encode(), values)
+                    return list(found.fetchall())
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
 
     def copied(self, dataset: str, count: int) -> dict[str, bytes]:
         """A closed dataset of that many files on S3, as content by basename."""

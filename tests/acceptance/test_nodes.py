@@ -14,6 +14,7 @@ from tests.servers.island import Bridges, inhabitants
 pytestmark = pytest.mark.xdist_group("server")
 
 FILES = 500
+ENGINE = "prefect.engine"
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,15 @@ def test_a_worker_that_was_killed_is_followed_by_one_that_cleans_up(
     os.kill(node.process.pid, signal.SIGKILL)
     node.process.wait()
     prefect = [p.pid for p in node.mine() if "flows.services.nodeworker" in p.command]
-    (engine,) = [p for p in node.mine() if "prefect.engine" in p.command]
+    pilot = site.one(
+        "SELECT flow_run_id FROM pilot JOIN task ON task.id = task_id WHERE workflow_id = ?",
+        workflow,
+    )
+    (engine,) = [p for p in node.mine() if pilot in p.environment.values() and ENGINE in p.command]
     os.kill(engine.pid, signal.SIGKILL)
     node.start("--slots", 2)
     until(lambda: not set(prefect) & {p.pid for p in node.mine()}, "the old Prefect worker is gone")
-    run = engine.environment["PREFECT__FLOW_RUN_ID"]
-    until(lambda: site.run_state(run) == "CRASHED", "the dead run is shown as crashed", 90)
+    until(lambda: site.run_state(pilot) == "CRASHED", "the dead run is shown as crashed", 90)
     until(lambda: site.attempts(workflow).get("LOST", 0) >= 2, "its jobs were taken back", 60)
     assert LEASE_S < 60
     site.spdf("workflow", "cancel", workflow)
