@@ -25,6 +25,18 @@ _WAIT_S = 300.0
 """How long a pilot that was asked for counts, though it has not begun."""
 
 
+@dataclass(frozen=True)
+class _Need:
+    """What the catalog says of a task's pilots: how many it warrants, has, and once had."""
+
+    task_id: int
+    stage: Stage
+    wanted: int
+    live: int
+    started: frozenset[str]
+    nodes_online: int
+
+
 @dataclass
 class Dispatcher:
     """Submits pilots for one workflow, and remembers those that have not begun."""
@@ -38,18 +50,18 @@ class Dispatcher:
     def dispatch(self) -> int:
         """Ask for the pilots that are missing; gives how many. Prefect's errors are survived."""
         with self.chain.catalog.read() as session:
-            wanted = self._wanted(session)
+            needs = self._needs(session)
         count = 0
         try:
-            for stage, number in wanted:
-                for _ in range(number):
-                    self._submit(stage)
+            for need in needs:
+                for _ in range(self._missing(need)):
+                    self._submit(need.stage)
                     count += 1
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("no pilots could be asked for", extra={"fault": str(error)})
         return count
 
-    def _wanted(self, session: Session) -> list[tuple[Stage, int]]:
+    def _needs(self, session: Session) -> list[_Need]:
         ids = {
             task.id: task.stage
             for task in tasks.of_workflow(session, self.chain.workflow_id)
@@ -57,20 +69,21 @@ class Dispatcher:
         }
         ready = tasks.ready_counts(session, list(ids))
         live = pilots.live_counts(session, list(ids))
-        started = pilots.started_runs(session, list(ids))
+        started = frozenset(pilots.started_runs(session, list(ids)))
         found = []
         for task_id, name in ids.items():
             stage = self.chain.plan.stage(name)
-            waiting = self._waiting(task_id, started)
             offers = [node.slots for node in nodes.online(session, stage.pool)]
-            per_pilot = min(offers, default=self.settings.slots)
-            want = min(-(-ready[task_id] // per_pilot), self._limit(stage, len(offers)))
-            missing = want - live.get(task_id, 0) - waiting
-            if missing > 0:
-                found.append((stage, missing))
+            wanted = -(-ready[task_id] // min(offers, default=self.settings.slots))
+            found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), started, len(offers)))
         return found
 
-    def _waiting(self, task_id: int, started: set[str]) -> int:
+    def _missing(self, need: _Need) -> int:
+        """Pilots to be asked for, with what only Prefect knows; it may be away."""
+        waiting = self._waiting(need.task_id, need.started)
+        return min(need.wanted, self._limit(need.stage, need.nodes_online)) - need.live - waiting
+
+    def _waiting(self, task_id: int, started: frozenset[str]) -> int:
         """Pilots that were asked for and may still begin."""
         asked = self._asked.setdefault(task_id, {})
         for run_id, since in list(asked.items()):

@@ -141,8 +141,8 @@ class _Drive:
 
     def _let_go(self) -> None:
         """Leaving in the middle: cancel if that is why, and free the ownership for the next."""
-        cancel_if_told(self._catalog, self._info.id, self._run_id)
         try:
+            cancel_if_told(self._catalog, self._info.id, self._run_id)
             with self._catalog.write() as session:
                 ownership.release(session, self._info.id, self._chain.epoch)
         except DBAPIError as error:

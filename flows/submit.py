@@ -46,12 +46,10 @@ def submit(
         dataset = datasets.by_name(session, wanted.dataset)
     _check_match(template, dataset.name, dataset.derived)
     plan = plan_from_json(template.plan)
-    with catalog.read() as session:
-        check_engines(session, plan)
     inputs = fixed_inputs(catalog, plan, wanted.inputs)
     rank = plan.rank if wanted.rank is None else wanted.rank
     with catalog.write() as session:
-        return workflows.define(
+        workflow_id, new = workflows.define(
             session,
             template.id,
             dataset.id,
@@ -61,6 +59,9 @@ def submit(
             again=wanted.again,
             flow_run_id=flow_run_id,
         )
+        if new:
+            check_engines(session, plan)
+    return workflow_id, new
 
 
 def _check_match(template: TemplateDetail, dataset: str, derived: bool) -> None:

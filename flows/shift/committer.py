@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from catalog import completion
 from catalog.db import Catalog
@@ -96,7 +96,7 @@ class Committer(threading.Thread):
                     return known | completion.finish(
                         session, self._pilot_id, open_ends, retry=self._retry
                     )
-            except (Conflict, IntegrityError) as error:
+            except (Conflict, IntegrityError, DataError) as error:
                 return self._one_by_one(ends, error)
             except DBAPIError as error:
                 log.warning("commit failed", extra={"fault": str(error.orig), "jobs": len(ends)})

@@ -24,9 +24,12 @@ from workers.cwl.process import Command, Ended, run_command
 
 PODMAN = "podman"
 MANY_MOUNTS = 64
-"""Above so many inputs their directories are mounted, not each of them."""
+"""Above so many inputs their directories are mounted, not each of them, and of many directories
+those above."""
 
-_LABEL = "spdf.pilot"
+_LABEL = "spdf.payload"
+_ENGINE_NAMES = frozenset({"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"})
+_ENGINE_PREFIXES = ("DOCKER_", "CONTAINER", "STORAGE_", "LC_", "LANG")
 _CALL_S = 60.0
 _FETCH_S = 1800.0
 _LEAST_MIB = 6
@@ -120,7 +123,7 @@ class Containers:
                 raise
             state = self._state(name)
         finally:
-            self._remove([name])
+            self._remove(name)
         exit_code = self._judge(state, ended, confines, command)
         killed = bool(state.get("OOMKilled"))
         return Ended(exit_code, meter.cpu_s, meter.peak_rss_bytes, out_of_memory=killed)
@@ -132,8 +135,8 @@ class Containers:
         if found.returncode:
             raise self._failed("can't list containers", found)
         names = found.stdout.split()
-        if names:
-            self._remove(names)
+        for one in names:
+            self._remove(one)
 
     def create_line(self, name: str, confines: Confines, command: Command) -> list[str]:
         """The command line that makes the container of a payload."""
@@ -142,7 +145,7 @@ class Containers:
         words = [
             self.engine, "create", "--name", name, "--pull", "never", "--log-driver", "none",
             "--user", f"{os.getuid()}:{os.getgid()}",
-            "--security-opt", "no-new-privileges",
+            "--security-opt", "no-new-privileges", "--cap-drop", "ALL",
             "--memory", memory, "--memory-swap", memory, "--cpus", f"{cores:g}",
             "--workdir", confines.workdir,
         ]  # fmt: skip
@@ -194,7 +197,7 @@ class Containers:
         return replace(
             command,
             argv=[self.engine, "start", "--attach", *interactive, name],
-            environment=dict(os.environ),
+            environment=_engine_environment(),
         )
 
     def _judge(
@@ -228,11 +231,11 @@ class Containers:
         state: dict[str, Any] = json.loads(done.stdout)
         return state
 
-    def _remove(self, names: Sequence[str]) -> None:
-        """Kill and remove containers; none of them can write any more after this."""
+    def _remove(self, name: str) -> None:
+        """Kill and remove a container; it can't write any more after this."""
         # Podman would ask first, and wait ten seconds for an answer.
         at_once = ("--time", "0") if self.engine == PODMAN else ()
-        done = self._call(("rm", "--force", "--volumes", *at_once, *names))
+        done = self._call(("rm", "--force", "--volumes", *at_once, name))
         if done.returncode and "no such container" not in done.stderr.lower():
             raise self._failed("can't remove a container, which may still run", done)
 
@@ -248,6 +251,7 @@ class Containers:
         try:
             return subprocess.run(
                 [self.engine, *words],
+                env=_engine_environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -272,6 +276,15 @@ class Containers:
         return ToolFailure(ErrorCode.CONTAINER_FAILED, f"{self.engine} {what}: {said}")
 
 
+def _engine_environment() -> dict[str, str]:
+    """What the engine's command may need of our environment: no login of ours is among it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
+    }
+
+
 def input_mounts(sources: Iterable[str], own: Sequence[str], *, writable: bool) -> list[Mount]:
     """Mounts of inputs, at the places where their links lead; not of what lies in `own` folders."""
     wanted = [
@@ -281,6 +294,13 @@ def input_mounts(sources: Iterable[str], own: Sequence[str], *, writable: bool) 
     ]
     if len(wanted) > MANY_MOUNTS:
         wanted = list(dict.fromkeys(folder for one in wanted for folder in _folders(one)))
+    while len(wanted) > MANY_MOUNTS:
+        deepest = max(one.count("/") for one in wanted)
+        wanted = list(
+            dict.fromkeys(
+                os.path.dirname(one) if one.count("/") == deepest else one for one in wanted
+            )
+        )
     return [Mount(os.path.realpath(one), one, writable) for one in wanted]
 
 

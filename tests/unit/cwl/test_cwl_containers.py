@@ -38,7 +38,7 @@ def test_a_container_is_confined(engine: str) -> None:
     assert {
         ("--user", f"{os.getuid()}:{os.getgid()}"), ("--network", "none"), ("--memory", "64m"),
         ("--memory-swap", "64m"), ("--cpus", "0.5"), ("--pull", "never"), ("--workdir", "/w/out"),
-        ("--security-opt", "no-new-privileges"),
+        ("--security-opt", "no-new-privileges"), ("--cap-drop", "ALL"),
     } <= set(pairs(words))  # fmt: skip
     assert words.count("--env") == 1
     assert not {"--label", "--interactive", "--gpus", "--device", "--mount"} & set(words)
@@ -48,7 +48,7 @@ def test_a_network_a_label_and_stdin_are_given_where_they_are_asked_for() -> Non
     words = line(label="/w/pilot-7", stdin="/x", network=True)
     assert "--network" not in words
     assert "--interactive" in words
-    assert ("--label", "spdf.pilot=/w/pilot-7") in pairs(words)
+    assert ("--label", "spdf.payload=/w/pilot-7") in pairs(words)
 
 
 def test_devices_are_named_as_each_engine_wants_them() -> None:
@@ -98,6 +98,17 @@ def test_of_many_inputs_the_directories_are_mounted(tmp_path: Path) -> None:
         links[-1].symlink_to(second / f"{number}")
     mounts = input_mounts(map(str, links), [], writable=False)
     assert mounts == [Mount(str(one), str(one)) for one in (first, second, third)]
+
+
+def test_mounts_stay_few_however_many_folders_the_inputs_lie_in(tmp_path: Path) -> None:
+    files = [tmp_path / f"set-{n % 3}" / f"key-{n}" / "a1" / "out" for n in range(1000)]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    mounts = input_mounts(map(str, files), [], writable=False)
+    assert sorted(mounts, key=lambda m: m.target) == [
+        Mount(str(tmp_path / f"set-{n}"), str(tmp_path / f"set-{n}")) for n in range(3)
+    ]
 
 
 def test_an_image_is_named_by_its_id_or_by_what_is_pulled() -> None:
