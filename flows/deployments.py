@@ -262,7 +262,8 @@ def main() -> int:
     from flows.services.children import has_gpu
 
     settings = get_settings()
-    lay_down(settings, gpu=has_gpu(settings))
+    # A site has nodes of other kinds than this machine.
+    lay_down(settings, gpu=has_gpu(settings) or settings.local_servers)
     return 0
 
 

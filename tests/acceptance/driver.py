@@ -408,12 +408,27 @@ class WholeSite(Site):
         for name in names:
             until(lambda name=name: self.node_state(name) == "ONLINE", f"{name} is online")
 
-    def start_node(self, name: str, *words: object, bridges: Bridges | None = None) -> "Node":
-        """A node with a home and a work directory of its own, which serves the pool `cpu`."""
+    def reaches(self, workflow: int, jobs: Mapping[str, int]) -> None:
+        """Wait until a workflow's jobs are just these, by state."""
+        until(
+            lambda: self.jobs(workflow) == jobs,
+            lambda: f"jobs of workflow {workflow} are {jobs}: {self.jobs(workflow)}",
+            90,
+        )
+
+    def start_node(
+        self,
+        name: str,
+        *words: object,
+        bridges: Bridges | None = None,
+        pool: str = "cpu",
+        **settings: str,
+    ) -> "Node":
+        """A node with a home and a work directory of its own, which serves a pool."""
         home = self.home / name
         home.mkdir(mode=0o700)
-        node = Node(name, home, {**self.environment, **self.addresses, "SPDF_HOME": str(home),
-                                 "SPDF_NODE": name})  # fmt: skip
+        own = {"SPDF_HOME": str(home), "SPDF_NODE": name, **settings}
+        node = Node(name, home, {**self.environment, **self.addresses, **own}, pool)
         node.start(*words, bridges=bridges)
         return node
 
@@ -441,11 +456,12 @@ class Node:
     name: str
     home: Path
     environment: Mapping[str, str]
+    pool: str = "cpu"
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self, *words: object, bridges: Bridges | None = None) -> None:
-        """Serve the pool `cpu`."""
-        command = [str(BIN / "spdf"), "worker", "start", "--pool", "cpu", *map(str, words)]
+        """Serve the pool."""
+        command = [str(BIN / "spdf"), "worker", "start", "--pool", self.pool, *map(str, words)]
         log = self.home / "worker.log"
         if bridges is not None:
             self.process = bridges.start(command, self.environment, self.home, log)
