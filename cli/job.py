@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import BadInput, NotFound
+from catalog.errors import BadInput, Conflict, NotFound
 from catalog.states import JobState
 from cli.copies import Reader, Wanted
 from cli.home import open_catalog
@@ -44,6 +44,37 @@ def list_all(
             session, task_id=task, workflow_id=workflow, states=state, limit=limit
         )
     show_jobs(found, as_json, limit)
+
+
+@app.command()
+def release(
+    jobs: Annotated[
+        list[int] | None, typer.Argument(metavar="[JOB]...", help="Ids of jobs.")
+    ] = None,
+    workflow: Annotated[int | None, typer.Option(help="All of this workflow.")] = None,
+    task: Annotated[int | None, typer.Option(help="All of this task.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Let HELD jobs go on once what held them is mended: they are READY again."""
+    from catalog import holding, tasks, workflows
+    from catalog import jobs as catalog_jobs
+
+    if not jobs and workflow is None and task is None:
+        raise BadInput("name the jobs, or all of a --task or a --workflow.")
+    with open_catalog().write() as session:
+        for job in jobs or ():
+            catalog_jobs.get(session, job)
+        if workflow is not None:
+            workflows.get(session, workflow)
+        if task is not None:
+            tasks.get(session, task)
+        count = holding.release(session, job_ids=jobs or (), task_id=task, workflow_id=workflow)
+        if not count:
+            raise Conflict("none of these jobs is HELD; `spdf job list --state HELD` names those.")
+    if as_json:
+        print_json({"released": count})
+        return
+    say(f"{count} job{'s' if count > 1 else ''} released")
 
 
 @app.command()

@@ -130,6 +130,9 @@ def _of_answer(
             f"storage {storage!r}: its bucket {place.bucket!r} is not on {place.host} any more; "
             "bring it back, then release the held jobs.",
         )
+    # A quota is told with the status of a refused login.
+    if code in _FULL or status == 507:
+        return StorageError(ErrorCode.STORAGE_FULL, f"{what}: {code}; free some space there.")
     if code in _DENIED or status in (401, 403):
         return StorageError(
             ErrorCode.STORAGE_DENIED,
@@ -140,8 +143,6 @@ def _of_answer(
         return StorageError(
             ErrorCode.OUTPUT_EXISTS, f"{what} is there already; nothing is ever overwritten."
         )
-    if code in _FULL or status == 507:
-        return StorageError(ErrorCode.STORAGE_FULL, f"{what}: {code}; free some space there.")
     if code in _ABSENT or status == 404:
         return StorageError(ErrorCode.INPUT_MISSING, f"{what}: the bytes are not there.")
     return StorageError(

@@ -109,8 +109,13 @@ class ObjectStore:
             return False
         return True
 
+    @property
+    def admin(self) -> list[str]:
+        """The beginning of an operator's command line for the server."""
+        return ["radosgw-admin", "--conf", str(self._config), "--name", "client.rgw"]
+
     def _ensure_user(self) -> None:
-        admin = ["radosgw-admin", "--conf", str(self._config), "--name", "client.rgw"]
+        admin = self.admin
         found = subprocess.run(
             [*admin, "user", "info", "--uid", _USER], capture_output=True, text=True, check=False
         )

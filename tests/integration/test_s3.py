@@ -215,6 +215,22 @@ def test_a_bucket_that_vanished_is_told_from_a_missing_file(
         assert caught.value.code is ErrorCode.STORAGE_GONE
 
 
+def test_a_storage_without_space_is_full_and_keeps_nothing_of_an_upload(
+    s3_server: S3Server, driver: S3Driver, write: Callable[[str, bytes], Path]
+) -> None:
+    driver.put(write("a", b"first"), "x")
+    quota = [*s3_server.store.admin, "quota"]
+    scope = ["--quota-scope", "bucket", "--bucket", driver._place.bucket]
+    subprocess.run([*quota, "set", *scope, "--max-objects", "1"], check=True, capture_output=True)
+    subprocess.run([*quota, "enable", *scope], check=True, capture_output=True)
+    for name, content in (("b", b"second"), ("c", bytes(6 * MIB))):
+        with pytest.raises(StorageError, match="free some space there") as caught:
+            driver.put(write(name, content), name)
+        assert caught.value.code is ErrorCode.STORAGE_FULL
+    assert [found.path for found in driver.list()] == ["x"]
+    assert open_uploads(driver) == 0
+
+
 def test_a_full_disk_of_the_node_is_no_fault_of_the_storage(
     driver: S3Driver, tmp_path: Path, write: Callable[[str, bytes], Path]
 ) -> None:

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+from sqlmodel import col
+
 from catalog import storages, workflows
 from catalog.db import Catalog
+from catalog.models import Job, Task
 
 ROOT = Path(__file__).parents[3]
 Spdf = Callable[..., Any]
@@ -192,3 +196,20 @@ def test_ctrl_c_ends_the_watching_and_not_the_workflow(
     assert process.returncode == 130
     assert f"`spdf workflow watch {failed}` looks again" in told
     assert ok("workflow", "show", failed, "--json").json["state"] == "IN_PROGRESS"
+
+
+def test_held_jobs_are_released_by_name_task_or_workflow(
+    ok: Spdf, spdf: Spdf, catalog: Catalog, failed: int
+) -> None:
+    (job,) = ok("job", "list", "--workflow", failed, "--state", "FAILED", "--json").json
+    done = spdf("job", "release", job["id"])
+    assert (done.code, "none of these jobs is HELD" in done.err) == (4, True)
+    assert spdf("job", "release").code == 2
+    assert spdf("job", "release", 999).code == 3
+    for words in ((job["id"],), ("--task", job["task_id"]), ("--workflow", failed)):
+        with catalog.write() as session:
+            session.execute(sa.update(Task).values(state="IN_PROGRESS"))
+            session.execute(sa.update(Job).where(col(Job.id) == job["id"]).values(state="HELD"))
+        assert ok("job", "release", *words, "--json").json == {"released": 1}
+        shown = ok("job", "show", job["id"], "--json").json
+        assert (shown["state"], shown["error"]) == ("READY", None)
