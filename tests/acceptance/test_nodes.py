@@ -133,6 +133,29 @@ def test_a_worker_that_was_killed_is_followed_by_one_that_cleans_up(
     assert node.stop() == 0
 
 
+def test_a_worker_becomes_the_program_that_was_installed_meanwhile(
+    whole_site: WholeSite, nodes: list[Node], tmp_path: Path
+) -> None:
+    site = whole_site
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    nodes.append(site.start_node("newer", "--slots", 1, PYTHONPATH=str(installed)))
+    site.online("newer")
+    program = "SELECT program, pid FROM node WHERE name = 'newer'"
+    ((before, pid),) = site.rows(program)
+    (installed / "spdf-99.0.dist-info").mkdir()
+    (installed / "spdf-99.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: spdf\nVersion: 99.0\n"
+    )
+    until(lambda: site.rows(program) == [("99.0", pid)], "it has started anew, as itself")
+    assert before != "99.0"
+    until(
+        lambda: [p for p in nodes[0].mine() if "flows.services.nodeworker" in p.command],
+        "its Prefect worker is there again",
+    )
+    assert nodes[0].stop() == 0
+
+
 def test_a_worker_says_what_is_missing(whole_site: WholeSite, nodes: list[Node]) -> None:
     site = whole_site
     done = site.run("worker", "start", "--pool", "disk")
