@@ -5,10 +5,9 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from catalog.clock import UtcTime, now
+from catalog.columns import BigInt, Json, created, moment, reference, row_id, state_word
 from catalog.states import (
     AttemptState,
     DatasetState,
@@ -22,46 +21,6 @@ from catalog.states import (
     TemplateState,
     WorkflowState,
 )
-
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-SQLModel.metadata.naming_convention = NAMING
-
-BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-
-
-def _state(enum: type[StrEnum]) -> Any:
-    """A column that stores a state's whole word."""
-    return sa.Enum(
-        enum,
-        native_enum=False,
-        create_constraint=False,
-        length=16,
-        values_callable=lambda e: [member.value for member in e],
-    )
-
-
-def _id() -> Any:
-    return Field(default=None, primary_key=True, sa_type=BigInt)
-
-
-def _ref(target: str, *, index: bool = False, null: bool = False) -> Any:
-    default: Any = {"default": None} if null else {}
-    return Field(foreign_key=target, sa_type=BigInt, index=index, nullable=null, **default)
-
-
-def _created() -> Any:
-    return Field(default=None, sa_type=UtcTime, nullable=False, sa_column_kwargs={"default": now()})
-
-
-def _time() -> Any:
-    return Field(default=None, sa_type=UtcTime, nullable=True)
 
 
 class StorageKind(StrEnum):
@@ -82,30 +41,30 @@ class StorageRole(StrEnum):
 class Storage(SQLModel, table=True):
     """A place that holds bytes."""
 
-    id: int = _id()
+    id: int = row_id()
     name: str = Field(unique=True)
-    kind: StorageKind = Field(sa_type=_state(StorageKind))
-    role: StorageRole = Field(sa_type=_state(StorageRole))
+    kind: StorageKind = Field(sa_type=state_word(StorageKind))
+    role: StorageRole = Field(sa_type=state_word(StorageRole))
     url: str
-    created_at: datetime = _created()
+    created_at: datetime = created()
 
 
 class Dataset(SQLModel, table=True):
     """A named, ordered set of files; immutable once CLOSED."""
 
-    id: int = _id()
+    id: int = row_id()
     name: str = Field(unique=True)
-    state: DatasetState = Field(default=DatasetState.OPEN, sa_type=_state(DatasetState))
+    state: DatasetState = Field(default=DatasetState.OPEN, sa_type=state_word(DatasetState))
     derived: bool = Field(default=False, description="Made by a workflow.")
-    task_id: int | None = _ref("task.id", index=True, null=True)
+    task_id: int | None = reference("task.id", index=True, null=True)
     port: str | None = Field(default=None, description="Output port of the task, or `log`.")
-    storage_id: int | None = _ref("storage.id", null=True)
+    storage_id: int | None = reference("storage.id", null=True)
     next_position: int = Field(default=0, sa_type=BigInt)
     file_count: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
     size_bytes: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
     digest: str | None = Field(default=None, description="Manifest digest, set at close.")
-    created_at: datetime = _created()
-    closed_at: datetime | None = _time()
+    created_at: datetime = created()
+    closed_at: datetime | None = moment()
 
 
 class File(SQLModel, table=True):
@@ -113,13 +72,13 @@ class File(SQLModel, table=True):
 
     __table_args__ = (sa.UniqueConstraint("scope", "name"),)
 
-    id: int = _id()
+    id: int = row_id()
     scope: str
     name: str
     size_bytes: int = Field(sa_type=BigInt)
     checksum: str = Field(description="`algorithm:hex`")
-    primary_id: int | None = _ref("file.id", index=True, null=True)
-    created_at: datetime = _created()
+    primary_id: int | None = reference("file.id", index=True, null=True)
+    created_at: datetime = created()
 
 
 class Replica(SQLModel, table=True):
@@ -127,12 +86,12 @@ class Replica(SQLModel, table=True):
 
     __table_args__ = (sa.UniqueConstraint("storage_id", "path"),)
 
-    id: int = _id()
-    file_id: int = _ref("file.id", index=True)
-    storage_id: int = _ref("storage.id")
+    id: int = row_id()
+    file_id: int = reference("file.id", index=True)
+    storage_id: int = reference("storage.id")
     path: str
-    state: ReplicaState = Field(default=ReplicaState.AVAILABLE, sa_type=_state(ReplicaState))
-    created_at: datetime = _created()
+    state: ReplicaState = Field(default=ReplicaState.AVAILABLE, sa_type=state_word(ReplicaState))
+    created_at: datetime = created()
 
 
 class DatasetFile(SQLModel, table=True):
@@ -156,16 +115,16 @@ class Template(SQLModel, table=True):
 
     __table_args__ = (sa.UniqueConstraint("name", "version"),)
 
-    id: int = _id()
+    id: int = row_id()
     name: str
     version: int
-    state: TemplateState = Field(default=TemplateState.DRAFT, sa_type=_state(TemplateState))
+    state: TemplateState = Field(default=TemplateState.DRAFT, sa_type=state_word(TemplateState))
     mask: str = Field(description="Glob over dataset names.")
     derived: bool = Field(default=False, description="Matches datasets made by workflows too.")
     document: dict[str, Any] = Field(sa_type=Json)
     plan: dict[str, Any] = Field(sa_type=Json)
     digest: str
-    created_at: datetime = _created()
+    created_at: datetime = created()
 
 
 class Workflow(SQLModel, table=True):
@@ -184,25 +143,25 @@ class Workflow(SQLModel, table=True):
         ),
     )
 
-    id: int = _id()
-    template_id: int = _ref("template.id")
-    dataset_id: int = _ref("dataset.id", index=True)
+    id: int = row_id()
+    template_id: int = reference("template.id")
+    dataset_id: int = reference("dataset.id", index=True)
     inputs: dict[str, Any] = Field(sa_type=Json, description="Fixed inputs; Files by file_id.")
     inputs_digest: str
     number: int = Field(default=1, description="The N of `.rN` in output names; 1 shows nothing.")
     again: bool = Field(default=False)
     rank: int = Field(default=0)
     state: WorkflowState = Field(
-        default=WorkflowState.DEFINED, sa_type=_state(WorkflowState), index=True
+        default=WorkflowState.DEFINED, sa_type=state_word(WorkflowState), index=True
     )
     reason: str | None = None
     owner: str | None = Field(default=None, description="The run that advances it.")
     epoch: int = Field(default=0, description="Grows with every new owner; fences the old one.")
-    lease_until: datetime | None = _time()
+    lease_until: datetime | None = moment()
     flow_run_id: str | None = Field(default=None, index=True)
-    created_at: datetime = _created()
-    started_at: datetime | None = _time()
-    ended_at: datetime | None = _time()
+    created_at: datetime = created()
+    started_at: datetime | None = moment()
+    ended_at: datetime | None = moment()
 
 
 class Task(SQLModel, table=True):
@@ -210,13 +169,13 @@ class Task(SQLModel, table=True):
 
     __table_args__ = (sa.UniqueConstraint("workflow_id", "stage"),)
 
-    id: int = _id()
-    workflow_id: int = _ref("workflow.id")
+    id: int = row_id()
+    workflow_id: int = reference("workflow.id")
     stage: str
     ordinal: int = Field(description="Position in the plan, from 0.")
     pool: str = Field(description="`cpu` or `gpu`.")
     rank: int = Field(default=0)
-    state: TaskState = Field(default=TaskState.DEFINED, sa_type=_state(TaskState))
+    state: TaskState = Field(default=TaskState.DEFINED, sa_type=state_word(TaskState))
     reason: str | None = None
     roots_defined: int = Field(
         default=0, sa_type=BigInt, description="Jobs (or groups) that the advancer has defined."
@@ -224,9 +183,9 @@ class Task(SQLModel, table=True):
     cursor: int = Field(
         default=-1, sa_type=BigInt, description="Last position of the source that was consumed."
     )
-    created_at: datetime = _created()
-    started_at: datetime | None = _time()
-    ended_at: datetime | None = _time()
+    created_at: datetime = created()
+    started_at: datetime | None = moment()
+    ended_at: datetime | None = moment()
 
 
 class Job(SQLModel, table=True):
@@ -250,11 +209,11 @@ class Job(SQLModel, table=True):
         ),
     )
 
-    id: int = _id()
-    task_id: int = _ref("task.id")
+    id: int = row_id()
+    task_id: int = reference("task.id")
     key: str
     ordinal: int = Field(sa_type=BigInt, description="Position of the key among its roots, from 0.")
-    state: JobState = Field(default=JobState.READY, sa_type=_state(JobState))
+    state: JobState = Field(default=JobState.READY, sa_type=state_word(JobState))
     reason: str | None = None
     error: str | None = Field(default=None, description="An ErrorCode.")
     exit_code: int | None = None
@@ -267,12 +226,12 @@ class Job(SQLModel, table=True):
     attempt: int = Field(default=0, description="Number of the last attempt; fences completion.")
     failures: int = Field(default=0, description="Attempts that count against `retry`.")
     losses: int = Field(default=0, description="Attempts LOST while in their payload.")
-    not_before: datetime | None = _time()
-    pilot_id: int | None = _ref("pilot.id", null=True)
-    lease_until: datetime | None = _time()
+    not_before: datetime | None = moment()
+    pilot_id: int | None = reference("pilot.id", null=True)
+    lease_until: datetime | None = moment()
     passed: bool = Field(default=False, description="What follows it has been defined.")
-    created_at: datetime = _created()
-    ended_at: datetime | None = _time()
+    created_at: datetime = created()
+    ended_at: datetime | None = moment()
 
 
 class Attempt(SQLModel, table=True):
@@ -288,17 +247,17 @@ class Attempt(SQLModel, table=True):
         ),
     )
 
-    id: int = _id()
-    job_id: int = _ref("job.id")
+    id: int = row_id()
+    job_id: int = reference("job.id")
     number: int
-    pilot_id: int = _ref("pilot.id", index=True)
-    state: AttemptState = Field(default=AttemptState.RUNNING, sa_type=_state(AttemptState))
-    phase: Phase | None = Field(default=None, sa_type=_state(Phase), nullable=True)
+    pilot_id: int = reference("pilot.id", index=True)
+    state: AttemptState = Field(default=AttemptState.RUNNING, sa_type=state_word(AttemptState))
+    phase: Phase | None = Field(default=None, sa_type=state_word(Phase), nullable=True)
     error: str | None = Field(default=None, description="An ErrorCode.")
     exit_code: int | None = None
     message: str | None = None
     log_tail: str | None = None
-    log_file_id: int | None = _ref("file.id", null=True)
+    log_file_id: int | None = reference("file.id", null=True)
     tool_digest: str | None = None
     program: str | None = Field(default=None, description="Version of spdf.")
     node: str | None = None
@@ -307,12 +266,12 @@ class Attempt(SQLModel, table=True):
     peak_rss_bytes: int | None = Field(default=None, sa_type=BigInt)
     bytes_in: int | None = Field(default=None, sa_type=BigInt)
     bytes_out: int | None = Field(default=None, sa_type=BigInt)
-    started_at: datetime = _created()
-    ended_at: datetime | None = _time()
+    started_at: datetime = created()
+    ended_at: datetime | None = moment()
     shown: bool = Field(default=False, description="Prefect was read back to show the end.")
     shown_state: str | None = Field(default=None, description="Last state posted to Prefect.")
     shown_try: int = Field(default=0)
-    shown_at: datetime | None = _time()
+    shown_at: datetime | None = moment()
 
 
 class JobInput(SQLModel, table=True):
@@ -324,8 +283,8 @@ class JobInput(SQLModel, table=True):
     job_id: int = Field(foreign_key="job.id", primary_key=True, sa_type=BigInt)
     port: str = Field(primary_key=True)
     position: int = Field(primary_key=True, sa_type=BigInt)
-    file_id: int = _ref("file.id", index=True)
-    task_id: int = _ref("task.id")
+    file_id: int = reference("file.id", index=True)
+    task_id: int = reference("task.id")
 
 
 class JobOutput(SQLModel, table=True):
@@ -336,25 +295,25 @@ class JobOutput(SQLModel, table=True):
     job_id: int = Field(foreign_key="job.id", primary_key=True, sa_type=BigInt)
     port: str = Field(primary_key=True)
     position: int = Field(primary_key=True)
-    file_id: int = _ref("file.id", index=True)
+    file_id: int = reference("file.id", index=True)
 
 
 class Pilot(SQLModel, table=True):
     """A process on a compute node that leases jobs of one task and maps them."""
 
-    id: int = _id()
-    task_id: int = _ref("task.id", index=True)
+    id: int = row_id()
+    task_id: int = reference("task.id", index=True)
     pool: str
-    state: PilotState = Field(default=PilotState.ACTIVE, sa_type=_state(PilotState), index=True)
+    state: PilotState = Field(default=PilotState.ACTIVE, sa_type=state_word(PilotState), index=True)
     reason: str | None = None
     node: str
     pid: int
     slots: int
     flow_run_id: str | None = None
     jobs_done: int = Field(default=0)
-    started_at: datetime = _created()
-    beat_at: datetime = _created()
-    ended_at: datetime | None = _time()
+    started_at: datetime = created()
+    beat_at: datetime = created()
+    ended_at: datetime | None = moment()
 
 
 class Node(SQLModel, table=True):
@@ -362,10 +321,10 @@ class Node(SQLModel, table=True):
 
     __table_args__ = (sa.UniqueConstraint("name", "pool"),)
 
-    id: int = _id()
+    id: int = row_id()
     name: str
     pool: str
-    state: NodeState = Field(default=NodeState.ONLINE, sa_type=_state(NodeState))
+    state: NodeState = Field(default=NodeState.ONLINE, sa_type=state_word(NodeState))
     reason: str | None = None
     pid: int = Field(description="The worker's process.")
     slots: int
@@ -375,24 +334,24 @@ class Node(SQLModel, table=True):
     )
     engine: str | None = Field(default=None, description="`docker` or `podman`.")
     program: str = Field(description="Version of spdf.")
-    started_at: datetime = _created()
-    beat_at: datetime = _created()
-    ended_at: datetime | None = _time()
+    started_at: datetime = created()
+    beat_at: datetime = created()
+    ended_at: datetime | None = moment()
 
 
 class Request(SQLModel, table=True):
     """An asynchronous registration and its reply."""
 
-    id: int = _id()
+    id: int = row_id()
     kind: str
     key: str = Field(unique=True)
     payload: dict[str, Any] = Field(sa_type=Json)
     state: RequestState = Field(
-        default=RequestState.QUEUED, sa_type=_state(RequestState), index=True
+        default=RequestState.QUEUED, sa_type=state_word(RequestState), index=True
     )
     reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
-    created_at: datetime = _created()
-    ended_at: datetime | None = _time()
+    created_at: datetime = created()
+    ended_at: datetime | None = moment()
 
 
 class Event(SQLModel, table=True):
@@ -400,8 +359,8 @@ class Event(SQLModel, table=True):
 
     __table_args__ = (sa.Index("ix_event_entity", "entity", "entity_id"),)
 
-    id: int = _id()
-    at: datetime = _created()
+    id: int = row_id()
+    at: datetime = created()
     entity: str
     entity_id: int = Field(sa_type=BigInt)
     before: str | None = None
@@ -415,7 +374,7 @@ class Singleton(SQLModel, table=True):
     name: str = Field(primary_key=True)
     owner: str | None = None
     epoch: int = Field(default=0)
-    lease_until: datetime | None = _time()
+    lease_until: datetime | None = moment()
 
 
 class SchemaInfo(SQLModel, table=True):

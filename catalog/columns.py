@@ -1,0 +1,54 @@
+"""Columns that the tables of the catalog have in common."""
+
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from catalog.clock import UtcTime, now
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+SQLModel.metadata.naming_convention = NAMING
+
+BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def state_word(enum: type[StrEnum]) -> Any:
+    """A column that stores a state's whole word."""
+    return sa.Enum(
+        enum,
+        native_enum=False,
+        create_constraint=False,
+        length=16,
+        values_callable=lambda e: [member.value for member in e],
+    )
+
+
+def row_id() -> Any:
+    """The primary key, given by the database."""
+    return Field(default=None, primary_key=True, sa_type=BigInt)
+
+
+def reference(target: str, *, index: bool = False, null: bool = False) -> Any:
+    """A foreign key to `table.column`."""
+    default: Any = {"default": None} if null else {}
+    return Field(foreign_key=target, sa_type=BigInt, index=index, nullable=null, **default)
+
+
+def created() -> Any:
+    """When the row was made, by the database's clock."""
+    return Field(default=None, sa_type=UtcTime, nullable=False, sa_column_kwargs={"default": now()})
+
+
+def moment() -> Any:
+    """A point in time that may be missing."""
+    return Field(default=None, sa_type=UtcTime, nullable=True)
