@@ -25,6 +25,7 @@ from catalog import (
     templates,
     workflows,
 )
+from catalog.backup import back_up, restore
 from catalog.db import Catalog
 from catalog.drivers import driver_for
 from catalog.models import StorageKind, StorageRole
@@ -165,6 +166,36 @@ def test_md5_of_every_file_is_that_of_its_content(site: Site) -> None:
             assert [root.name for root in roots] == [file.name.rpartition("/")[0]]
         assert pilots.list_pilots(session)[0].state is PilotState.DONE
     assert not list((site.settings.work_dir or Path()).glob("pilot-*")), "no work is left behind"
+
+
+def test_a_restored_catalog_does_again_what_it_does_not_know(site: Site, tmp_path: Path) -> None:
+    def let_go(chain: Chain) -> None:
+        with site.catalog.write() as session:
+            ownership.release(session, chain.workflow_id, chain.epoch)
+
+    site.dataset("files-1", slices(3))
+    chain = site.submit(site.template(EXAMPLES / "md5" / "md5.cwl"), "files-1")
+    advance(chain)
+    let_go(chain)
+    made = back_up(site.catalog, tmp_path / "backup")
+    chain = site.own(chain.workflow_id)
+    assert site.run(chain) is WorkflowState.FINISHED
+    let_go(chain)
+    (stage,) = chain.plan.stages
+    out = f"files-1.md5.v1.{stage.name}.{stage.step.outputs[0].name}"
+    before = site.contents(out)
+
+    restore(site.catalog, made.path, replace=True)
+    with site.catalog.read() as session:
+        assert datasets.by_name(session, out).state is DatasetState.OPEN
+    chain = site.own(chain.workflow_id)
+    assert site.run(chain, rounds=300) is WorkflowState.FINISHED
+    assert site.contents(out) == before
+    with site.catalog.read() as session:
+        rows = jobs.list_jobs(session, workflow_id=chain.workflow_id)
+        history = jobs.attempts(session, [row.id for row in rows])
+    tries = [[attempt.error for attempt in history[row.id]] for row in rows]
+    assert tries == [["OUTPUT_EXISTS", None]] * 3, "what was stored since is not overwritten"
 
 
 FAILING = """
