@@ -23,7 +23,7 @@ FILES = 4
 @pytest.fixture(scope="module")
 def image(dockerd: Dockerd) -> str:
     """The project's image, as `make image` builds it from a base that was imported."""
-    command = ["make", "-o", f"{sys.prefix}/.dev", "image"]
+    command = ["make", "--no-print-directory", "-o", f"{sys.prefix}/.dev", "image"]
     command += [f"VENV={sys.prefix}", f"BASE={import_base(dockerd)}"]
     built = subprocess.run(
         command, cwd=ROOT, env=dockerd.environment, capture_output=True, text=True, check=False

@@ -61,4 +61,5 @@ def test_a_stage_runs_in_its_image(dockerd: Dockerd, template: Path, tmp_path: P
     assert "1234" in [path.read_text().strip() for path in kept]
     logs = [path.read_text() for path in kept if "log" in str(path.relative_to(tmp_path / "out"))]
     assert any("bin" in text.split() and "lib" not in text.split() for text in logs)
-    assert dockerd.run("ps", "--all", "--quiet") == ""
+    payloads = ("--filter", "label=spdf.payload")
+    assert dockerd.run("ps", "--all", "--quiet", *payloads) == ""
