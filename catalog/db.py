@@ -15,6 +15,16 @@ from sqlmodel import Session
 
 from catalog.settings import get_settings
 
+_PATIENCE = {
+    "connect_timeout": "10",
+    "tcp_user_timeout": "30000",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+"""Of libpq: a server that was cut off is an error within half a minute, not within a quarter of an
+hour. The URL may say otherwise."""
+
 
 class Catalog:
     """A connection to one catalog.
@@ -36,6 +46,7 @@ class Catalog:
                 self.url.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
                 pool_pre_ping=True,
+                connect_args={**_PATIENCE, **self.url.query},
                 isolation_level="READ COMMITTED",
             )
         self._thread_lock = threading.Lock()
