@@ -30,6 +30,7 @@ from flows.containers import DOCKER, pool_values
 from flows.plan import plan_from_json
 from flows.pools import CONTROL, DEFAULT_QUEUE, ensure_pools
 from flows.server import project_file
+from workers.devices import has_gpu
 
 WORKFLOW_ENTRYPOINT = "flows.workflow.run_workflow"
 TEMPLATE_TAG = "template"
@@ -259,8 +260,6 @@ def lay_down(settings: Settings, *, gpu: bool) -> None:
 
 def main() -> int:
     """Lay down what this machine serves."""
-    from flows.services.children import has_gpu
-
     settings = get_settings()
     # A site has nodes of other kinds than this machine.
     lay_down(settings, gpu=has_gpu(settings) or settings.local_servers)

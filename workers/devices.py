@@ -34,6 +34,11 @@ def capacity(settings: Settings) -> Capacity:
     return Capacity(settings.slots, settings.memory_mib or memory_mib(), numbers)
 
 
+def has_gpu(settings: Settings) -> bool:
+    """Whether this machine has a GPU, or was told that it has; asks no driver."""
+    return bool(settings.devices) or bool(_in_dev())
+
+
 def memory_mib() -> int:
     """Memory of this machine, or of the control group that we are confined to."""
     total: int = psutil.virtual_memory().total

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from catalog.settings import Settings
 from flows.containers import DOCKER, PROCESS, worker_values
@@ -25,11 +24,6 @@ class Child:
     kind: str
     command: tuple[str, ...]
     env: Mapping[str, str]
-
-
-def has_gpu(settings: Settings) -> bool:
-    """Whether this machine has a GPU, or was told that it has."""
-    return bool(settings.devices) or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, ...]:

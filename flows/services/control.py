@@ -27,6 +27,7 @@ from flows.services.records import (
     run_dir,
 )
 from flows.services.stopping import FLOW_RUN_SPARE_S, SERVICE_GRACE_S, stop_services
+from workers.devices import has_gpu
 
 START_LIMIT_S = 180.0
 MOST_RESTARTS = 3
@@ -217,7 +218,7 @@ def _wait_healthy(
     settings: Settings, server: Server, progress: Callable[[str], None], limit_s: float
 ) -> None:
     until = time.monotonic() + limit_s
-    names = [c.name for c in children.services(settings, server, gpu=children.has_gpu(settings))]
+    names = [c.name for c in children.services(settings, server, gpu=has_gpu(settings))]
     while True:
         if _supervisor(settings) is None:
             raise _failure(settings, SUPERVISOR, "died")

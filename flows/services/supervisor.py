@@ -19,6 +19,7 @@ from flows.services.keeper import Keeper
 from flows.services.processes import ProcessId
 from flows.services.records import SUPERVISOR, Record, log_path, write_record
 from flows.services.stopping import stop_services
+from workers.devices import has_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, server: Server) -> None:
         self.settings, self.server = settings, server
-        gpu = children.has_gpu(settings)
+        gpu = has_gpu(settings)
         self.keeper = Keeper(
             children.services(settings, server, gpu=gpu),
             cwd=settings.home,
