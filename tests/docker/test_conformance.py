@@ -1,6 +1,7 @@
 """The part of the CWL v1.2 conformance suite that asks for a container."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ SUITE = Path(
     or Path(__file__).resolve().parents[3] / "shared" / "conformance"
 )
 INDEX = SUITE / "conformance_tests.yaml"
-IMAGE = "docker.io/debian:stable-slim"
 RUNNABLE = (
     "dockeroutputdir",
     "glob_outside_outputs_fails",
@@ -38,11 +38,18 @@ pytestmark = [
 ]
 
 
+def images() -> set[str]:
+    """What the suite's tools name in `dockerPull`."""
+    texts = (path.read_text("utf-8") for path in SUITE.rglob("*.cwl"))
+    return {name for text in texts for name in re.findall(r"dockerPull\W+([\w./:-]+)", text)}
+
+
 @pytest.fixture
 def containers(dockerd: Dockerd, busybox: str, monkeypatch: pytest.MonkeyPatch) -> Containers:
-    """A daemon that has the suite's image, or what stands for it."""
+    """A daemon that has the suite's images, or what stands for them."""
     monkeypatch.setenv("DOCKER_HOST", dockerd.environment["DOCKER_HOST"])
-    dockerd.run("tag", busybox, IMAGE)
+    for name in images():
+        dockerd.run("tag", busybox, name)
     return Containers("docker")
 
 
