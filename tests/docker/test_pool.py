@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from flows.containers import LABEL, remove_ended
-from tests.acceptance.driver import LEASE_S, NAP, TIMES, Site
+from tests.acceptance.driver import LEASE_S, NAP, TIMES, Node, Site
 from tests.acceptance.machine import until
 from tests.servers.dockerd import Dockerd, import_base
 
@@ -32,14 +33,13 @@ def image(dockerd: Dockerd) -> str:
     return built.stdout.rpartition("Successfully tagged ")[2].strip()
 
 
-@pytest.fixture(scope="module")
-def site(dockerd: Dockerd, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@contextmanager
+def docker_site(dockerd: Dockerd, home: Path, **settings: str) -> Iterator[Site]:
     """A home whose pilots run in containers, up; at the end nothing of it runs."""
-    home = tmp_path_factory.mktemp("docker") / "home"
     home.mkdir(mode=0o700)
     kept = {k: v for k, v in dockerd.environment.items() if not k.startswith(("SPDF_", "PREFECT_"))}
     own = {"SPDF_HOME": str(home), "SPDF_PILOTS_IN": "docker", "PYTHONPATH": str(ROOT)}
-    site = Site(home, {**kept, **TIMES, **own})
+    site = Site(home, {**kept, **TIMES, **own, **settings})
     try:
         site.server = site.json("up", limit_s=240)
         yield site
@@ -49,6 +49,23 @@ def site(dockerd: Dockerd, image: str, tmp_path_factory: pytest.TempPathFactory)
         for process in left:
             os.kill(process.pid, signal.SIGKILL)
     assert not left, "processes outlived `spdf down`"
+
+
+@pytest.fixture(scope="module")
+def site(dockerd: Dockerd, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A home that serves its Docker pool itself."""
+    with docker_site(dockerd, tmp_path_factory.mktemp("docker") / "home") as made:
+        yield made
+
+
+def naps(site: Site) -> dict[str, bytes]:
+    """Content by key of the 30 files of dataset `nap-files`; template `nap` is active."""
+    files = {f"f{i:02d}.dat": f"content {i}\n".encode() * (i + 1) for i in range(30)}
+    site.dataset("nap-files", site.write("nap-files", files))
+    path = site.home / "nap.cwl"
+    path.write_text(NAP)
+    site.template(path, "nap-files")
+    return {f"nap-files/{name}": content for name, content in files.items()}
 
 
 def test_the_image_runs_as_a_user_without_rights_or_compilers(dockerd: Dockerd, image: str) -> None:
@@ -69,11 +86,7 @@ def test_the_demos_chain_runs_in_containers(dockerd: Dockerd, site: Site, image:
 def test_a_killed_container_loses_no_job_and_leaves_no_payload(
     dockerd: Dockerd, site: Site
 ) -> None:
-    files = {f"f{i:02d}.dat": f"content {i}\n".encode() * (i + 1) for i in range(30)}
-    site.dataset("nap-files", site.write("nap-files", files))
-    path = site.home / "nap.cwl"
-    path.write_text(NAP)
-    site.template(path, "nap-files")
+    files = naps(site)
     workflow = site.nap(5, 6)
     site.in_progress(workflow)
     pilots = (
@@ -85,10 +98,33 @@ def test_a_killed_container_loses_no_job_and_leaves_no_payload(
     until(lambda: not payloads & site.payloads(), "the payloads are gone", LEASE_S + 12)
     site.release(workflow)
     site.finished(workflow)
-    site.whole(workflow, {f"nap-files/{name}": content for name, content in files.items()})
+    site.whole(workflow, files)
     until(lambda: site.run_state(flow_run) == "CRASHED", "its worker told the server")
     state = site.api("GET", f"/flow_runs/{flow_run}")["state"]
     assert "137" in state["message"], "the container's exit code"
+
+
+def test_a_node_serves_a_docker_pool_and_drains(
+    dockerd: Dockerd, image: str, tmp_path: Path
+) -> None:
+    with docker_site(dockerd, tmp_path / "home", SPDF_LOCAL_PAYLOADS="false") as site:
+        node = Node("dock", site.home, {**site.environment, "SPDF_NODE": "dock"})
+        node.start("--slots", 2)
+        files = naps(site)
+        workflow = site.nap(5)
+        site.in_progress(workflow)
+        site.spdf("worker", "drain", "dock")
+        assert node.process is not None
+        assert node.process.wait(90) == 0
+        assert site.jobs(workflow).get("RUNNING", 0) == 0
+        running = ("ps", "--quiet", "--filter", f"label={LABEL}=dock")
+        assert dockerd.run(*running) == "", "no pilot outlives its node's worker"
+        site.release(workflow)
+        node.start("--slots", 2)
+        site.finished(workflow)
+        site.whole(workflow, files)
+        assert "LOST" not in site.attempts(workflow)
+        assert node.stop(90) == 0
 
 
 def test_containers_that_ended_are_removed(
