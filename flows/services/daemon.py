@@ -1,13 +1,10 @@
 """The daemon of a compute node: keeps the Prefect workers of one pool, and the node in order."""
 
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
 
@@ -23,6 +20,7 @@ from flows.server import node_env
 from flows.services import children
 from flows.services.keeper import Keeper
 from flows.services.processes import ProcessId, end, marked
+from flows.services.records import held
 from flows.services.stopping import FLOW_RUN_SPARE_S, SERVICE_GRACE_S, stop_flow_runs
 from flows.services.wake import Wake
 from workers.devices import capacity, devices
@@ -51,6 +49,7 @@ class Daemon:
         )
         self._wake = Wake(env, self.instance, self._work_dir / f"worker-{pool}.runs")
         self._stopping: str | None = None
+        self._displaced = False
         self._program = program_version()
         self._beaten = self._cleaned = 0.0
 
@@ -58,7 +57,11 @@ class Daemon:
         """Serve; raises `Conflict` where another worker serves the node and pool."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        with _only_one(self._settings, self._pool):
+        taken = (
+            f"a worker of the pool {self._pool} already uses {self._work_dir}; stop that one, or "
+            "give this one another SPDF_WORK_DIR and SPDF_NODE."
+        )
+        with held(self._work_dir / f"worker-{self._pool}.lock", taken):
             self._adopt()
             self._node_id = ride_out(self._announce, limit_s=self._settings.outage_s)
             logger.info("node online", extra={"node": self._settings.node, "pool": self._pool})
@@ -66,6 +69,11 @@ class Daemon:
                 self._tick()
                 time.sleep(_TICK_S)
             self._drain(self._stopping)
+        if self._displaced:
+            raise Conflict(
+                f"another worker of the pool {self._pool} has announced itself as the node "
+                f"{self._settings.node}; give each node a name of its own in SPDF_NODE."
+            )
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         why = f"its worker was told to stop ({signal.strsignal(number)})"
@@ -110,6 +118,8 @@ class Daemon:
                 self._wake.hold()
         except (DBAPIError, Unavailable) as error:
             logger.warning("catalog or server away", extra={"fault": str(error)})
+        except Exception:  # a long-lived loop: a defect must not end the node's service
+            logger.exception("defect in the worker")
 
     def _beat(self) -> None:
         with self._catalog.write() as session:
@@ -117,7 +127,7 @@ class Daemon:
         if state is NodeState.DRAINING:
             self._stopping = self._stopping or "an operator asked for it"
         elif state is NodeState.OFFLINE:
-            self._stopping = "another worker has announced itself under this node's name"
+            self._stopping, self._displaced = "another worker has its name", True
         if program_version() != self._program:
             self._start_anew()
 
@@ -138,7 +148,8 @@ class Daemon:
         # A worker that is asked to stop kills its flow runs at once: it is halted until they end.
         for worker in workers:
             worker.send(signal.SIGSTOP)
-        if self._pool != CONTROL:
+        # What the catalog says under this name may be another's: then only signals reach our own.
+        if self._pool != CONTROL and not self._displaced:
             self._drain_pilots(reason)
         stop_flow_runs(self.instance, self._settings.drain_s + FLOW_RUN_SPARE_S, self._keeper.reap)
         end(workers, grace_s=SERVICE_GRACE_S, tick=self._keeper.reap)
@@ -165,23 +176,3 @@ class Daemon:
                 return
             self._keeper.reap()
             time.sleep(1.0)
-
-
-@contextmanager
-def _only_one(settings: Settings, pool: str) -> Iterator[None]:
-    """Keep a second worker of the same pool and work directory out; raises `Conflict`."""
-    assert settings.work_dir is not None
-    path = settings.work_dir / f"worker-{pool}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Conflict(
-            f"a worker of the pool {pool} already uses {settings.work_dir}; stop that one, or give "
-            "this one another SPDF_WORK_DIR and SPDF_NODE."
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)

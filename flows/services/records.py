@@ -80,14 +80,20 @@ def remove_records(settings: Settings) -> None:
 def only_one(settings: Settings) -> Iterator[None]:
     """Keep a second `up` or `down` of the same SPDF_HOME out; raises `Conflict`."""
     run_dir(settings).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_dir(settings) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    taken = f"another `spdf up` or `spdf down` is at work on {settings.home}; wait for it."
+    with held(run_dir(settings) / "lock", taken):
+        yield
+
+
+@contextmanager
+def held(path: Path, taken: str) -> Iterator[None]:
+    """Hold a lock on a file; raises `Conflict(taken)` where another process does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(
-                f"another `spdf up` or `spdf down` is at work on {settings.home}; wait for it."
-            ) from None
+            raise Conflict(taken) from None
         yield
     finally:
         os.close(descriptor)

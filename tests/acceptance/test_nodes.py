@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.acceptance.driver import LEASE_S, Node, WholeSite
@@ -158,6 +159,21 @@ def test_a_worker_becomes_the_program_that_was_installed_meanwhile(
     os.kill(first, signal.SIGKILL)
     until(lambda: prefect_workers(nodes[0]) not in ([], [first]), "one that ended is followed")
     assert nodes[0].stop() == 0
+
+
+def test_a_worker_whose_name_another_node_took_stops_and_leaves_that_one_alone(
+    whole_site: WholeSite, nodes: list[Node]
+) -> None:
+    site = whole_site
+    nodes.append(site.start_node("same", "--slots", 1))
+    site.online("same")
+    with psycopg.connect(site.catalog_url) as connection:
+        connection.execute("UPDATE node SET pid = 1 WHERE name = 'same'")
+    assert nodes[0].process is not None
+    assert nodes[0].process.wait(60) == 4
+    assert "give each node a name of its own" in (nodes[0].home / "worker.log").read_text()
+    assert site.rows("SELECT state, pid FROM node WHERE name = 'same'") == [("ONLINE", 1)]
+    assert not nodes[0].mine()
 
 
 def test_a_worker_says_what_is_missing(whole_site: WholeSite, nodes: list[Node]) -> None:
