@@ -1,6 +1,5 @@
 """Backups of the whole catalog: made while it is in use, restored while it is not."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from catalog import overview, schema
 from catalog.backup import postgres, sqlite
 from catalog.db import Catalog
+from catalog.drivers.posix import fsync_path, publish
 from catalog.errors import BadInput, Conflict
 from catalog.schema import SchemaState
 
@@ -58,30 +58,23 @@ def back_up(catalog: Catalog, path: Path) -> Backup:
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
     """A file that becomes `path` at the end of the block, whole and on disk, or isn't there."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
-    except FileExistsError as error:
-        raise Conflict(f"{path} is there already; give the backup another name.") from error
+    if path.exists():
+        raise _taken(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         part.touch(_MODE, exist_ok=False)
         yield part
-        for place in (part, path.parent):
-            _sync(place)
-        part.replace(path)
-        _sync(path.parent)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        fsync_path(part)
+        publish(part, path)
+        fsync_path(path.parent)
+    except FileExistsError as error:
+        raise _taken(path) from error
     finally:
-        os.close(descriptor)
+        part.unlink(missing_ok=True)
+
+
+def _taken(path: Path) -> Conflict:
+    return Conflict(f"{path} is there already; give the backup another name.")
 
 
 def restore(catalog: Catalog, path: Path, *, replace: bool = False) -> Restored:

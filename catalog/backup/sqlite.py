@@ -1,6 +1,5 @@
 """Backups of a catalog on SQLite: copies by SQLite's own means."""
 
-import os
 import secrets
 import shutil
 import sqlite3
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from catalog import schema
 from catalog.db import Catalog
+from catalog.drivers.posix import fsync_path
 from catalog.errors import BadInput, Conflict, Unavailable
 from catalog.schema import SchemaState
 
@@ -82,11 +82,7 @@ def _copy(source: Path, target: Path) -> None:
         raise Unavailable(
             f"{source} can't be copied to {target.parent} ({error}); check both."
         ) from error
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_path(target)
 
 
 def _put_aside(target: Path) -> Path:
