@@ -117,5 +117,5 @@ def _copied(
 
 def _converter(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Callable[[Any], Any]:
     """What SQLAlchemy does to a value of that type before the driver gets it."""
-    processor = kind._cached_bind_processor(dialect)
+    processor = kind.dialect_impl(dialect).bind_processor(dialect)
     return processor or (lambda value: value)
