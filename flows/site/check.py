@@ -2,9 +2,11 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,7 +16,6 @@ from catalog.db import get_catalog
 from catalog.drivers import driver_for
 from catalog.errors import SpdfError, Unavailable
 from catalog.settings import Settings
-from catalog.states import NodeState
 from catalog.storages import StorageInfo
 from flows.server import ask, client_env
 
@@ -98,8 +99,8 @@ def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
             yield Finding("pool", pool, False, "is not there", "`spdf site setup` makes it")
         return
     yield Finding("pool", pool, True, f"type {found['type']}")
-    announced = _announced(pool)
-    count = len(online) if announced is None else announced
+    left = _left(pool)
+    count = sum(not _has_left(worker, left) for worker in online)
     if count or needed:
         yield Finding(
             "workers", pool, bool(count), f"{count} online",
@@ -107,14 +108,20 @@ def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _announced(pool: str) -> int | None:
-    """Nodes that are online by the catalog, which hears of an end at once; None: none ever was."""
+def _left(pool: str) -> dict[str, datetime]:
+    """When the nodes went that are OFFLINE by the catalog, by name; it hears of that at once."""
     try:
         with get_catalog().read() as session:
-            known = [node for node in nodes.list_nodes(session) if node.pool == pool]
+            known = nodes.list_nodes(session)
     except (SpdfError, sa.exc.SQLAlchemyError):
-        return None
-    return sum(node.state is NodeState.ONLINE for node in known) if known else None
+        return {}
+    return {node.name: node.ended_at for node in known if node.pool == pool and node.ended_at}
+
+
+def _has_left(worker: Mapping[str, Any], left: Mapping[str, datetime]) -> bool:
+    """Whether Prefect shows a worker online only because it waits for more heartbeats to miss."""
+    gone = left.get(worker["name"].partition("@")[2])
+    return gone is not None and datetime.fromisoformat(worker["last_heartbeat_time"]) <= gone
 
 
 def _storages() -> Iterator[Finding]:
