@@ -108,13 +108,6 @@ class Builder:
         device = hint.device or ("GPU" if devices else "CPU")
         if hints.TEMPLATE in scope.hints:
             refuse(f"{hints.TEMPLATE} belongs on the workflow.", scope.hints[hints.TEMPLATE])
-        merge = scope.hints.get(hints.MERGE)
-        if merge is not None and kind is not StageKind.MERGE:
-            refuse(
-                f"step {name!r} takes its files one by one, so {hints.MERGE} has no meaning; "
-                "remove the hint, or take the whole list without `scatter`.",
-                merge,
-            )
         self.stages.append(
             Stage(
                 name=name,
@@ -144,7 +137,7 @@ class Builder:
                 goal=hint.goal,
                 max_pilots=hint.max_pilots,
                 barrier=hint.barrier,
-                files_per_job=hints.merge_hint(merge),
+                files_per_job=_files_per_job(scope, name, kind),
             )
         )
         gone = frozenset().union(*(p.wire.gone for p in ports if p.wire is not None))
@@ -162,6 +155,18 @@ class Builder:
             )
             for port, output in given.items()
         }
+
+
+def _files_per_job(scope: Scope, name: str, kind: StageKind) -> int | None:
+    """What `spdf:Merge` says; raises BadTemplate where nothing is merged."""
+    merge = scope.hints.get(hints.MERGE)
+    if merge is not None and kind is not StageKind.MERGE:
+        refuse(
+            f"step {name!r} takes its files one by one, so {hints.MERGE} has no meaning; "
+            "remove the hint, or take the whole list without `scatter`.",
+            merge,
+        )
+    return hints.merge_hint(merge)
 
 
 def ordered(node: Mapping, names: dict[str, Wire]) -> Iterator[Mapping]:
