@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from flows.services import postgres, rgw
-from tests.acceptance.driver import BIN, COPY, NAP, TIMES, Node, Site, WholeSite
+from tests.acceptance.driver import (
+    BIN,
+    COPY,
+    NAP,
+    TIMES,
+    Node,
+    Site,
+    WholeSite,
+    clean_environment,
+    running,
+)
 from tests.servers.install import need
 from tests.servers.postgres import PACKAGE
 
@@ -21,17 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A home of its own, up; at the end it is down and nothing of it runs."""
     home = tmp_path_factory.mktemp("acceptance") / "home"
     home.mkdir(mode=0o700)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
-    site = Site(home, {**kept, **TIMES, "SPDF_HOME": str(home)})
-    try:
-        site.server = site.json("up", limit_s=240)
+    with running(Site(home, {**clean_environment(), **TIMES, "SPDF_HOME": str(home)})) as site:
         yield site
-    finally:
-        site.run("down")
-        left = site.mine()
-        for process in left:
-            os.kill(process.pid, 9)
-    assert not left, "processes outlived `spdf down`"
 
 
 @pytest.fixture(scope="session")
@@ -44,23 +45,15 @@ def whole_site() -> Iterator[WholeSite]:
     need(lambda: rgw.program("radosgw"), *rgw.PACKAGES)
     with tempfile.TemporaryDirectory(prefix="spdf-site-") as folder:
         home = Path(folder, "home")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
-        site = WholeSite(home, {**kept, **TIMES, "SPDF_HOME": str(home)})
-        subprocess.run([BIN / "spdf", "site", "init", home, "--local"], check=True, env=kept)
+        own = clean_environment()
+        subprocess.run([BIN / "spdf", "site", "init", home, "--local"], check=True, env=own)
         with (home / "spdf.env").open("a") as settings:
             settings.write("SPDF_LOCAL_PAYLOADS=false\n")
-        try:
-            site.server = site.json("up", limit_s=240)
+        with running(WholeSite(home, {**own, **TIMES, "SPDF_HOME": str(home)})) as site:
             site.catalog_url = site.addresses["SPDF_CATALOG_URL"]
             (home / "copy.cwl").write_text(COPY)
             site.template(home / "copy.cwl", "raw-????")
             yield site
-        finally:
-            site.run("down")
-            left = site.mine()
-            for process in left:
-                os.kill(process.pid, 9)
-        assert not left, "processes outlived `spdf down`"
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,6 +21,8 @@ from tests.servers.island import Bridges
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SiteKind = TypeVar("SiteKind", bound="Site")
+
 LEASE_S = 8.0
 SLOTS = 4
 TIMES = {
@@ -346,6 +348,25 @@ class Site:
         status = json.loads(self.run("status", "--json").stdout)
         found = [s["pid"] for s in status["services"] if s["name"] == name and s["healthy"]]
         return found[0] if found else None
+
+
+@contextmanager
+def running(site: SiteKind) -> Iterator[SiteKind]:
+    """A site that is up; at the end it is down and nothing of it runs."""
+    try:
+        site.server = site.json("up", limit_s=240)
+        yield site
+    finally:
+        site.run("down")
+        left = site.mine()
+        for process in left:
+            os.kill(process.pid, 9)
+    assert not left, "processes outlived `spdf down`"
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of ours or of Prefect."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
 
 
 @dataclass

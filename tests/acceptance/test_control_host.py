@@ -25,7 +25,7 @@ from flows.services import postgres, rgw
 from flows.services.postgres import Cluster
 from flows.services.rgw import ObjectStore
 from flows.site import layout
-from tests.acceptance.driver import BIN, COPY, TIMES, WholeSite
+from tests.acceptance.driver import BIN, COPY, TIMES, WholeSite, clean_environment
 from tests.acceptance.machine import until
 from tests.servers.install import need
 from tests.servers.postgres import PACKAGE
@@ -52,7 +52,7 @@ class ControlHost:
 
     def environment(self, name: str) -> dict[str, str]:
         """What a container with that file has, and the system's own."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPDF_", "PREFECT_"))}
+        kept = clean_environment()
         own = {
             "HOME": str(self.home),
             "SPDF_WORK_DIR": str(self.home / "work"),

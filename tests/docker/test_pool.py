@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.containers import LABEL, remove_ended
-from tests.acceptance.driver import LEASE_S, NAP, TIMES, Node, Site
+from tests.acceptance.driver import LEASE_S, NAP, TIMES, Node, Site, running
 from tests.acceptance.machine import until
 from tests.servers.dockerd import Dockerd, import_base
 
@@ -39,16 +39,8 @@ def docker_site(dockerd: Dockerd, home: Path, **settings: str) -> Iterator[Site]
     home.mkdir(mode=0o700)
     kept = {k: v for k, v in dockerd.environment.items() if not k.startswith(("SPDF_", "PREFECT_"))}
     own = {"SPDF_HOME": str(home), "SPDF_PILOTS_IN": "docker", "PYTHONPATH": str(ROOT)}
-    site = Site(home, {**kept, **TIMES, **own, **settings})
-    try:
-        site.server = site.json("up", limit_s=240)
+    with running(Site(home, {**kept, **TIMES, **own, **settings})) as site:
         yield site
-    finally:
-        site.run("down")
-        left = site.mine()
-        for process in left:
-            os.kill(process.pid, signal.SIGKILL)
-    assert not left, "processes outlived `spdf down`"
 
 
 @pytest.fixture(scope="module")
