@@ -53,6 +53,11 @@ class Catalog:
         self._writing: int | None = None
 
     @property
+    def is_missing(self) -> bool:
+        """Whether it is an SQLite whose file isn't there; to connect would make an empty one."""
+        return self._lock_path is not None and not Path(str(self.url.database)).exists()
+
+    @property
     def engine(self) -> sa.Engine:
         """The engine that writes, for migrations."""
         return self._writer

@@ -113,7 +113,7 @@ def _state_of_backup(catalog: Catalog, path: Path) -> SchemaState:
 
 def _refuse_use(catalog: Catalog, replace: bool) -> None:
     """Raise `Conflict` while the catalog is worked on, or where it holds something to be kept."""
-    if catalog.is_sqlite and not sqlite.file_of(catalog).exists():
+    if catalog.is_missing:
         return
     try:
         with catalog.read() as session:

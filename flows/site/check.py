@@ -44,6 +44,9 @@ def check_site(settings: Settings) -> list[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     catalog = get_catalog()
     where = catalog.url.render_as_string(hide_password=True)
+    if catalog.is_missing:
+        yield Finding("database", where, False, "is not there", "`spdf up` makes it")
+        return
     try:
         found = schema.check(catalog).found
         with catalog.read() as session:
@@ -110,6 +113,8 @@ def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
 
 def _left(pool: str) -> dict[str, datetime]:
     """When the nodes went that are OFFLINE by the catalog, by name; it hears of that at once."""
+    if get_catalog().is_missing:
+        return {}
     try:
         with get_catalog().read() as session:
             known = nodes.list_nodes(session)
@@ -125,6 +130,8 @@ def _has_left(worker: Mapping[str, Any], left: Mapping[str, datetime]) -> bool:
 
 
 def _storages() -> Iterator[Finding]:
+    if get_catalog().is_missing:
+        return
     try:
         with get_catalog().read() as session:
             known = storages.list_all(session)
