@@ -200,6 +200,7 @@ def test_the_whole_site_is_right_and_runs_a_workflow(host: ControlHost) -> None:
 
 def test_check_names_what_is_away(host: ControlHost) -> None:
     site = WholeSite(host.home, {**host.environment("spdf.env"), "SPDF_HOME": str(host.home)})
+    until(lambda: site.run("site", "check").returncode == 0, lambda: site.run("site", "check"), 60)
     host.stop("cpu")
     (cpu,) = [one for one in site.json("site", "check", code=1) if not one["right"]]
     assert (cpu["part"], cpu["name"]) == ("workers", "cpu")
