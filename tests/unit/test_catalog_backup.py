@@ -388,3 +388,12 @@ def test_the_password_is_no_argument(catalog: Catalog, programs: Path, tmp_path:
     assert catalog.url.password is not None
     assert "dbname" in seen.read_text() and "psql" in seen.read_text()
     assert catalog.url.password not in seen.read_text()
+
+
+def test_a_file_that_came_there_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "backup"
+    with pytest.raises(Conflict, match="is there already"), _new_file(path) as part:
+        part.write_text("ours")
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+    assert list(tmp_path.iterdir()) == [path]

@@ -122,6 +122,30 @@ def test_jobs_share_a_device_where_their_stage_allows(
                 assert another is None
 
 
+def test_of_many_pilots_that_ask_at_once_only_one_gets_the_device(tmp_path: Path) -> None:
+    inside, most = 0, 0
+    counting = threading.Lock()
+
+    def pilot() -> None:
+        nonlocal inside, most
+        slots = Slots(tmp_path, Capacity(8, 64, devices=(0,)))
+        for _ in range(60):
+            with slots.take(need(1, 1)):
+                with counting:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0)
+                with counting:
+                    inside -= 1
+
+    threads = [threading.Thread(target=pilot) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == 1
+
+
 def test_a_payload_keeps_the_tokens_of_its_dead_pilot(
     tmp_path: Path, at_once: threading.Event
 ) -> None:
