@@ -28,7 +28,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.runtime
-	$(BIN)/python -m benchmarks.chain
+	$(BIN)/python -m benchmarks
 
 # The wheels come by the way that pip is set up for here; the build itself needs no network. The
 # image's Python may be of an earlier patch release, so what only such need is fetched, too.

@@ -1,4 +1,4 @@
-"""The real servers of a site on one machine: PostgreSQL and S3, as children of the supervisor.
+"""The real servers of a site on one machine: PostgreSQL, and S3 where the settings name it.
 
 `python -m flows.services.backends` waits for them and makes what a site keeps there; it is the
 step between their start and that of the Prefect server.
@@ -32,8 +32,10 @@ def cluster(settings: Settings) -> Cluster:
     )
 
 
-def object_store(settings: Settings) -> ObjectStore:
-    """The S3 server that the settings' `s3_url` names."""
+def object_store(settings: Settings) -> ObjectStore | None:
+    """The S3 server that the settings' `s3_url` names; None where storages are directories."""
+    if not settings.s3_url:
+        return None
     port = urlsplit(settings.s3_url).port
     assert port
     return ObjectStore(
@@ -45,27 +47,30 @@ def object_store(settings: Settings) -> ObjectStore:
 
 
 def prepare(settings: Settings) -> None:
-    """Lay down both servers' data; raises `Unavailable` where a program is missing."""
+    """Lay down the servers' data; raises `Unavailable` where a program is missing."""
     cluster(settings).prepare()
-    object_store(settings).prepare()
+    if (store := object_store(settings)) is not None:
+        store.prepare()
 
 
 def commands(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     """The servers' command lines by name, in the order in which they are started."""
     found = {"postgres": tuple(cluster(settings).command())}
-    found |= {f"s3-{name}": tuple(line) for name, line in object_store(settings).commands().items()}
+    if (store := object_store(settings)) is not None:
+        found |= {f"s3-{name}": tuple(line) for name, line in store.commands().items()}
     return found
 
 
 def set_up(settings: Settings) -> None:
-    """Wait until both answer, then make databases, schema, buckets and storages."""
+    """Wait until they answer, then make databases, schema, buckets and storages."""
     database = cluster(settings)
     database.wait_ready(READY_S)
     for url in (settings.catalog_url, settings.server_database_url.get_secret_value()):
         name = sa.make_url(url).database
         assert name
         database.create_database(name)
-    object_store(settings).wait_ready(READY_S)
+    if (store := object_store(settings)) is not None:
+        store.wait_ready(READY_S)
     set_up_data(settings)
 
 

@@ -83,19 +83,21 @@ def lay_down(directory: Path, *, host: str = LOOPBACK, image: str | None = None)
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
-def lay_down_local(directory: Path) -> list[Path]:
-    """Write the settings of a whole site on this machine, which `spdf up` starts; the files."""
+def lay_down_local(directory: Path, *, s3: bool = True) -> list[Path]:
+    """Write the settings of a whole site on this machine, which `spdf up` starts; the files.
+
+    Without `s3` its storages are directories, as of a site that mounts a POSIX file system.
+    """
     directory = _empty(directory)
     logins = generate()
-    postgres, s3 = _free_ports(2)
+    postgres, store = _free_ports(2)
     database = f"{USER}:{logins.postgres}@{LOOPBACK}:{postgres}"
     values = {
         "SPDF_HOME": str(directory),
         "SPDF_LOCAL_SERVERS": "true",
         "SPDF_CATALOG_URL": f"postgresql://{database}/spdf",
         "SPDF_SERVER_DATABASE_URL": f"postgresql+asyncpg://{database}/prefect",
-        "SPDF_S3_URL": f"http://{LOOPBACK}:{s3}",
-        **_s3(logins),
+        **({"SPDF_S3_URL": f"http://{LOOPBACK}:{store}", **_s3(logins)} if s3 else {}),
     }
     path = directory / SETTINGS
     write_private(path, _text(values))

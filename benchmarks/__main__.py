@@ -1,0 +1,29 @@
+"""`python -m benchmarks`: the short form of every program, one after the other.
+
+Each writes `benchmarks/results/NAME.json`. Ends with 1 where one of them found something wrong.
+"""
+
+import subprocess
+import sys
+
+from benchmarks.results import RESULTS
+
+PROGRAMS = ("chain",)
+
+
+def main() -> int:
+    """Run them; gives 1 where one failed."""
+    failed = []
+    for name in PROGRAMS:
+        print(f"== {name}", flush=True)
+        line = [sys.executable, "-m", f"benchmarks.{name}", "--short"]
+        done = subprocess.run([*line, "--write", str(RESULTS / f"{name}.json")], check=False)
+        if done.returncode != 0:
+            failed.append(name)
+    if failed:
+        print(f"WRONG: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Where CPU time goes inside our processes: stacks that py-spy samples, by what they are doing."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+RATE = 200
+"""Samples a second."""
+
+PARTS: tuple[tuple[str, str], ...] = (
+    ("process creation and reaping", r"workers/cwl/process\.py|subprocess\.py"),
+    ("checksums", r"catalog/checksums\.py"),
+    ("expressions and outputs", r"workers/cwl/(expressions|javascript|outputs|findings)\.py"),
+    ("tokens of the node", r"workers/slots\.py"),
+    ("file system: work directory", r"shutil\.py|pathlib\.py:(mkdir|unlink)|workers/cwl/staging\.py"),
+    ("file system: storages", r"catalog/drivers/|workers/stageout\.py|workers/stagein\.py"),
+    ("catalog: commits", r"flows/shift/committer\.py|catalog/completion\.py"),
+    ("catalog: leases and heartbeats", r"catalog/attempts\.py|catalog/jobs\.py|flows/shift/heart\.py"),
+    ("Prefect's client and mapping", r"site-packages/prefect/|flows/taskrunner\.py"),
+    ("the job itself", r"workers/job\.py|workers/cwl/|workers/prepare\.py"),
+    ("the shift", r"flows/shift/"),
+)  # fmt: skip
+"""A stack belongs to the first part that one of its frames matches, the innermost frame first."""
+
+
+class Profiler:
+    """Samples every flow run's process while it is there. Use as a context manager."""
+
+    def __init__(self, roots: Mapping[str, int], wanted: bool) -> None:
+        self._root = roots.get("worker-cpu")
+        self._program = shutil.which("py-spy", path=str(Path(sys.executable).parent))
+        self._wanted = wanted and self._program is not None
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "Profiler":
+        """Make room for what is sampled."""
+        self._folder = tempfile.TemporaryDirectory(prefix="spdf-stacks-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what still samples."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self._running.values():
+            process.wait(30)
+        self._stacks = self._read()
+        self._folder.cleanup()
+
+    def look(self) -> None:
+        """Begin to sample pilots that have begun since."""
+        if not self._wanted or self._root is None:
+            return
+        for pid in _pilots(self._root):
+            if pid not in self._running:
+                self._running[pid] = self._sample(pid)
+
+    def _sample(self, pid: int) -> subprocess.Popen[bytes]:
+        assert self._program is not None
+        return subprocess.Popen(
+            [
+                self._program, "record", "--pid", str(pid), "--format", "raw", "--full-filenames",
+                "--rate", str(RATE), "--output", f"{self._folder.name}/{pid}",
+                "--duration", "100000",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def _read(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for path in Path(self._folder.name).iterdir():
+            for line in path.read_text().splitlines():
+                stack, _, count = line.rpartition(" ")
+                found[stack] += int(count)
+        return found
+
+    def parts(self, jobs: int) -> dict[str, float]:
+        """Milliseconds of a pilot's running threads per job, by part, the largest first."""
+        counts: Counter[str] = Counter()
+        for stack, count in self._stacks.items():
+            counts[part_of(stack)] += count
+        return {
+            name: round(1000.0 * count / RATE / jobs, 3) for name, count in counts.most_common()
+        }
+
+
+def part_of(stack: str) -> str:
+    """The part that a stack (frames from the outermost, by `;`) belongs to."""
+    for frame in reversed(stack.split(";")):
+        for name, pattern in PARTS:
+            if re.search(pattern, frame):
+                return name
+    return "other"
+
+
+def _pilots(root: int) -> list[int]:
+    """Flow runs below a worker: processes of Prefect's engine."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == root and b"prefect" in command:
+            found.append(int(entry.name))
+    return found
