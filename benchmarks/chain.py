@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import limit, twostage
-from benchmarks.profiler import Profiler
 from benchmarks.processes import between, cpu_by_tree
+from benchmarks.profiler import Profiler
 from benchmarks.results import deliver, parser
 from benchmarks.stand import PROFILES, SITE, Stand, scratch, stand
 

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from catalog import clock, datasets, pilots, requests, schema, singletons
-from catalog.backup import back_up, postgres, restore, sqlite
+from catalog.backup import _new_file, back_up, postgres, restore, sqlite
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict, Unavailable
 from catalog.pgprograms import program
