@@ -7,9 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.errors import ERRORS, ErrorCode
 from catalog.models import Attempt, Job, Pilot, Task, Workflow
+from catalog.rowsets import among, insert_rows
 from catalog.states import (
     AttemptState,
     JobState,
@@ -18,6 +20,9 @@ from catalog.states import (
     TaskState,
     WorkflowState,
 )
+
+_job, _attempt, _pilot = table_of(Job), table_of(Attempt), table_of(Pilot)
+_task, _workflow = table_of(Task), table_of(Workflow)
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,11 @@ def lease(
         return []
     picked = _ready(task_id, limit, alone)
     rows = session.execute(
-        sa.update(Job)
-        .where(col(Job.id) == picked.c.id)
+        sa.update(_job)
+        .where(_job.c.id == picked.c.id)
         .values(
             state=JobState.RUNNING,
-            attempt=col(Job.attempt) + 1,
+            attempt=_job.c.attempt + 1,
             pilot_id=pilot_id,
             lease_until=now(lease_s),
             error=None,
@@ -77,12 +82,8 @@ def lease(
             reason=None,
             not_before=None,
         )
-        .returning(col(Job.id), col(Job.attempt), col(Job.key), col(Job.ordinal), col(Job.values)),
-        execution_options={"synchronize_session": False},
+        .returning(_job.c.id, _job.c.attempt, _job.c.key, _job.c.ordinal, _job.c["values"])
     ).all()
-    if not rows:
-        return []
-    rows = sorted(rows, key=lambda row: row.ordinal)
     new = [
         {
             "job_id": row.id,
@@ -94,27 +95,26 @@ def lease(
         }
         for row in rows
     ]
-    ids = session.execute(
-        sa.insert(Attempt).returning(col(Attempt.id), sort_by_parameter_order=True), new
-    ).scalars()
+    made = insert_rows(session, Attempt, new, _attempt.c.job_id, _attempt.c.id)
+    ids = {row.job_id: row.id for row in made}
     return [
-        Lease(row.id, attempt_id, row.attempt, row.key, row.ordinal, row[4] or {})
-        for row, attempt_id in zip(rows, ids, strict=True)
+        Lease(row.id, ids[row.id], row.attempt, row.key, row.ordinal, row[4] or {})
+        for row in sorted(rows, key=lambda row: row.ordinal)
     ]
 
 
 def _ready(task_id: int, limit: int, alone: bool) -> sa.CTE:
     """Ids of READY jobs, locked, those skipped that another pilot is just leasing."""
-    losses = col(Job.losses) >= MAX_LOSSES if alone else col(Job.losses) < MAX_LOSSES
+    losses = _job.c.losses >= MAX_LOSSES if alone else _job.c.losses < MAX_LOSSES
     return (
-        sa.select(col(Job.id).label("id"))
+        sa.select(_job.c.id.label("id"))
         .where(
-            col(Job.task_id) == task_id,
-            col(Job.state) == JobState.READY,
+            _job.c.task_id == task_id,
+            _job.c.state == JobState.READY,
             losses,
-            sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
+            sa.or_(_job.c.not_before.is_(None), _job.c.not_before <= now()),
         )
-        .order_by(col(Job.ordinal))
+        .order_by(_job.c.ordinal)
         .limit(1 if alone else limit)
         .with_for_update(skip_locked=True)
         .cte("picked")
@@ -123,14 +123,17 @@ def _ready(task_id: int, limit: int, alone: bool) -> sa.CTE:
 
 def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:
     found = session.execute(
-        sa.select(col(Pilot.id))
-        .join(Task, col(Task.id) == task_id)
-        .join(Workflow, col(Workflow.id) == col(Task.workflow_id))
+        sa.select(_pilot.c.id)
+        .select_from(
+            _pilot.join(_task, _task.c.id == task_id).join(
+                _workflow, _workflow.c.id == _task.c.workflow_id
+            )
+        )
         .where(
-            col(Pilot.id) == pilot_id,
-            col(Pilot.state) == PilotState.ACTIVE,
-            col(Task.state) == TaskState.IN_PROGRESS,
-            col(Workflow.state) == WorkflowState.IN_PROGRESS,
+            _pilot.c.id == pilot_id,
+            _pilot.c.state == PilotState.ACTIVE,
+            _task.c.state == TaskState.IN_PROGRESS,
+            _workflow.c.state == WorkflowState.IN_PROGRESS,
         )
     ).scalar()
     return found is not None
@@ -139,26 +142,25 @@ def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:
 def heartbeat(session: Session, pilot_id: int, lease_s: float, phases: Mapping[int, Phase]) -> Beat:
     """Renew all leases of a pilot with one statement; `phases` are by attempt id, changed ones."""
     state = session.execute(
-        sa.update(Pilot)
-        .where(col(Pilot.id) == pilot_id)
+        sa.update(_pilot)
+        .where(_pilot.c.id == pilot_id)
         .values(beat_at=now())
-        .returning(col(Pilot.state))
+        .returning(_pilot.c.state)
     ).scalar_one()
     if state not in (PilotState.ACTIVE, PilotState.DRAINING):
         return Beat(state, frozenset())
     held = session.execute(
-        sa.update(Job)
-        .where(col(Job.pilot_id) == pilot_id, col(Job.state) == JobState.RUNNING)
+        sa.update(_job)
+        .where(_job.c.pilot_id == pilot_id, _job.c.state == JobState.RUNNING)
         .values(lease_until=now(lease_s))
-        .returning(col(Job.id)),
-        execution_options={"synchronize_session": False},
+        .returning(_job.c.id)
     ).scalars()
     for phase in Phase:
         ids = [attempt_id for attempt_id, value in phases.items() if value is phase]
         if ids:
             session.execute(
-                sa.update(Attempt)
-                .where(col(Attempt.id).in_(ids), col(Attempt.state) == AttemptState.RUNNING)
+                sa.update(_attempt)
+                .where(among(session, _attempt.c.id, ids), _attempt.c.state == AttemptState.RUNNING)
                 .values(phase=phase)
             )
     return Beat(state, frozenset(held))

@@ -75,19 +75,20 @@ def insert_new(
     if not rows:
         return []
     table = table_of(model)
-    dialect = postgresql if _is_postgresql(session) else sqlite
+    dialect = postgresql if is_postgresql(session) else sqlite
     insert = dialect.insert(table).on_conflict_do_nothing().returning(*returning)
     return _execute(session, table, insert, rows).all()
 
 
-def _is_postgresql(session: Session) -> bool:
+def is_postgresql(session: Session) -> bool:
+    """Whether the session speaks to PostgreSQL, and not to SQLite."""
     return session.get_bind().dialect.name == "postgresql"
 
 
 def _execute(
     session: Session, table: sa.Table, insert: sa.Insert, rows: Sequence[Mapping[str, Any]]
 ) -> sa.Result[Any]:
-    if len(rows) < COPY_ROWS or not _is_postgresql(session):
+    if len(rows) < COPY_ROWS or not is_postgresql(session):
         return session.execute(insert, rows)
     names = list(rows[0])
     copied = _copied(session, table, names, rows)

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.errors import ERRORS, Conflict, ErrorClass, ErrorCode
 from catalog.models import (
@@ -20,8 +21,11 @@ from catalog.models import (
     Replica,
 )
 from catalog.refs import JobResult, NewFile, Outcome
+from catalog.rowsets import among, insert_rows, update_rows
 from catalog.states import AttemptState, DatasetState, JobState, ReplicaState
 from catalog.transitions import move
+
+_job, _attempt, _pilot = table_of(Job), table_of(Attempt), table_of(Pilot)
 
 MAX_SYSTEM_ATTEMPTS = 20
 """Attempts after which errors that don't count against a job hold it all the same."""
@@ -70,13 +74,13 @@ def finish(
     """
     wanted = {r.job_id: r for r in results if r.outcome is not Outcome.STOPPED}
     rows = session.execute(
-        sa.select(col(Job.id), col(Job.attempt), col(Job.failures), col(Job.key), col(Job.ordinal))
+        sa.select(_job.c.id, _job.c.attempt, _job.c.failures, _job.c.key, _job.c.ordinal)
         .where(
-            col(Job.id).in_(wanted),
-            col(Job.state) == JobState.RUNNING,
-            col(Job.pilot_id) == pilot_id,
+            among(session, _job.c.id, wanted),
+            _job.c.state == JobState.RUNNING,
+            _job.c.pilot_id == pilot_id,
         )
-        .order_by(col(Job.id))
+        .order_by(_job.c.id)
         .with_for_update()
     ).all()
     accepted = [(row, wanted[row.id]) for row in rows if row.attempt == wanted[row.id].number]
@@ -88,19 +92,18 @@ def finish(
     _end_attempts(session, [result for _, result in accepted], logs)
     _mark_bad(session, [f for _, result in accepted for f in result.bad_inputs])
     session.execute(
-        sa.update(Pilot)
-        .where(col(Pilot.id) == pilot_id)
-        .values(jobs_done=col(Pilot.jobs_done) + len(accepted))
+        sa.update(_pilot)
+        .where(_pilot.c.id == pilot_id)
+        .values(jobs_done=_pilot.c.jobs_done + len(accepted))
     )
     return frozenset(places)
 
 
 def confirmed(session: Session, results: Sequence[JobResult]) -> frozenset[int]:
     """Of attempts whose commit gave no answer: the jobs in which it did happen."""
-    ids = [result.attempt_id for result in results]
-    query = sa.select(col(Attempt.job_id)).where(
-        col(Attempt.id).in_(ids),
-        col(Attempt.state).in_((AttemptState.FINISHED, AttemptState.FAILED)),
+    query = sa.select(_attempt.c.job_id).where(
+        among(session, _attempt.c.id, [result.attempt_id for result in results]),
+        _attempt.c.state.in_((AttemptState.FINISHED, AttemptState.FAILED)),
     )
     return frozenset(session.scalars(query))
 
@@ -117,24 +120,21 @@ def _register_files(
     names = _lock_datasets(session, {f.dataset_id for _, f in everything})
     ids: dict[tuple[int, str], int] = {}
     for batch in (
-        [(j, f) for j, f in everything if f.secondary_of is None],
-        [(j, f) for j, f in everything if f.secondary_of is not None],
+        [f for _, f in everything if f.secondary_of is None],
+        [f for _, f in everything if f.secondary_of is not None],
     ):
         ids.update(_insert_files(session, batch, names, ids))
-    session.execute(
-        sa.insert(Replica),
+    insert_rows(
+        session,
+        Replica,
         [
-            {
-                "file_id": ids[f.dataset_id, f.name],
-                "storage_id": f.storage_id,
-                "path": f.path,
-                "state": ReplicaState.AVAILABLE,
-            }
+            {"file_id": ids[f.dataset_id, f.name], "storage_id": f.storage_id, "path": f.path}
             for _, f in everything
         ],
     )
-    session.execute(
-        sa.insert(DatasetFile),
+    insert_rows(
+        session,
+        DatasetFile,
         [
             {
                 "dataset_id": f.dataset_id,
@@ -146,19 +146,19 @@ def _register_files(
             for job_id, f in everything
         ],
     )
-    if made:
-        session.execute(
-            sa.insert(JobOutput),
-            [
-                {
-                    "job_id": job_id,
-                    "port": f.port,
-                    "position": f.index,
-                    "file_id": ids[f.dataset_id, f.name],
-                }
-                for job_id, f in made
-            ],
-        )
+    insert_rows(
+        session,
+        JobOutput,
+        [
+            {
+                "job_id": job_id,
+                "port": f.port,
+                "position": f.index,
+                "file_id": ids[f.dataset_id, f.name],
+            }
+            for job_id, f in made
+        ],
+    )
     return {job_id: ids[f.dataset_id, f.name] for job_id, f in logs}
 
 
@@ -178,12 +178,11 @@ def _lock_datasets(session: Session, dataset_ids: set[int]) -> dict[int, str]:
 
 def _insert_files(
     session: Session,
-    batch: Sequence[tuple[int, NewFile]],
+    batch: Sequence[NewFile],
     scopes: Mapping[int, str],
     known: Mapping[tuple[int, str], int],
 ) -> dict[tuple[int, str], int]:
-    if not batch:
-        return {}
+    """File ids by dataset and name; the scope of a file is the name of its dataset."""
     rows = [
         {
             "scope": scopes[f.dataset_id],
@@ -192,57 +191,45 @@ def _insert_files(
             "checksum": f.checksum,
             "primary_id": known[f.dataset_id, f.secondary_of] if f.secondary_of else None,
         }
-        for _, f in batch
+        for f in batch
     ]
-    ids = session.execute(
-        sa.insert(File).returning(col(File.id), sort_by_parameter_order=True), rows
-    ).scalars()
-    return {(f.dataset_id, f.name): i for (_, f), i in zip(batch, ids, strict=True)}
+    datasets = {name: dataset_id for dataset_id, name in scopes.items()}
+    new = insert_rows(session, File, rows, col(File.id), col(File.scope), col(File.name))
+    return {(datasets[row.scope], row.name): row.id for row in new}
 
 
 def _end_jobs(session: Session, ended: Sequence[tuple[int, JobResult]], retry: int) -> None:
     rows: list[dict[str, Any]] = []
+    delays: dict[float, list[int]] = {}
     for failures, result in ended:
         verdict = judge(result, failures=failures, retry=retry)
         good = result.outcome is Outcome.FINISHED
         rows.append(
             {
-                "b_id": result.job_id,
+                "id": result.job_id,
                 "state": verdict.state,
                 "error": result.error,
                 "exit_code": result.exit_code,
                 "reason": result.message,
                 "outputs": dict(result.values) if good and result.values else None,
                 "failures": failures + verdict.counts,
-                "delay": verdict.delay_s,
             }
         )
-    _bulk_update(
-        session,
-        Job,
-        rows,
-        {
-            "state": sa.String(),
-            "error": sa.String(),
-            "exit_code": sa.Integer(),
-            "reason": sa.String(),
-            "outputs": Job.__table__.c.outputs.type,  # type: ignore[attr-defined]
-            "failures": sa.Integer(),
-        },
-        {"ended_at": now(), "pilot_id": None, "lease_until": None},
-    )
-    for delay in {row["delay"] for row in rows if row["delay"]}:
+        if verdict.delay_s:
+            delays.setdefault(verdict.delay_s, []).append(result.job_id)
+    update_rows(session, Job, rows, {"ended_at": now(), "pilot_id": None, "lease_until": None})
+    for delay_s, job_ids in delays.items():
         session.execute(
-            sa.update(Job)
-            .where(col(Job.id).in_([row["b_id"] for row in rows if row["delay"] == delay]))
-            .values(not_before=now(delay))
+            sa.update(_job)
+            .where(among(session, _job.c.id, job_ids))
+            .values(not_before=now(delay_s))
         )
 
 
 def _end_attempts(session: Session, results: Sequence[JobResult], logs: Mapping[int, int]) -> None:
     rows = [
         {
-            "b_id": r.attempt_id,
+            "id": r.attempt_id,
             "state": AttemptState.FAILED if r.outcome is Outcome.FAILED else AttemptState.FINISHED,
             "phase": r.phase,
             "error": r.error,
@@ -258,53 +245,7 @@ def _end_attempts(session: Session, results: Sequence[JobResult], logs: Mapping[
         }
         for r in results
     ]
-    text, number = sa.String(), sa.BigInteger()
-    real: sa.Double[float] = sa.Double()
-    _bulk_update(
-        session,
-        Attempt,
-        rows,
-        {
-            "state": text,
-            "phase": text,
-            "error": text,
-            "exit_code": sa.Integer(),
-            "message": text,
-            "log_tail": text,
-            "log_file_id": number,
-            "wall_s": real,
-            "cpu_s": real,
-            "peak_rss_bytes": number,
-            "bytes_in": number,
-            "bytes_out": number,
-        },
-        {"ended_at": now()},
-    )
-
-
-def _bulk_update(
-    session: Session,
-    model: Any,
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, Any],
-    common: Mapping[str, Any],
-) -> None:
-    """Set `columns` of many rows (found by `b_id`) to values of their own, in one statement."""
-    names = ["b_id", *columns]
-    types = [sa.BigInteger(), *columns.values()]
-    cells = sa.values(*(sa.column(n, t) for n, t in zip(names, types, strict=True)), name="cells")
-    table = cells.data([tuple(row[name] for name in names) for row in rows]).cte("cells")
-    # PostgreSQL takes a column of nothing but NULLs for text; SQLite's cast to JSON breaks it.
-    typed: Any = sa.cast if session.get_bind().dialect.name == "postgresql" else sa.type_coerce
-    session.execute(
-        sa.update(model)
-        .where(model.id == table.c.b_id)
-        .values(
-            **{name: typed(table.c[name], getattr(model, name).type) for name in columns},
-            **common,
-        ),
-        execution_options={"synchronize_session": False},
-    )
+    update_rows(session, Attempt, rows, {"ended_at": now()})
 
 
 def _mark_bad(session: Session, file_ids: Sequence[int]) -> None:

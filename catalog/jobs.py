@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.bulk import chunks, insert_new
+from catalog.bulk import chunks, insert_new, table_of
 from catalog.errors import NotFound
 from catalog.models import (
     Attempt,
@@ -21,7 +21,11 @@ from catalog.models import (
     Task,
 )
 from catalog.refs import FileRef, ReplicaRef
+from catalog.rowsets import among, insert_rows
 from catalog.states import AttemptState, JobState, Phase, ReplicaState
+
+_file, _replica = table_of(File), table_of(Replica)
+_input, _output = table_of(JobInput), table_of(JobOutput)
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,7 @@ def define(session: Session, task_id: int, jobs: Sequence[NewJob], *, passed: bo
             for port, files in job.files.items()
             for position, file_id in enumerate(files)
         ]
-        for part in chunks(rows):
-            session.execute(sa.insert(JobInput), list(part))
+        insert_rows(session, JobInput, rows)
         count += len(ids)
     return count
 
@@ -215,7 +218,9 @@ def _ended(session: Session, where: sa.ColumnElement[bool], limit: int) -> list[
 def mark_passed(session: Session, job_ids: Sequence[int]) -> None:
     """What follows these jobs has been defined."""
     for batch in chunks(job_ids):
-        session.execute(sa.update(Job).where(col(Job.id).in_(batch)).values(passed=True))
+        session.execute(
+            sa.update(Job).where(among(session, col(Job.id), batch)).values(passed=True)
+        )
 
 
 def outputs(
@@ -223,20 +228,18 @@ def outputs(
 ) -> dict[tuple[int, str], list[int]]:
     """Primary output files by (job id, port), in order."""
     found: dict[tuple[int, str], list[int]] = {}
-    wanted = list(ports)
-    for batch in chunks(job_ids):
-        rows = session.execute(
-            sa.select(col(JobOutput.job_id), col(JobOutput.port), col(JobOutput.file_id))
-            .join(File, col(File.id) == col(JobOutput.file_id))
-            .where(
-                col(JobOutput.job_id).in_(batch),
-                col(JobOutput.port).in_(wanted),
-                col(File.primary_id).is_(None),
-            )
-            .order_by(col(JobOutput.job_id), col(JobOutput.port), col(JobOutput.position))
+    rows = session.execute(
+        sa.select(_output.c.job_id, _output.c.port, _output.c.file_id)
+        .join(_file, _file.c.id == _output.c.file_id)
+        .where(
+            among(session, _output.c.job_id, job_ids),
+            among(session, _output.c.port, list(ports)),
+            _file.c.primary_id.is_(None),
         )
-        for job_id, port, file_id in rows:
-            found.setdefault((job_id, port), []).append(file_id)
+        .order_by(_output.c.job_id, _output.c.port, _output.c.position)
+    )
+    for job_id, port, file_id in rows:
+        found.setdefault((job_id, port), []).append(file_id)
     return found
 
 
@@ -256,23 +259,19 @@ def files_by_name(session: Session, dataset_id: int, names: Sequence[str]) -> di
 def file_refs(session: Session, file_ids: Sequence[int]) -> dict[int, FileRef]:
     """What a node needs to read these files, with their secondary files, by file id."""
     ids = list(dict.fromkeys(file_ids))
-    rows: list[Any] = []
-    for batch in chunks(ids):
-        rows += session.execute(
-            sa.select(
-                col(File.id), col(File.name), col(File.size_bytes), col(File.checksum),
-                col(File.primary_id),
-            ).where(sa.or_(col(File.id).in_(batch), col(File.primary_id).in_(batch)))
-            .order_by(col(File.id))
-        ).all()  # fmt: skip
+    # Two look-ups: one with OR over both columns would read the whole table.
+    found = [*_file_rows(session, _file.c.id, ids), *_file_rows(session, _file.c.primary_id, ids)]
+    rows = sorted({row.id: row for row in found}.values(), key=lambda row: row.id)
     places: dict[int, list[ReplicaRef]] = {}
-    for part in chunks([row.id for row in rows]):
-        for file_id, storage_id, path in session.execute(
-            sa.select(col(Replica.file_id), col(Replica.storage_id), col(Replica.path))
-            .where(col(Replica.file_id).in_(part), col(Replica.state) == ReplicaState.AVAILABLE)
-            .order_by(col(Replica.id))
-        ):
-            places.setdefault(file_id, []).append(ReplicaRef(storage_id, path))
+    for file_id, storage_id, path in session.execute(
+        sa.select(_replica.c.file_id, _replica.c.storage_id, _replica.c.path)
+        .where(
+            among(session, _replica.c.file_id, [row.id for row in rows]),
+            _replica.c.state == ReplicaState.AVAILABLE,
+        )
+        .order_by(_replica.c.id)
+    ):
+        places.setdefault(file_id, []).append(ReplicaRef(storage_id, path))
     secondary: dict[int, list[FileRef]] = {}
     plain = {}
     for row in rows:
@@ -283,15 +282,22 @@ def file_refs(session: Session, file_ids: Sequence[int]) -> dict[int, FileRef]:
     return {i: replace(plain[i], secondary=tuple(secondary.get(i, ()))) for i in ids if i in plain}
 
 
+def _file_rows(session: Session, column: sa.Column[Any], ids: Sequence[int]) -> Sequence[Any]:
+    """The files that have one of these ids in a column, by their own."""
+    return session.execute(
+        sa.select(
+            _file.c.id, _file.c.name, _file.c.size_bytes, _file.c.checksum, _file.c.primary_id
+        ).where(among(session, column, ids))
+    ).all()
+
+
 def inputs(session: Session, job_ids: Sequence[int]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
     """Input files by job id and port, in order."""
-    rows: list[Any] = []
-    for batch in chunks(job_ids):
-        rows += session.execute(
-            sa.select(col(JobInput.job_id), col(JobInput.port), col(JobInput.file_id))
-            .where(col(JobInput.job_id).in_(batch))
-            .order_by(col(JobInput.job_id), col(JobInput.port), col(JobInput.position))
-        ).all()
+    rows = session.execute(
+        sa.select(_input.c.job_id, _input.c.port, _input.c.file_id)
+        .where(among(session, _input.c.job_id, job_ids))
+        .order_by(_input.c.job_id, _input.c.port, _input.c.position)
+    ).all()
     refs = file_refs(session, [row.file_id for row in rows])
     lists: dict[int, dict[str, list[FileRef]]] = {job_id: {} for job_id in job_ids}
     for job_id, port, file_id in rows:

@@ -1,0 +1,90 @@
+"""Many rows as one parameter: a JSON text that the database itself takes apart.
+
+A statement over such a parameter has the same text whatever the number of rows, so it is compiled,
+parsed and planned once. A list of `VALUES` or an expanded `IN` is a new statement for each number.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlmodel import Session, SQLModel
+
+from catalog.bulk import is_postgresql, table_of
+
+
+def among(session: Session, column: Any, values: Collection[Any]) -> sa.ColumnElement[bool]:
+    """That a column of numbers or texts has one of these values."""
+    listed = list(values)
+    if is_postgresql(session):
+        clause: sa.ColumnElement[bool] = column == sa.any_(sa.literal(listed, ARRAY(column.type)))
+        return clause
+    text = sa.literal(json.dumps(listed), sa.String())
+    found: sa.ColumnElement[bool] = column.in_(sa.select(_each(text).c.value))
+    return found
+
+
+def rowset(
+    session: Session, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> sa.FromClause:
+    """Rows that a statement may select from, with `columns` (types by name).
+
+    Values are what JSON has; a column of type JSON takes a mapping.
+    """
+    if is_postgresql(session):
+        text = sa.literal(json.dumps([{n: row[n] for n in columns} for row in rows]), sa.String())
+        listed = [sa.column(name, kind) for name, kind in columns.items()]
+        found = sa.func.json_to_recordset(sa.cast(text, sa.JSON)).table_valued(*listed)
+        return found.render_derived(name="cells", with_types=True)
+    text = sa.literal(json.dumps([[row[n] for n in columns] for row in rows]), sa.String())
+    value = _each(text).c.value
+    cells = [
+        sa.type_coerce(sa.func.json_extract(value, f"$[{place}]"), kind).label(name)
+        for place, (name, kind) in enumerate(columns.items())
+    ]
+    return sa.select(*cells).subquery("cells")
+
+
+def insert_rows(
+    session: Session,
+    model: type[SQLModel],
+    rows: Sequence[Mapping[str, Any]],
+    *returning: Any,
+) -> Sequence[sa.Row[Any]]:
+    """Insert rows that all name the same columns; gives `returning` of each, in no set order."""
+    if not rows:
+        return []
+    table = table_of(model)
+    names = list(rows[0])
+    cells = rowset(session, {name: table.c[name].type for name in names}, rows)
+    chosen = sa.select(*(cells.c[name] for name in names))
+    insert = sa.insert(table).from_select(names, chosen)
+    if not returning:
+        session.connection().execute(insert)
+        return []
+    return session.connection().execute(insert.returning(*returning)).all()
+
+
+def update_rows(
+    session: Session,
+    model: type[SQLModel],
+    rows: Sequence[Mapping[str, Any]],
+    common: Mapping[str, Any],
+) -> None:
+    """Set, in the rows found by `id`, columns to values of their own, and others to `common`."""
+    if not rows:
+        return
+    table = table_of(model)
+    names = [name for name in rows[0] if name != "id"]
+    cells = rowset(session, {name: table.c[name].type for name in ("id", *names)}, rows)
+    session.connection().execute(
+        sa.update(table)
+        .where(table.c.id == cells.c.id)
+        .values(**{name: cells.c[name] for name in names}, **common)
+    )
+
+
+def _each(text: Any) -> Any:
+    return sa.func.json_each(text).table_valued("value", name="each")
