@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     verify_inputs: bool = Field(
         False, description="Read inputs that are linked through, to compare their checksums."
     )
-    window: int = Field(200, ge=1, description="Most jobs that a pilot holds beyond its slots.")
+    window: int = Field(500, ge=1, description="Most jobs that a pilot holds beyond its slots.")
     commit_jobs: int = Field(200, ge=1, description="Most results in one group commit.")
     commit_s: float = Field(0.25, gt=0, description="Longest wait of a result for its commit.")
     max_pilots: int = Field(

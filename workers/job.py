@@ -3,10 +3,8 @@
 import errno
 import logging
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from workers.slots import Grant
 from workers.spec import JobResult, JobSpec, NewFile, Outcome, ToolOutcome, ToolRun, Usage
 from workers.stagein import StageIn, StageInError
 from workers.stageout import StageOut, discard
+from workers.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -69,16 +68,12 @@ class _Attempt:
     node: Node
     task: PreparedTask
     running: RunningJob
-    work: Path
+    work: Workspace
     begun: float = field(default_factory=time.monotonic)
     stage: StageIn | None = None
     uploaded: list[NewFile] = field(default_factory=list)
     cpu_s: float = 0.0
     peak_rss_bytes: int = 0
-
-    @property
-    def log_path(self) -> Path:
-        return self.work / "log"
 
     def result(self, outcome: Outcome, **fields: Any) -> JobResult:
         spec = self.running.spec
@@ -100,26 +95,32 @@ class _Attempt:
 
 
 def run_attempt(node: Node, task: PreparedTask, running: RunningJob) -> JobResult:
-    """Run an attempt; never raises, and leaves no work directory behind."""
-    work = node.directory / f"attempt-{running.spec.attempt_id}"
-    attempt = _Attempt(node, task, running, work)
+    """Run an attempt; never raises, and leaves its work directory empty."""
+    if not running.begin():
+        return _stopped(running)
     try:
-        for name in ("out", "tmp", "stage", "in"):
-            (work / name).mkdir(parents=True)
-        if not running.begin():
-            return attempt.result(Outcome.STOPPED)
-        return _run(attempt)
-    except Exception as error:  # noqa: BLE001 - the job boundary: all ends as a result
-        return _failed(attempt, error)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with node.workspaces.take() as work:
+            attempt = _Attempt(node, task, running, work)
+            try:
+                return _run(attempt)
+            except Exception as error:  # noqa: BLE001 - the job boundary: all ends as a result
+                return _failed(attempt, error)
+    except OSError as error:
+        return _never_ran(running, error)
 
 
 def unprepared(running: RunningJob, error: Exception) -> JobResult:
     """The result of an attempt whose task could not be made ready on this node."""
+    return _never_ran(running, error) if running.begin() else _stopped(running)
+
+
+def _stopped(running: RunningJob) -> JobResult:
     spec = running.spec
-    if not running.begin():
-        return JobResult(spec.job_id, spec.attempt_id, spec.number, Outcome.STOPPED)
+    return JobResult(spec.job_id, spec.attempt_id, spec.number, Outcome.STOPPED)
+
+
+def _never_ran(running: RunningJob, error: Exception) -> JobResult:
+    spec = running.spec
     return JobResult(
         spec.job_id,
         spec.attempt_id,
@@ -134,7 +135,7 @@ def unprepared(running: RunningJob, error: Exception) -> JobResult:
 def _run(attempt: _Attempt) -> JobResult:
     running, task = attempt.running, attempt.task
     running.phase = Phase.STAGE_IN
-    attempt.stage = StageIn(attempt.node, attempt.work / "in", running.stop)
+    attempt.stage = StageIn(attempt.node, Path(attempt.work.inputs), running.stop)
     inputs = task.step_inputs(_given(task, running.spec, attempt.stage))
     if task.when is not None and not _wanted(task, inputs):
         return attempt.result(Outcome.SKIPPED)
@@ -170,22 +171,26 @@ def _wanted(task: PreparedTask, inputs: dict[str, Any]) -> bool:
 
 def _payload(attempt: _Attempt, inputs: dict[str, Any], grant: Grant) -> ToolOutcome:
     work, task = attempt.work, attempt.task
-    run = ToolRun(
-        inputs=inputs,
-        outdir=work / "out",
-        tmpdir=work / "tmp",
-        stagedir=work / "stage",
-        log=attempt.log_path,
-        cores=task.spec.resources.cores,
-        ram_mib=task.spec.resources.ram_mib,
-        devices=grant.devices,
-        keep=(*grant.descriptors, attempt.node.ledger.held),
-    )
     node = attempt.node
-    ledger: Callable[[int], None] = node.ledger.started
-    outcome = run_tool(
-        task.tool, run, started=ledger, stop=attempt.running.stop, containers=node.containers
-    )
+    with work.leash() as leash:
+        run = ToolRun(
+            inputs=inputs,
+            outdir=work.out,
+            tmpdir=work.tmp,
+            stagedir=work.stage,
+            log=work.log,
+            cores=task.spec.resources.cores,
+            ram_mib=task.spec.resources.ram_mib,
+            devices=grant.devices,
+            keep=(*grant.descriptors, node.ledger.held, leash),
+        )
+        outcome = run_tool(
+            task.tool,
+            run,
+            started=node.ledger.started,
+            stop=attempt.running.stop,
+            containers=node.containers,
+        )
     attempt.cpu_s, attempt.peak_rss_bytes = outcome.cpu_s, outcome.peak_rss_bytes
     _check_unchanged(attempt)
     return outcome
@@ -206,7 +211,7 @@ def _stage_out(attempt: _Attempt, outcome: ToolOutcome) -> JobResult:
         attempt.node,
         attempt.task.spec,
         attempt.running.spec,
-        attempt.work / "out",
+        attempt.work.out,
         attempt.uploaded,
         attempt.running.stop,
     )
@@ -217,7 +222,7 @@ def _stage_out(attempt: _Attempt, outcome: ToolOutcome) -> JobResult:
         files=files,
         values=values,
         exit_code=outcome.exit_code,
-        log=stage.log(attempt.log_path),
+        log=stage.log(attempt.work.log),
     )
 
 
@@ -249,7 +254,7 @@ def _failed(attempt: _Attempt, error: Exception) -> JobResult:
         message=str(error) or type(error).__name__,
         exit_code=getattr(error, "exit_code", None) if isinstance(error, ToolFailure) else None,
         bad_inputs=bad,
-        log_tail=_tail(attempt.log_path),
+        log_tail=_tail(attempt.work.log),
         log=_upload_log(attempt),
     )
 
@@ -267,20 +272,18 @@ def _code(error: Exception) -> ErrorCode:
 
 
 def _upload_log(attempt: _Attempt) -> NewFile | None:
-    stage = StageOut(
-        attempt.node, attempt.task.spec, attempt.running.spec, attempt.work / "out", []
-    )
+    stage = StageOut(attempt.node, attempt.task.spec, attempt.running.spec, attempt.work.out, [])
     try:
-        return stage.log(attempt.log_path)
+        return stage.log(attempt.work.log)
     except StorageError as fault:
         log.warning("log of a failed attempt is lost", extra={"fault": str(fault)})
         return None
 
 
-def _tail(path: Path) -> str | None:
+def _tail(path: str) -> str | None:
     """The end of a log, whole lines, as text that any database takes."""
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             data = file.read()
     except FileNotFoundError:

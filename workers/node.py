@@ -1,7 +1,7 @@
 """The node that jobs run on: its scratch space, its tokens and its way to the storages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from catalog.drivers import StorageDriver
 from workers.cwl.containers import Containers
 from workers.orphans import PayloadLedger
 from workers.slots import Slots
+from workers.workspace import Workspaces
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Node:
     """How long a transfer waits for a storage that is away."""
     containers: Containers | None = None
     """The engine of payloads in containers; None: the node has none."""
+
+    workspaces: Workspaces = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make room for jobs."""
+        object.__setattr__(self, "workspaces", Workspaces(self.directory))
 
     @property
     def directory(self) -> Path:

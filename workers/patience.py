@@ -49,7 +49,7 @@ def put_patiently(
     patience_s: float,
     stop: threading.Event | None = None,
 ) -> Stored:
-    """`driver.put`, tried again while the storage is away.
+    """`driver.put` without sync, tried again while the storage is away.
 
     A try whose answer was lost may have stored the bytes: then they are there, and are ours.
     """
@@ -58,7 +58,7 @@ def put_patiently(
     def put() -> Stored:
         nonlocal away
         try:
-            return driver.put(source, path, checksum=checksum, move=move)
+            return driver.put(source, path, checksum=checksum, move=move, sync=False)
         except StorageError as error:
             if error.code is ErrorCode.OUTPUT_EXISTS and away:
                 return _stored_before(driver, source, path, checksum, move, error)

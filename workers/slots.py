@@ -5,6 +5,7 @@ import math
 import os
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,9 @@ from workers.spec import Resources
 DEVICE_TOKENS = 64
 """A device is so many tokens, so that up to that many jobs may share it."""
 
-_POLL_S = (0.002, 0.05)
+_POLL_S = (0.002, 0.01)
+_STOP_S = 0.05
+_KEEP_S = 0.2
 _LOCK = struct.Struct("hhqqi4x")
 """`struct flock` of 64-bit Linux: type, whence, start, length, pid; see fcntl(2)."""
 
@@ -41,6 +44,23 @@ class Grant:
     cores: int
     devices: tuple[int, ...]
     descriptors: tuple[int, ...] = ()
+    since: float = 0.0
+    """When they were taken, by the monotonic clock."""
+
+
+class _Ticket:
+    """A job of this process that waits for tokens. `woken` is free once it should look again."""
+
+    def __init__(self, need: Resources) -> None:
+        self.need = need
+        self.grant: Grant | None = None
+        self._woken = threading.Semaphore(0)
+
+    def wake(self) -> None:
+        self._woken.release()
+
+    def sleep(self, limit_s: float) -> None:
+        self._woken.acquire(timeout=limit_s)
 
 
 class Slots:
@@ -51,8 +71,9 @@ class Slots:
         self._capacity = capacity
         self._cores, self._memory = directory / "cores", directory / "memory"
         self._devices = {number: directory / f"device-{number}" for number in capacity.devices}
-        self._queue: deque[object] = deque()
-        self._changed = threading.Condition()
+        self._queue: deque[_Ticket] = deque()
+        self._lock = threading.Lock()
+        self._want = _Want(directory / "wanted")
 
     def can_ever(self, need: Resources) -> bool:
         """Whether the node has as many devices as a job needs."""
@@ -70,28 +91,59 @@ class Slots:
             yield grant
         finally:
             if grant is not None:
-                for descriptor in grant.descriptors:
-                    os.close(descriptor)
-                with self._changed:
-                    self._changed.notify_all()
+                self._give(grant, need)
 
     def _wait(self, need: Resources, stop: threading.Event | None) -> Grant | None:
         """Queue up; who is first looks for tokens, which other processes give back unheard."""
-        ticket, wait_s = object(), _POLL_S[0]
-        with self._changed:
+        ticket, wait_s = _Ticket(need), _POLL_S[0]
+        with self._lock:
             self._queue.append(ticket)
-            try:
-                while True:
-                    first = self._queue[0] is ticket
-                    if first and (grant := self._try(need)) is not None:
-                        return grant
-                    if stop is not None and stop.is_set():
-                        return None
-                    self._changed.wait(wait_s if first else _POLL_S[1])
-                    wait_s = min(wait_s * 1.5, _POLL_S[1]) if first else wait_s
-            finally:
+        try:
+            while ticket.grant is None:
+                first = self._queue[0] is ticket
+                if first and (grant := self._try(need)) is not None:
+                    return grant
+                if stop is not None and stop.is_set():
+                    return None
+                if first:
+                    self._want.say(True)
+                ticket.sleep(wait_s if first else _STOP_S)
+                wait_s = min(wait_s * 1.5, _POLL_S[1]) if first else wait_s
+            handed, ticket.grant = ticket.grant, None
+            return handed
+        finally:
+            self._leave(ticket)
+
+    def _leave(self, ticket: _Ticket) -> None:
+        with self._lock:
+            if ticket in self._queue:
                 self._queue.remove(ticket)
-                self._changed.notify_all()
+            # Handed over while it found tokens of its own, or was stopped.
+            spare = ticket.grant
+            if not self._queue:
+                self._want.say(False)
+            else:
+                self._queue[0].wake()
+        if spare is not None:
+            _close(spare)
+
+    def _give(self, grant: Grant, need: Resources) -> None:
+        """Hand tokens over to the next job of this process, or back to the node.
+
+        Looking for free tokens costs as much as a short job, so they are kept for a while even
+        though other processes wait for some, and for as long as none does.
+        """
+        kept = time.monotonic() - grant.since < _KEEP_S or not self._want.by_others()
+        with self._lock:
+            head = self._queue[0] if self._queue else None
+            if head is not None and head.need == need and kept:
+                self._queue.popleft()
+                head.grant = grant
+                head.wake()
+                return
+        _close(grant)
+        if head is not None and kept:
+            head.wake()
 
     def _try(self, need: Resources) -> Grant | None:
         """All tokens at once, or none: so no two jobs wait for each other."""
@@ -114,7 +166,37 @@ class Slots:
             if None in held or len(numbers) < need.devices:
                 return None
             taken.pop_all()
-            return Grant(cores, tuple(numbers), tuple(fd for fd in held if fd is not None))
+            descriptors = tuple(fd for fd in held if fd is not None)
+            return Grant(cores, tuple(numbers), descriptors, time.monotonic())
+
+
+class _Want:
+    """Tells other processes that this one waits for tokens: a lock that it shares with them."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._said = False
+
+    def say(self, wanted: bool) -> None:
+        """Begin or end to want some; called by one thread at a time."""
+        if wanted != self._said:
+            kind = fcntl.F_RDLCK if wanted else fcntl.F_UNLCK
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+            self._said = wanted
+
+    def by_others(self) -> bool:
+        """Whether another process wants some."""
+        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        told = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, asked)
+        return bool(_LOCK.unpack(told)[0] != fcntl.F_UNLCK)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+def _close(grant: Grant) -> None:
+    for descriptor in grant.descriptors:
+        os.close(descriptor)
 
 
 def _lock(path: Path, size: int, count: int, taken: ExitStack) -> int | None:

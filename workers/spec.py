@@ -129,10 +129,10 @@ class ToolRun:
     """
 
     inputs: Mapping[str, Any]
-    outdir: Path
-    tmpdir: Path
-    stagedir: Path
-    log: Path
+    outdir: Path | str
+    tmpdir: Path | str
+    stagedir: Path | str
+    log: Path | str
     cores: float = 1.0
     ram_mib: int = 256
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,11 @@
 """Stage-out: a payload's outputs become files on their storages, ready to be registered."""
 
+# Paths are plain strings here: this runs for every output of every job.
+# ruff: noqa: PTH114, PTH116, PTH119
+
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +17,28 @@ from workers.node import Node
 from workers.patience import put_patiently
 from workers.spec import JobSpec, NewFile, OutputTarget, TaskSpec
 
+_MOST_NAME = 255
+"""Bytes of a file's name on most file systems."""
+
 
 class StageOut:
-    """Uploads the outputs of one attempt; each is added to `uploaded` as soon as it is there."""
+    """Uploads the outputs of one attempt; each is added to `uploaded` as soon as it is there.
+
+    They count as stored only after `make_durable`, which the committer calls for many at a time.
+    """
 
     def __init__(
         self,
         node: Node,
         task: TaskSpec,
         job: JobSpec,
-        outdir: Path,
+        outdir: str,
         uploaded: list[NewFile],
         stop: threading.Event | None = None,
     ) -> None:
         self._node, self._task, self._job, self._stop = node, task, job, stop
         self._uploaded = uploaded
-        self._outdir = outdir.resolve()
+        self._outdir = os.path.realpath(outdir)
         self._names: set[tuple[int, str]] = set()
 
     def outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +55,15 @@ class StageOut:
                 self._upload(port.name, item)
         return plain
 
-    def log(self, path: Path) -> NewFile | None:
+    def log(self, path: str) -> NewFile | None:
         """Upload the attempt's log, unless it is empty."""
-        if not path.exists() or path.stat().st_size == 0:
+        try:
+            if os.stat(path).st_size == 0:
+                return None
+        except FileNotFoundError:
             return None
-        target = self._task.targets["log"]
         name = f"{self._job.key}/{self._job.number}.log"
-        return self._put("log", 0, path, name, f"{target.dataset_name}/{name}", target)
+        return self._put("log", 0, path, name, "log", self._task.targets["log"])
 
     def _upload(self, port: str, value: Mapping[str, Any]) -> None:
         primary = self._file(port, value)
@@ -68,8 +80,8 @@ class StageOut:
         self, port: str, value: Mapping[str, Any], secondary_of: str | None = None
     ) -> NewFile:
         target = self._task.targets[port]
-        path = Path(value["path"])
-        basename = value.get("basename") or path.name
+        path = str(value["path"])
+        basename = value.get("basename") or os.path.basename(path)
         name = f"{self._job.key}/{basename}"
         try:
             check_path("output file name", name)
@@ -80,9 +92,8 @@ class StageOut:
                 ErrorCode.OUTPUT_INVALID, f"output {port} has two files named {basename!r}"
             )
         self._names.add((target.dataset_id, name))
-        place = f"{target.dataset_name}/{self._job.key}/a{self._job.number}/{basename}"
         index = len(self._uploaded)
-        file = self._put(port, index, path, name, place, target, secondary_of)
+        file = self._put(port, index, path, name, basename, target, secondary_of)
         self._uploaded.append(file)
         return file
 
@@ -90,21 +101,22 @@ class StageOut:
         self,
         port: str,
         index: int,
-        path: Path,
+        path: str,
         name: str,
-        place: str,
+        basename: str,
         target: OutputTarget,
         secondary_of: str | None = None,
     ) -> NewFile:
-        real = path.resolve()
-        ours = port == "log" or (not path.is_symlink() and real.is_relative_to(self._outdir))
+        real = os.path.realpath(path)
+        inside = real.startswith(f"{self._outdir}/") and not os.path.islink(path)
         driver = self._node.storages[target.storage_id]
+        place = place_of(target.dataset_name, self._job, basename)
         stored = put_patiently(
             driver,
-            real,
+            Path(real),
             place,
             checksum=DEFAULT,
-            move=ours,
+            move=port == "log" or inside,
             patience_s=self._node.patience_s,
             stop=self._stop,
         )
@@ -120,6 +132,26 @@ class StageOut:
             dataset_id=target.dataset_id,
             secondary_of=secondary_of,
         )
+
+
+def place_of(dataset: str, job: JobSpec, basename: str) -> str:
+    """Where an attempt's file lies on its storage: never where another attempt's does.
+
+    A thousand jobs share a folder: one of its own for each would cost more than the file.
+    """
+    folder, name = f"{dataset}/{job.job_id // 1000:06d}", f"{job.job_id}.a{job.number}"
+    if len(os.fsencode(basename)) + len(name) < _MOST_NAME:
+        return f"{folder}/{name}.{basename}"
+    return f"{folder}/{name}/{basename}"
+
+
+def make_durable(node: Node, files: Iterable[NewFile]) -> None:
+    """Have uploaded files on the disk of their storages; raises `StorageError`."""
+    places: dict[int, list[str]] = {}
+    for file in files:
+        places.setdefault(file.storage_id, []).append(file.path)
+    for storage_id, paths in places.items():
+        node.storages[storage_id].sync(paths)
 
 
 def discard(node: Node, files: list[NewFile]) -> None:

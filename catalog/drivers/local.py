@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from catalog.names import check_path
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _MODE = 0o444
-_TRIES = 10
+_TRIES = 100
 
 
 class LocalDriver:
@@ -28,7 +28,13 @@ class LocalDriver:
         self.name, self.root = name, root
 
     def put(
-        self, source: Path, path: str, *, checksum: str | None = None, move: bool = False
+        self,
+        source: Path,
+        path: str,
+        *,
+        checksum: str | None = None,
+        move: bool = False,
+        sync: bool = True,
     ) -> Stored:
         """Store a local file under `path`: see `StorageDriver.put`.
 
@@ -38,12 +44,19 @@ class LocalDriver:
         final = self._path(path)
         check_source(source)
         with self._errors(path, writing=True):
-            if os.path.lexists(final):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-            stored = self._put(source, final, checksum, move)
+            stored = self._put(source, final, checksum, move, sync)
             if move:
                 source.unlink(missing_ok=True)
         return stored
+
+    def sync(self, paths: Sequence[str]) -> None:
+        """Have the files' bytes, and their names in their folders, on the disk."""
+        with self._errors(paths[0] if paths else "", writing=True):
+            files = [self._path(path) for path in paths]
+            for file in files:
+                fsync_path(file)
+            for folder in {file.parent for file in files}:
+                fsync_path(folder)
 
     def get(self, path: str, target: Path, *, link: bool = False) -> None:
         """Make `target` a copy of what is under `path`, or with `link` a symbolic link to it.
@@ -116,19 +129,21 @@ class LocalDriver:
     def _path(self, path: str) -> Path:
         return self.root / check_path("path", path)
 
-    def _put(self, source: Path, final: Path, algorithm: str | None, move: bool) -> Stored:
+    def _put(
+        self, source: Path, final: Path, algorithm: str | None, move: bool, sync: bool
+    ) -> Stored:
         tries = 0
         while True:
             try:
-                self._make_folder(final.parent)
                 if move and _can_take(source, final.parent):
-                    return _take(source, final, algorithm)
-                return _copy_in(source, final, algorithm)
+                    return _take(source, final, algorithm, sync)
+                return _copy_in(source, final, algorithm, sync)
             except FileNotFoundError:
-                # A `delete` removed the folder, which it had left empty, under our hands.
+                # The folder isn't there yet, or a `delete`, which left it empty, has removed it.
                 tries += 1
                 if tries == _TRIES:
                     raise
+            self._make_folder(final.parent)
 
     def _make_folder(self, folder: Path) -> None:
         """Make the folder and, so that a power cut can't lose it, sync each new one's parent."""
@@ -201,17 +216,21 @@ def _can_take(source: Path, folder: Path) -> bool:
     )
 
 
-def _take(source: Path, final: Path, algorithm: str | None) -> Stored:
+def _take(source: Path, final: Path, algorithm: str | None, sync: bool) -> Stored:
     source.chmod(_MODE)
     checksum = file_checksum(source, algorithm) if algorithm else None
-    fsync_path(source)
     size_bytes = source.stat().st_size
+    if sync:
+        fsync_path(source)
     publish(source, final)
-    fsync_path(final.parent)
+    if sync:
+        fsync_path(final.parent)
     return Stored(size_bytes, checksum)
 
 
-def _copy_in(source: Path, final: Path, algorithm: str | None) -> Stored:
+def _copy_in(source: Path, final: Path, algorithm: str | None, sync: bool) -> Stored:
+    if os.path.lexists(final):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
     hasher = Hasher(algorithm) if algorithm else None
     size_bytes = 0
     partial = final.with_name(partial_name())
@@ -222,12 +241,14 @@ def _copy_in(source: Path, final: Path, algorithm: str | None) -> Stored:
                     hasher.update(block)
                 size_bytes += _write_all(writer.write, block)
             os.fchmod(writer.fileno(), _MODE)
-            os.fsync(writer.fileno())
+            if sync:
+                os.fsync(writer.fileno())
         publish(partial, final)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
-    fsync_path(final.parent)
+    if sync:
+        fsync_path(final.parent)
     return Stored(size_bytes, hasher.checksum if hasher else None)
 
 

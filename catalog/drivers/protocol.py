@@ -1,6 +1,6 @@
 """What every storage can do, whatever holds its bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,13 +32,24 @@ class StorageDriver(Protocol):
     """
 
     def put(
-        self, source: Path, path: str, *, checksum: str | None = None, move: bool = False
+        self,
+        source: Path,
+        path: str,
+        *,
+        checksum: str | None = None,
+        move: bool = False,
+        sync: bool = True,
     ) -> Stored:
         """Store the bytes of a local file under `path`, whole or not at all, never over others.
 
         `checksum` is the algorithm of a checksum to be computed in the same read. With `move` the
         source is gone afterwards (and no byte is copied where the storage can take it over).
+        Without `sync` a power cut may lose it until `sync` was called for its path.
         """
+        ...
+
+    def sync(self, paths: Sequence[str]) -> None:
+        """Have what was put under these paths where no power cut can lose it."""
         ...
 
     def get(self, path: str, target: Path, *, link: bool = False) -> None:

@@ -1,7 +1,7 @@
 """The S3 driver: a storage is a bucket of an S3 server, or what is below a prefix of it."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,8 +31,17 @@ class S3Driver:
         self._place = place_of(url)
         self._client = connect(self._place, login, settings)
 
+    def sync(self, paths: Sequence[str]) -> None:
+        """Nothing: what the server acknowledged is stored."""
+
     def put(
-        self, source: Path, path: str, *, checksum: str | None = None, move: bool = False
+        self,
+        source: Path,
+        path: str,
+        *,
+        checksum: str | None = None,
+        move: bool = False,
+        sync: bool = True,
     ) -> Stored:
         """Store a local file under `path`: see `StorageDriver.put`.
 

@@ -76,6 +76,7 @@ class Shift:
             patience_s=settings.outage_s,
             containers=Containers(engine, str(ledger.directory)) if engine else None,
         )
+        self._program = program_version()
         self._hand = Hand()
         self._heart = Heart(
             catalog,
@@ -96,7 +97,7 @@ class Shift:
         self._prepared: PreparedTask | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
         self._doubtful = False
-        self._leased, self._wall_s, self._ended = 0, 0.0, 0
+        self._leased, self._ended, self._begun = 0, 0, time.monotonic()
         self._reason = "no jobs left"
 
     def _sign_on(self) -> dict[int, StorageDriver]:
@@ -145,8 +146,8 @@ class Shift:
         except (SpdfError, OSError) as error:
             log.warning("task can't be prepared", extra={"fault": str(error)})
             self._fault = error
-        begun = idle_since = time.monotonic()
-        while self._on_duty(begun):
+        self._begun = idle_since = time.monotonic()
+        while self._on_duty():
             leases = self._lease()
             if leases:
                 window = self._running(leases)
@@ -165,12 +166,10 @@ class Shift:
 
     def run_job(self, running: RunningJob) -> JobResult:
         """Run one attempt in this thread and hand its end to the committer."""
-        begun = time.monotonic()
         if self._prepared is None:
             result = unprepared(running, self._fault)
         else:
             result = run_attempt(self._node, self._prepared, running)
-        self._wall_s += time.monotonic() - begun
         self._ended += 1
         self._committer.put(result)
         return result
@@ -179,7 +178,7 @@ class Shift:
     def _whole(self) -> bool:
         return self._heart.is_alive() and self._committer.is_alive()
 
-    def _on_duty(self, begun: float) -> bool:
+    def _on_duty(self) -> bool:
         if not self._whole:
             self._reason = "a defect ended one of its threads; see its log"
             return False
@@ -189,20 +188,19 @@ class Shift:
         if self._leased >= self._settings.pilot_shift_jobs:
             self._reason = "end of shift: jobs"
             return False
-        if time.monotonic() - begun >= self._settings.pilot_shift_s:
+        if time.monotonic() - self._begun >= self._settings.pilot_shift_s:
             self._reason = "end of shift: time"
             return False
         return True
 
     def _target(self) -> int:
         """Jobs to have in hand: enough for about a second, at least one for each thread."""
-        mean_s = self._wall_s / self._ended if self._ended else _AHEAD_S
-        ahead = math.ceil(self._roster.slots * _AHEAD_S / max(mean_s, 0.001))
-        return max(self.threads, min(self._settings.window, ahead))
+        rate = self._ended / max(time.monotonic() - self._begun, 0.001)
+        return max(self.threads, min(self._settings.window, math.ceil(rate * _AHEAD_S)))
 
     def _lease(self) -> list[Lease]:
         room = self._target() - len(self._hand)
-        if room < max(1, self._target() // 4) or not self._heart.may_lease:
+        if room < max(1, self._target() // 2) or not self._heart.may_lease:
             return []
         try:
             if self._doubtful:
@@ -238,7 +236,7 @@ class Shift:
             limit,
             lease_s=self._settings.lease_s,
             node=self._settings.node,
-            program=program_version(),
+            program=self._program,
             tool_digest=self._spec.tool_digest,
             alone=alone,
         )

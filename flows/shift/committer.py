@@ -1,9 +1,7 @@
 """The committer: registers the ends of attempts in groups, and settles what it can't."""
 
 import logging
-import queue
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +10,10 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from catalog import completion
 from catalog.db import Catalog
 from catalog.errors import Conflict, ErrorCode, StorageError
-from catalog.refs import JobResult, Outcome
+from catalog.refs import JobResult, NewFile, Outcome
 from flows.shift.hand import Hand
 from workers.node import Node
-from workers.stageout import discard
+from workers.stageout import discard, make_durable
 
 log = logging.getLogger(__name__)
 
@@ -39,51 +37,64 @@ class Committer(threading.Thread):
         super().__init__(name="committer", daemon=True)
         self._catalog, self._node, self._hand, self._pilot_id = catalog, node, hand, pilot_id
         self._retry, self._most, self._wait_s = retry, most, wait_s
-        self._queue: queue.SimpleQueue[JobResult | None] = queue.SimpleQueue()
+        self._results: list[JobResult] = []
+        self._changed = threading.Condition()
+        self._closing = False
         self.give_up = threading.Event()
         """Set where the catalog is away and the pilot must end all the same."""
         self.done = 0
 
     def put(self, result: JobResult) -> None:
         """Hand over the end of an attempt."""
-        self._queue.put(result)
+        with self._changed:
+            self._results.append(result)
+            # Waking the thread for each result would cost more than the result.
+            if len(self._results) in (1, self._most):
+                self._changed.notify()
 
     def close(self) -> None:
         """Commit what was handed over, then end the thread."""
-        self._queue.put(None)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
 
     def run(self) -> None:
         """Commit groups until closed."""
-        going = True
-        while going:
-            group, going = self._group()
-            if group:
-                self._commit(group)
+        while group := self._group():
+            self._commit(group)
 
-    def _group(self) -> tuple[list[JobResult], bool]:
-        first = self._queue.get()
-        if first is None:
-            return [], False
-        group, deadline = [first], time.monotonic() + self._wait_s
-        while len(group) < self._most:
-            try:
-                result = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if result is None:
-                return group, False
-            group.append(result)
-        return group, True
+    def _group(self) -> list[JobResult]:
+        """The next results, soon after the first of them; none once closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._results or self._closing)
+            self._changed.wait_for(
+                lambda: len(self._results) >= self._most or self._closing, self._wait_s
+            )
+            group, self._results = self._results[: self._most], self._results[self._most :]
+            return group
 
     def _commit(self, group: Sequence[JobResult]) -> None:
         """Register a group; a transaction whose answer was lost is looked up, then tried again."""
-        ends = [result for result in group if result.outcome is not Outcome.STOPPED]
+        ends = self._stored([r for r in group if r.outcome is not Outcome.STOPPED])
         accepted = self._register(ends) if ends else frozenset()
         if accepted is None:
             return
         self._discard([result for result in ends if result.job_id not in accepted])
         self.done += len(accepted)
         self._hand.drop(result.job_id for result in group)
+
+    def _stored(self, ends: Sequence[JobResult]) -> list[JobResult]:
+        """The ends, with their files on the disk; where that can't be, the job has failed."""
+        try:
+            make_durable(self._node, [file for result in ends for file in _files(result)])
+            return list(ends)
+        except StorageError as error:
+            if len(ends) > 1:
+                return [stored for result in ends for stored in self._stored([result])]
+            (result,) = ends
+            self._discard(ends)
+            failed = replace(result, outcome=Outcome.FAILED, files=(), values={}, log=None)
+            return [replace(failed, error=error.code, message=str(error))]
 
     def _register(self, ends: Sequence[JobResult]) -> frozenset[int] | None:
         """Ids of the jobs whose ends are registered; None where the pilot gave up waiting."""
@@ -129,8 +140,11 @@ class Committer(threading.Thread):
     def _discard(self, refused: Sequence[JobResult]) -> None:
         """Remove the bytes of superseded attempts: no row names them."""
         for result in refused:
-            files = [*result.files, *([result.log] if result.log else [])]
             try:
-                discard(self._node, files)
+                discard(self._node, _files(result))
             except StorageError as error:
                 log.warning("outputs stay as dark data", extra={"fault": str(error)})
+
+
+def _files(result: JobResult) -> list[NewFile]:
+    return [*result.files, *([result.log] if result.log else [])]

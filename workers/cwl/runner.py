@@ -59,10 +59,10 @@ def run_document(
                 tool, run, discover_secondary=True, checksums=True, containers=containers
             )
         finally:
-            if log is not None and run.log.exists():
-                shutil.copyfile(run.log, log)
+            if log is not None and (work / "log").exists():
+                shutil.copyfile(work / "log", log)
         Path(outdir).mkdir(parents=True, exist_ok=True)
-        delivery = _Delivery(run.outdir, Path(outdir).resolve())
+        delivery = _Delivery(work / "out", Path(outdir).resolve())
         return {name: delivery.deliver(value) for name, value in outcome.outputs.items()}
 
 

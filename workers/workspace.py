@@ -1,0 +1,129 @@
+"""Private work directories of jobs, used again: making directories costs more than a short job.
+
+A directory serves one job at a time and is empty when the next one gets it. One that can't be
+emptied, or in which something of a job may still be at work, is thrown away instead.
+"""
+
+# Paths are plain strings here: this runs for every job.
+# ruff: noqa: PTH101, PTH102, PTH108, PTH116
+
+import logging
+import os
+import select
+import shutil
+import stat
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_FOLDERS = ("out", "tmp", "stage", "in")
+_MODE = 0o755
+
+
+class Workspace:
+    """`out`, where a payload runs and writes; `tmp`; `stage` and `in` for inputs; and a log."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.out, self.tmp, self.stage, self.inputs = (f"{root}/{name}" for name in _FOLDERS)
+        self.log = f"{root}/log"
+        self._spoilt = False
+        os.mkdir(root)
+        for name in _FOLDERS:
+            os.mkdir(f"{root}/{name}", _MODE)
+        self._inodes = [os.lstat(f"{root}/{name}").st_ino for name in _FOLDERS]
+
+    @contextmanager
+    def leash(self) -> Iterator[int]:
+        """A descriptor that a payload inherits, with all that it starts, to be told when all ended.
+
+        Where a process still holds it at the end (one that left the payload's process group), the
+        next job gets another workspace, in which that process can't write.
+        """
+        reader, writer = os.pipe()
+        try:
+            try:
+                yield writer
+            finally:
+                os.close(writer)
+                if not _hung_up(reader):
+                    self._spoilt = True
+        finally:
+            os.close(reader)
+
+    def empty(self) -> bool:
+        """Remove what a job left; whether the workspace is as it was made."""
+        if self._spoilt:
+            return False
+        for name, inode in zip(_FOLDERS, self._inodes, strict=True):
+            folder = f"{self.root}/{name}"
+            found = os.lstat(folder)
+            if found.st_ino != inode or not stat.S_ISDIR(found.st_mode):
+                return False
+            if found.st_mode & 0o777 != _MODE:
+                os.chmod(folder, _MODE)
+            _clear(folder)
+        try:
+            if os.stat(self.log).st_size:
+                os.truncate(self.log, 0)
+        except FileNotFoundError:
+            pass
+        return True
+
+    def remove(self) -> None:
+        """Remove all of it, as far as that can be done."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Workspaces:
+    """The workspaces of a pilot, below `directory`: as many as jobs were in progress at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._free: deque[Workspace] = deque()
+        self._made = 0
+
+    @contextmanager
+    def take(self) -> Iterator[Workspace]:
+        """An empty workspace for one job. Raises `OSError` where none can be made."""
+        workspace = self._get()
+        try:
+            yield workspace
+        finally:
+            if self._is_clean(workspace):
+                self._free.append(workspace)
+            else:
+                workspace.remove()
+
+    def _get(self) -> Workspace:
+        try:
+            return self._free.pop()
+        except IndexError:
+            self._made += 1
+            return Workspace(f"{self._directory}/job-{os.urandom(4).hex()}-{self._made}")
+
+    @staticmethod
+    def _is_clean(workspace: Workspace) -> bool:
+        try:
+            return workspace.empty()
+        except OSError as error:
+            log.warning("work directory is given up", extra={"fault": str(error)})
+            return False
+
+
+def _hung_up(reader: int) -> bool:
+    poll = select.poll()
+    poll.register(reader, 0)
+    return bool(poll.poll(0))
+
+
+def _clear(folder: str) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
