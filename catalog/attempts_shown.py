@@ -13,8 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session
 
+from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.models import Attempt, Job, Pilot, Task
+from catalog.rowsets import among
 from catalog.states import AttemptState, JobState
 
 UNSHOWABLE = "UNSHOWABLE"
@@ -46,6 +48,24 @@ class DueAttempt:
     exit_code: int | None
     message: str | None
     node: str | None
+
+
+@dataclass(frozen=True)
+class FinishedAttempt:
+    """An attempt that ended well (FINISHED, or its job SKIPPED). Times are the catalog's."""
+
+    attempt_id: int
+    number: int
+    key: str
+    flow_run_id: str
+    started_at: datetime
+    ended_at: datetime
+    message: str | None
+
+    @property
+    def state(self) -> AttemptState:
+        """FINISHED."""
+        return AttemptState.FINISHED
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,35 @@ def due(
         .limit(limit)
     ).all()  # fmt: skip
     return [DueAttempt(*row) for row in rows]
+
+
+def finished(session: Session, limit: int) -> list[FinishedAttempt]:
+    """The first attempts by id that ended well and aren't shown, of pilots with a flow run."""
+    rows = session.execute(
+        sa.select(
+            _attempt.id, _attempt.number, _job.key, _pilot.flow_run_id,
+            _attempt.started_at, _attempt.ended_at, _attempt.message,
+        )
+        .join(_job, _job.id == _attempt.job_id)
+        .join(_pilot, _pilot.id == _attempt.pilot_id)
+        .where(
+            _UNSHOWN,
+            _attempt.state == AttemptState.FINISHED,
+            _pilot.flow_run_id.is_not(None),
+        )
+        .order_by(_attempt.id)
+        .limit(limit)
+    ).all()  # fmt: skip
+    return [FinishedAttempt(*row) for row in rows]
+
+
+def mark_shown(session: Session, ids: Collection[int]) -> None:
+    """Note that Prefect shows the good ends of these attempts."""
+    session.execute(
+        sa.update(_attempt)
+        .where(among(session, table_of(Attempt).c.id, ids), _UNSHOWN)
+        .values(shown=True, shown_state=AttemptState.FINISHED.value, shown_at=None)
+    )
 
 
 def mark_posted(session: Session, posts: Collection[tuple[int, AttemptState]]) -> None:

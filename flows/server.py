@@ -159,15 +159,18 @@ def server_env(settings: Settings, server: Server) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(server.port),
         "PREFECT_UI_API_URL": server.api_url,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": _server_database(settings),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": server_database(settings),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     }
 
 
-def _server_database(settings: Settings) -> str:
+def server_database(settings: Settings) -> str:
+    """Address of the server's database; empty where it isn't known (a site's server)."""
     given = settings.server_database_url.get_secret_value()
-    return given or f"sqlite+aiosqlite:///{prefect_home(settings) / 'prefect.db'}"
+    if given or settings.api_url:
+        return given
+    return f"sqlite+aiosqlite:///{prefect_home(settings) / 'prefect.db'}"
 
 
 def worker_env(settings: Settings, server: Server) -> dict[str, str]:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import prefect
 from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
@@ -18,7 +19,8 @@ from flows.logs import log_to_stderr
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, owner_name
 from flows.recorder.rounds import Counts, Fence, LostLease, Pace, record_once
-from flows.server import configure_client
+from flows.recorder.rows import TaskRunRows
+from flows.server import configure_client, server_database
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,9 @@ class Recorder:
         self.pace = Pace(settings.recorder_unconfirmed, settings.recorder_batch)
         self.owner = owner_name()
         self.stop = threading.Event()
+        self._database = server_database(settings)
+        self._written: TaskRunRows | None = None
+        self._asked = False
 
     def run(self) -> None:
         """Wait for the lease, record while it is held, and give it back at the end."""
@@ -65,12 +70,13 @@ class Recorder:
             try:
                 with self.catalog.write() as session:
                     fence(session)
-                counts = record_once(self.catalog, self.api, self.pace, fence)
+                counts = record_once(self.catalog, self.api, self.pace, fence, self._rows())
                 wait_s, backoff_s = IDLE_S if counts.idle else BUSY_S, 1.0
             except LostLease:
                 logger.warning("recorder lost its lease", extra={"owner": self.owner})
                 return
             except Unavailable as error:
+                self._asked = False
                 logger.warning("recorder waits", extra={"why": str(error), "again_s": backoff_s})
                 wait_s, backoff_s = backoff_s, min(2 * backoff_s, LONGEST_BACKOFF_S)
             except Exception:
@@ -85,6 +91,20 @@ class Recorder:
                 self.stop.wait(wait_s)
         with self.catalog.write() as session:
             singletons.release(session, RECORDER, self.owner, epoch)
+
+    def _rows(self) -> TaskRunRows | None:
+        """The way into the server's database, where that is known and of our version of Prefect."""
+        if self._database and not self._asked:
+            theirs = self.api.version()
+            self._asked = True
+            if theirs == prefect.__version__:
+                self._written = TaskRunRows(self._database)
+            else:
+                logger.warning(
+                    "all attempts are posted as events: the server's version is another",
+                    extra={"server": theirs, "ours": prefect.__version__},
+                )
+        return self._written
 
     def _fence(self, epoch: int) -> Fence:
         def fence(session: Session) -> None:

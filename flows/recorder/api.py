@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -79,15 +79,22 @@ class TaskRunApi:
         """Post log lines in one request; raises `Refused`."""
         self._post("/logs/", list(entries))
 
+    def version(self) -> str:
+        """The server's version of Prefect."""
+        return str(self._ask("GET", "/admin/version"))
+
     def _post(self, path: str, body: Any) -> Any:
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> Any:
         try:
             # The routes that the client's types name leave some of these out.
-            answer = self._client.request("POST", path, json=body)  # type: ignore[arg-type]
+            answer = self._client.request(method, path, json=body)  # type: ignore[arg-type]
         except httpx.HTTPStatusError as error:
             code = error.response.status_code
             if 400 <= code < 500 and code not in _BUSY:
-                raise Refused(f"{code} to POST {path}: {error.response.text[:300]}") from error
-            raise Unavailable(f"the Prefect server answered {code} to POST {path}.") from error
+                raise Refused(f"{code} to {method} {path}: {error.response.text[:300]}") from error
+            raise Unavailable(f"the Prefect server answered {code} to {method} {path}.") from error
         except httpx.HTTPError as error:
             raise Unavailable(f"the Prefect server doesn't answer: {error!r}.") from error
         return answer.json() if answer.content else None

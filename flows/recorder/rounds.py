@@ -15,11 +15,13 @@ from catalog.attempts_shown import (
     PostedAttempt,
     database_time,
     due,
+    finished,
     has_homeless,
     log_tails,
     mark_confirmed,
     mark_missing,
     mark_posted,
+    mark_shown,
     mark_unshowable,
     unconfirmed,
 )
@@ -28,12 +30,14 @@ from catalog.states import AttemptState
 from flows.recorder.api import PAGE, Refused, TaskRunApi
 from flows.recorder.events import STATES, log_entry, state_event
 from flows.recorder.names import task_run_id
+from flows.recorder.rows import TaskRunRows
 
 logger = logging.getLogger(__name__)
 
 SMALLEST_WINDOW = 100
 LONGEST_GRACE_S = 300.0
 LOOK_CLOSELY_S = 4.0
+WRITTEN_AT_ONCE = 1000
 _RUNNING, _FINISHED = AttemptState.RUNNING, AttemptState.FINISHED
 
 
@@ -108,6 +112,8 @@ class Recording:
     api: TaskRunApi
     pace: Pace
     fence: Fence = no_fence
+    rows: TaskRunRows | None = None
+    """Where the server's database may be written to."""
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -117,13 +123,21 @@ class Recording:
             yield session
 
 
-def record_once(catalog: Catalog, api: TaskRunApi, pace: Pace, fence: Fence = no_fence) -> Counts:
-    """Confirm, then post: one step, at any point of which the process may be killed.
+def record_once(
+    catalog: Catalog,
+    api: TaskRunApi,
+    pace: Pace,
+    fence: Fence = no_fence,
+    rows: TaskRunRows | None = None,
+) -> Counts:
+    """Write what ended well, confirm, then post: at any point the process may be killed.
 
-    Raises `Unavailable` while the server is away, and `LostLease`; what was done by then stays
-    done.
+    With `rows` attempts that ended well are written to the server's database, and only the others
+    are posted. Raises `Unavailable` while the server is away, and `LostLease`; what was done by
+    then stays done.
     """
-    step = Recording(catalog, api, pace, fence)
+    step = Recording(catalog, api, pace, fence, rows)
+    written, orphaned = _write_finished(step, rows) if rows else (0, 0)
     confirmed, shown, missing = _confirm(step)
     with catalog.read() as session:
         waiting = len(unconfirmed(session, pace.most))
@@ -139,7 +153,32 @@ def record_once(catalog: Catalog, api: TaskRunApi, pace: Pace, fence: Fence = no
         unshowable += dropped
         if sent + dropped == 0:
             break
-    return Counts(posted, confirmed, shown, missing, unshowable, waiting + posted)
+    return Counts(
+        posted + written,
+        confirmed + written,
+        shown + written,
+        missing,
+        unshowable + orphaned,
+        waiting + posted,
+    )
+
+
+def _write_finished(step: Recording, rows: TaskRunRows) -> tuple[int, int]:
+    """Write attempts that ended well; gives how many, and how many can't be shown."""
+    written = dropped = 0
+    while True:
+        with step.catalog.read() as session:
+            attempts = finished(session, WRITTEN_AT_ONCE)
+        if not attempts:
+            return written, dropped
+        gone = rows.write(attempts)
+        with step.write() as session:
+            mark_shown(session, [a.attempt_id for a in attempts if a.flow_run_id not in gone])
+            if gone:
+                dropped += mark_unshowable(session, flow_run_ids=gone)
+        written += sum(attempt.flow_run_id not in gone for attempt in attempts)
+        if len(attempts) < WRITTEN_AT_ONCE:
+            return written, dropped
 
 
 def _post_batch(step: Recording, room: int) -> tuple[int, int]:
