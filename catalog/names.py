@@ -5,6 +5,7 @@ import re
 from catalog.errors import BadName
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=-]*\Z")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 MAX_NAME = 200
 MAX_PATH = 900
 
@@ -34,7 +35,7 @@ def _path_fault(path: str) -> str | None:
         return "it is absolute"
     if len(path.encode("utf-8", "surrogateescape")) > MAX_PATH:
         return f"it is longer than {MAX_PATH} bytes"
-    if any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in path):
+    if _UNPRINTABLE.search(path):
         return "it holds control or invalid characters"
     parts = path.split("/")
     if ".." in parts:

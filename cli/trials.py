@@ -115,18 +115,18 @@ def _described(result: "Trialled", outdir: Path | None) -> dict[str, Any]:
         "outputs": [
             {
                 "port": port,
-                "file": str(_kept(path, result.stage, port, outdir)) if outdir else path.name,
+                "file": str(_kept(path, name, result.stage, port, outdir)) if outdir else name,
                 "size_bytes": size_bytes,
             }
-            for port, path, size_bytes in result.files
+            for port, name, path, size_bytes in result.files
         ],
         "values": result.values,
         "log": log,
     }
 
 
-def _kept(path: Path, stage: str, port: str, outdir: Path) -> Path:
-    target = outdir / stage / port / path.name
+def _kept(path: Path, name: str, stage: str, port: str, outdir: Path) -> Path:
+    target = outdir / stage / port / name
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
     return target

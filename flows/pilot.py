@@ -35,12 +35,12 @@ def pilot(task: int, slots: int | None = None) -> int:
     """Lease jobs of a task and run them, one file per job, until none are left."""
     roster = make_roster(task, slots)
     with Shift(get_catalog(), get_settings(), roster) as shift:
-        _size_runner(shift.threads)
         return shift.work(lambda window: map_window(window, shift))
 
 
 def map_window(window: Sequence[RunningJob], shift: Shift) -> list[object]:
     """Map `run_job` over a bounded window of leased jobs."""
+    _size_runner(shift.threads)
     return list(run_job.map(list(window), shift=unmapped(shift)))
 
 

@@ -5,8 +5,11 @@ events per task run out: what the server shows of jobs is posted by the recorder
 catalog. So retries, caching and results of `@prefect.task` have no effect under it.
 """
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -52,21 +55,81 @@ class SlotFuture(PrefectTaskRunFuture[R]):
         self.wrapped.add_done_callback(lambda _: fn(self))
 
 
+class _Pool:
+    """Threads that call functions; how many of them do may change at any time."""
+
+    def __init__(self, threads: int) -> None:
+        self._limit = threads
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads: list[threading.Thread] = []
+        self.resize(threads)
+
+    def resize(self, threads: int) -> None:
+        """Let so many threads work; those beyond rest once their call has ended."""
+        with self._changed:
+            self._limit = threads
+            while len(self._threads) < threads:
+                number = len(self._threads)
+                thread = threading.Thread(target=self._work, args=(number,), name=f"slot-{number}")
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify_all()
+
+    def submit(self, call: Callable[[], Any]) -> "Future[Any]":
+        """Have it called soon."""
+        future: Future[Any] = Future()
+        with self._changed:
+            self._calls.append((future, call))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Drop what has not begun, and wait for what has."""
+        with self._changed:
+            self._closed = True
+            for future, _ in self._calls:
+                future.cancel()
+            self._calls.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed or (self._calls and number < self._limit)
+                )
+                if self._closed:
+                    return
+                future, call = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
+                future.set_exception(error)
+
+
 class SlotTaskRunner(TaskRunner[SlotFuture[Any]]):
     """Runs mapped tasks in `threads` threads; the tokens of the node bound the payloads."""
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.threads = threads or 4
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: _Pool | None = None
 
     def duplicate(self) -> "SlotTaskRunner":
         """Another runner of the same size."""
         return type(self)(self.threads)
 
     def resize(self, threads: int) -> None:
-        """Set the number of threads, before the first task is submitted."""
+        """Set the number of threads that work."""
         self.threads = threads
+        if self._pool is not None:
+            self._pool.resize(threads)
 
     def submit(
         self,
@@ -79,12 +142,12 @@ class SlotTaskRunner(TaskRunner[SlotFuture[Any]]):
         if not self._started:
             raise RuntimeError("the task runner must be started before work is submitted")
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="slot")
-        return SlotFuture(uuid4(), self._pool.submit(task.fn, **parameters))
+            self._pool = _Pool(self.threads)
+        return SlotFuture(uuid4(), self._pool.submit(partial(task.fn, **parameters)))
 
     def __exit__(self, *exc: Any) -> None:
         """Wait for the threads; what has not begun is dropped."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.close()
             self._pool = None
         super().__exit__(*exc)

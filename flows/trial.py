@@ -41,8 +41,8 @@ class Trialled:
     state: JobState | None
     reason: str | None = None
     attempt: AttemptInfo | None = None
-    files: tuple[tuple[str, Path, int], ...] = ()
-    """Port, path and bytes of each output, which lie in the trial's own directory."""
+    files: tuple[tuple[str, str, Path, int], ...] = ()
+    """Port, name, place and bytes of each output, which lie in the trial's own directory."""
     values: Mapping[str, Any] | None = None
     log: Path | None = None
 
@@ -221,7 +221,7 @@ class Trial:
         # A fault of this machine would be tried again without end: here once is enough.
         failed = last is not None and last.state is not AttemptState.FINISHED
         files = tuple(
-            (port, self._place(refs[i]), refs[i].size_bytes)
+            (port, refs[i].basename, self._place(refs[i]), refs[i].size_bytes)
             for (_, port), made in found.items()
             for i in made
         )

@@ -153,7 +153,13 @@ def start_time(pid: int) -> int | None:
     Field 22 of /proc/<pid>/stat; see proc(5).
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        stat = os.read(descriptor, 4096)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
     return int(stat.rpartition(b")")[2].split()[19])

@@ -121,7 +121,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class ToolRun:
-    """One execution of a CWL tool, in directories that the caller owns.
+    """One execution of a CWL tool, in directories that the caller owns, named by real paths.
 
     `inputs` is a CWL job object whose Files have a local `path`; `outdir` is where the payload
     runs and writes, `tmpdir` its `$TMPDIR`, `stagedir` where inputs are linked. The log gets

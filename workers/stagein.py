@@ -101,8 +101,7 @@ class StageIn:
         raise StageInError(fault.code, str(fault), ref.file_id) from fault
 
     def _linked(self, ref: FileRef, path: Path) -> Staged:
-        _check(ref, path, verify=self._node.verify_linked)
-        return Staged(ref.file_id, path, True, _stamp(path))
+        return Staged(ref.file_id, path, True, _check(ref, path, verify=self._node.verify_linked))
 
 
 def _check_copy(ref: FileRef, path: Path) -> None:
@@ -115,17 +114,18 @@ def _check_copy(ref: FileRef, path: Path) -> None:
     path.chmod(0o444)
 
 
-def _check(ref: FileRef, path: Path, *, verify: bool) -> None:
+def _check(ref: FileRef, path: Path, *, verify: bool) -> tuple[int, int, int]:
+    """The stamp of a file that is what the catalog says."""
     try:
-        size = path.stat().st_size
+        stamp = _stamp(path)
     except FileNotFoundError:
         raise StageInError(
             ErrorCode.INPUT_MISSING, f"file {ref.name!r} is not at {path}", ref.file_id
         ) from None
-    if size != ref.size_bytes:
+    if stamp[0] != ref.size_bytes:
         raise StageInError(
             ErrorCode.INPUT_CORRUPT,
-            f"file {ref.name!r} has {size} bytes at {path}, the catalog says {ref.size_bytes}",
+            f"file {ref.name!r} has {stamp[0]} bytes at {path}, the catalog says {ref.size_bytes}",
             ref.file_id,
         )
     if verify:
@@ -137,6 +137,7 @@ def _check(ref: FileRef, path: Path, *, verify: bool) -> None:
                 f"the catalog says {ref.checksum}",
                 ref.file_id,
             )
+    return stamp
 
 
 def _name_parts(basename: str) -> dict[str, str]:

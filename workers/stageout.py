@@ -1,7 +1,7 @@
 """Stage-out: a payload's outputs become files on their storages, ready to be registered."""
 
 # Paths are plain strings here: this runs for every output of every job.
-# ruff: noqa: PTH114, PTH116, PTH119
+# ruff: noqa: PTH114, PTH116, PTH119, PTH120
 
 import os
 import threading
@@ -38,7 +38,7 @@ class StageOut:
     ) -> None:
         self._node, self._task, self._job, self._stop = node, task, job, stop
         self._uploaded = uploaded
-        self._outdir = os.path.realpath(outdir)
+        self._outdir = outdir
         self._names: set[tuple[int, str]] = set()
 
     def outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +107,7 @@ class StageOut:
         target: OutputTarget,
         secondary_of: str | None = None,
     ) -> NewFile:
-        real = os.path.realpath(path)
-        inside = real.startswith(f"{self._outdir}/") and not os.path.islink(path)
+        real, inside = self._real(path)
         driver = self._node.storages[target.storage_id]
         place = place_of(target.dataset_name, self._job, basename)
         stored = put_patiently(
@@ -116,7 +115,7 @@ class StageOut:
             Path(real),
             place,
             checksum=DEFAULT,
-            move=port == "log" or inside,
+            move=inside or port == "log",
             patience_s=self._node.patience_s,
             stop=self._stop,
         )
@@ -132,6 +131,14 @@ class StageOut:
             dataset_id=target.dataset_id,
             secondary_of=secondary_of,
         )
+
+    def _real(self, path: str) -> tuple[str, bool]:
+        """The real path of an output, and whether it is a file of the output directory itself."""
+        if os.path.islink(path):
+            return os.path.realpath(path), False
+        folder = os.path.dirname(path)
+        real = path if folder == self._outdir else os.path.realpath(path)
+        return real, real.startswith(f"{self._outdir}/")
 
 
 def place_of(dataset: str, job: JobSpec, basename: str) -> str:

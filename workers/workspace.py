@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import stat
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,14 @@ log = logging.getLogger(__name__)
 
 _FOLDERS = ("out", "tmp", "stage", "in")
 _MODE = 0o755
+_COARSE_NS = 2_000_000_000
 
 
 class Workspace:
-    """`out`, where a payload runs and writes; `tmp`; `stage` and `in` for inputs; and a log."""
+    """`out`, where a payload runs and writes; `tmp`; `stage` and `in` for inputs; and a log.
+
+    `root` is a real path.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -34,7 +39,7 @@ class Workspace:
         os.mkdir(root)
         for name in _FOLDERS:
             os.mkdir(f"{root}/{name}", _MODE)
-        self._inodes = [os.lstat(f"{root}/{name}").st_ino for name in _FOLDERS]
+        self._found = {name: os.lstat(f"{root}/{name}") for name in _FOLDERS}
 
     @contextmanager
     def leash(self) -> Iterator[int]:
@@ -58,20 +63,27 @@ class Workspace:
         """Remove what a job left; whether the workspace is as it was made."""
         if self._spoilt:
             return False
-        for name, inode in zip(_FOLDERS, self._inodes, strict=True):
+        for name, before in self._found.items():
             folder = f"{self.root}/{name}"
             found = os.lstat(folder)
-            if found.st_ino != inode or not stat.S_ISDIR(found.st_mode):
+            if found.st_ino != before.st_ino or not stat.S_ISDIR(found.st_mode):
                 return False
             if found.st_mode & 0o777 != _MODE:
                 os.chmod(folder, _MODE)
-            _clear(folder)
+            if found.st_mtime_ns != before.st_mtime_ns or self._is_young(found):
+                _clear(folder)
+                self._found[name] = os.lstat(folder)
         try:
             if os.stat(self.log).st_size:
                 os.truncate(self.log, 0)
         except FileNotFoundError:
             pass
         return True
+
+    @staticmethod
+    def _is_young(found: os.stat_result) -> bool:
+        """Whether a directory may have changed since without another time: clocks are coarse."""
+        return time.time_ns() - found.st_mtime_ns < _COARSE_NS
 
     def remove(self) -> None:
         """Remove all of it, as far as that can be done."""
@@ -82,7 +94,7 @@ class Workspaces:
     """The workspaces of a pilot, below `directory`: as many as jobs were in progress at once."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = os.path.realpath(directory)
         self._free: deque[Workspace] = deque()
         self._made = 0
 

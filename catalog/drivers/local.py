@@ -132,18 +132,17 @@ class LocalDriver:
     def _put(
         self, source: Path, final: Path, algorithm: str | None, move: bool, sync: bool
     ) -> Stored:
-        tries = 0
-        while True:
+        for tries in range(_TRIES):
             try:
+                if tries:
+                    self._make_folder(final.parent)
                 if move and _can_take(source, final.parent):
                     return _take(source, final, algorithm, sync)
                 return _copy_in(source, final, algorithm, sync)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
                 # The folder isn't there yet, or a `delete`, which left it empty, has removed it.
-                tries += 1
-                if tries == _TRIES:
-                    raise
-            self._make_folder(final.parent)
+                missing = error
+        raise missing
 
     def _make_folder(self, folder: Path) -> None:
         """Make the folder and, so that a power cut can't lose it, sync each new one's parent."""

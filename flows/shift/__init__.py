@@ -40,6 +40,9 @@ _AHEAD_S = 1.0
 _IDLE_S = 5.0
 _POLL_S = 0.25
 _AWAY_S = 1.0
+_SHORT_S = 0.05
+_RECENT = 20
+"""Jobs that the mean time of recent ones looks back on, roughly."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Shift:
         self._fault: Exception = SpdfError("the task was not prepared")
         self._doubtful = False
         self._leased, self._ended, self._begun = 0, 0, time.monotonic()
+        self._recent_s = 0.0
         self._reason = "no jobs left"
 
     def _sign_on(self) -> dict[int, StorageDriver]:
@@ -118,8 +122,12 @@ class Shift:
 
     @property
     def threads(self) -> int:
-        """Jobs in progress at once: payloads in the slots, others staging meanwhile."""
-        return 2 * self._roster.slots
+        """Jobs in progress at once: payloads in the slots, others staging meanwhile.
+
+        Where jobs are short, more threads than slots would only wait for each other.
+        """
+        short = 0 < self._recent_s < _SHORT_S
+        return self._roster.slots if short else 2 * self._roster.slots
 
     def __enter__(self) -> "Shift":
         """Start the heartbeat and the committer."""
@@ -166,11 +174,13 @@ class Shift:
 
     def run_job(self, running: RunningJob) -> JobResult:
         """Run one attempt in this thread and hand its end to the committer."""
+        begun = time.monotonic()
         if self._prepared is None:
             result = unprepared(running, self._fault)
         else:
             result = run_attempt(self._node, self._prepared, running)
         self._ended += 1
+        self._recent_s += (time.monotonic() - begun - self._recent_s) / _RECENT
         self._committer.put(result)
         return result
 

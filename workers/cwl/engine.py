@@ -46,8 +46,8 @@ def run_tool(
     """
     if tool.container is not None and containers is None:
         raise no_engine("this node has no engine")
-    outdir = os.path.realpath(run.outdir)
-    stager = Stager(os.path.abspath(run.stagedir))  # noqa: PTH100 - strings throughout
+    outdir = str(run.outdir)
+    stager = Stager(str(run.stagedir))
     inputs = prepare_inputs(tool, run.inputs, stager, discover=discover_secondary)
     inside = (tool.container and tool.container.outdir) or outdir
     scope = Scope(inputs, _runtime(tool, run, inside, inputs))
@@ -78,7 +78,7 @@ def _runtime(tool: Tool, run: ToolRun, outdir: str, inputs: Mapping[str, Any]) -
     reserved = evaluate_resources(tool, Scope(inputs))
     return {
         "outdir": outdir,
-        "tmpdir": os.path.abspath(run.tmpdir),  # noqa: PTH100
+        "tmpdir": str(run.tmpdir),
         "cores": math.ceil(run.cores),
         "ram": run.ram_mib,
         "outdirSize": reserved.outdir_mib,

@@ -7,7 +7,7 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,8 @@ class Findings:
     sources: Mapping[str, str]
     checksums: bool = False
     inside: str | None = None
+    _files: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    """What was found, by path: the payload is dead, so it stays as it is."""
 
     def glob(self, patterns: Iterable[str]) -> list[dict[str, Any]]:
         """What matches any of the patterns: each pattern's finds in byte order, none twice."""
@@ -48,7 +50,8 @@ class Findings:
         for name in names:
             path = f"{self.outdir}/{name}" if name else self.outdir
             self._check_inside(path)
-            found.append(_described(path))
+            self._files[path] = described = _described(path)
+            found.append(dict(described))
         return found
 
     def _here(self, path: str) -> str:
@@ -87,10 +90,7 @@ class Findings:
         return {key: self.adopt(one) for key, one in value.items()}
 
     def _adopted(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        path = self._path_of(value)
-        if path is None:
-            path = self._write(value, self.outdir)
-        made = _described(path)
+        path, made = self._found(value)
         for key in _KEPT:
             if value.get(key) is not None:
                 made[key] = value[key]
@@ -110,6 +110,16 @@ class Findings:
         if "secondaryFiles" in made:
             made["secondaryFiles"] = [self._adopted(one) for one in made["secondaryFiles"]]
         return made
+
+    def _found(self, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Where an object lies, and how it is there; literals are written."""
+        known = self._files.get(value.get("path") or "")
+        if known is not None:
+            return known["path"], dict(known)
+        path = self._path_of(value)
+        if path is None:
+            path = self._write(value, self.outdir)
+        return path, _described(path)
 
     def _path_of(self, value: Mapping[str, Any]) -> str | None:
         """Where the object lies; None for a literal. An input is named by its real place."""
@@ -153,7 +163,7 @@ class Findings:
 
     @cached_property
     def _real_sources(self) -> frozenset[str]:
-        return frozenset(os.path.realpath(one) for one in self.sources.values())
+        return frozenset(os.path.realpath(one) for pair in self.sources.items() for one in pair)
 
     def _listing(self, path: str, above: frozenset[str]) -> list[dict[str, Any]]:
         real = os.path.realpath(path)

@@ -62,7 +62,7 @@ class Stager:
     def _put(self, value: dict[str, Any], path: str) -> None:
         source = value.get("path")
         if source is not None:
-            os.symlink(source, path)
+            _link(source, path)
             self.sources[path] = source
         elif value["class"] == "File":
             write_literal(path, value)
@@ -85,6 +85,17 @@ class Stager:
                 raise bad_input(f"a Directory literal lists {entry['basename']!r} twice")
             self._put(entry, inner)
             self.sources.setdefault(inner, inner)
+
+
+def _link(source: str, path: str) -> None:
+    """Link a staged input: a second name costs no inode, where the file system can give one.
+
+    A directory, a file of another file system, or one of another owner gets a symbolic link.
+    """
+    try:
+        os.link(source, path)
+    except OSError:
+        os.symlink(source, path)
 
 
 def move_listing(value: Mapping[str, Any], path: str) -> None:

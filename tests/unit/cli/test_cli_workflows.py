@@ -100,7 +100,7 @@ def test_a_log_whose_bytes_are_gone_is_a_sentence(
     (row,) = ok("job", "list", "--workflow", failed, "--state", "FAILED", "--json").json
     with catalog.read() as session:
         place = Path(storages.by_name(session, "internal").url)
-    for path in place.glob("*/b.txt/**/*.log"):
+    for path in place.glob("*.log/*/*.log"):
         path.unlink()
     done = spdf("job", "log", row["id"])
     assert done.code == 5 and "the bytes are not there" in done.err

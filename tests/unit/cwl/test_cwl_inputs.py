@@ -28,7 +28,7 @@ def test_files_are_linked_under_their_names(bench: Any) -> None:
     got = shown(bench, text, {"f": file}, inputs={"f": "File"})
     path = f"{bench.last}/stage/a.tar.gz"
     assert got == f"{path} a.tar.gz a.tar .gz 4"
-    assert str(Path(path).readlink()) == file["path"]
+    assert Path(path).samefile(file["path"])
 
 
 def test_files_of_one_name_do_not_clash(bench: Any) -> None:
