@@ -106,8 +106,10 @@ def faults_of(peers: Mapping[str, Mapping[str, Any]], named: Sequence[str]) -> l
 def _show(result: Mapping[str, Any]) -> None:
     Console().print(table_of(result["limit"], result["peers"]))
     for name, figures in result["peers"].items():
-        if "not_measured" in figures:
-            print(f"{name}: not measured: {figures['not_measured']}")
+        peer = PEERS[name]
+        reason = figures.get("not_measured")
+        told = f"not measured: {reason}" if reason else peer.note
+        print(f"{name}: {peer.package} {figures['version']}, {told}")
 
 
 def table_of(xargs: Mapping[str, Any], peers: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -117,13 +119,12 @@ def table_of(xargs: Mapping[str, Any], peers: Mapping[str, Mapping[str, Any]]) -
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(*_row("xargs -P2", {**xargs, "ratio": 1}))
     for name, figures in peers.items():
-        label = f"{name} {figures['version']}"
-        if "jobs" not in figures:
-            table.add_row(label, "failed" if "failed" in figures else "not measured")
-            continue
-        table.add_row(*_row(f"{label}, {PEERS[name].note}", figures))
+        if "jobs" in figures:
+            table.add_row(*_row(name, figures))
+        else:
+            table.add_row(name, "failed" if "failed" in figures else "not measured")
         if "whole" in figures:
-            table.add_row(*_row(f"{label}, whole process", figures["whole"]))
+            table.add_row(*_row(f"{name}, whole process", figures["whole"]))
     return table
 
 

@@ -167,7 +167,9 @@ def _tail(log: Path) -> str:
 
 
 PEERS: Mapping[str, Peer] = {
-    "cwltool": Peer("cwltool", 2000, 300, _cwltool, "less start-up"),
-    "parsl": Peer("parsl", 10_000, 1000, _parsl, "as it comes"),
-    "parsl-tuned": Peer("parsl", 10_000, 1000, _parsl_tuned, "no log, plain sockets, prefetch"),
+    "cwltool": Peer("cwltool", 2000, 300, _cwltool, "--parallel, without its start-up"),
+    "parsl": Peer("parsl", 10_000, 1000, _parsl, "its defaults, workers warm"),
+    "parsl-tuned": Peer(
+        "parsl", 10_000, 1000, _parsl_tuned, "no log, no encryption, 4 tasks prefetched"
+    ),
 }
