@@ -1,0 +1,1 @@
+"""Other engines on the very chain that `benchmarks.chain` measures, each in its own environment."""
