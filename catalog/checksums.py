@@ -3,7 +3,7 @@
 import hashlib
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ ADLER32, MD5, SHA256 = "adler32", "md5", "sha256"
 DEFAULT = ADLER32
 """What files made by this system get: the cheapest that storages of physics understand."""
 
-BLOCK_BYTES = 1 << 20
+FIRST_BLOCK_BYTES, BLOCK_BYTES = 1 << 16, 1 << 22
+"""The first and the largest block of a file that is read through.
+
+Small files want small buffers. Large ones want few calls: each call that reads or hashes leaves the
+interpreter, and comes back only when a thread that computes lets go of it, after 5 ms.
+"""
+
+_ADLER_BASE = 65521
 
 _LENGTHS = {ADLER32: 8, MD5: 32, SHA256: 64}
 _BY_LENGTH = {length: algorithm for algorithm, length in _LENGTHS.items()}
@@ -76,6 +83,14 @@ class Hasher:
         else:
             self._hash.update(block)
 
+    def append(self, other: "Hasher", other_bytes: int) -> None:
+        """Take, by its adler32 alone, a piece that another has hashed: see RFC 1950, 8.2."""
+        assert self._hash is None and other._hash is None
+        before, piece = self._adler, other._adler
+        low = (before & 0xFFFF) + (piece & 0xFFFF) - 1
+        high = (before >> 16) + (piece >> 16) + other_bytes * ((before & 0xFFFF) - 1)
+        self._adler = (high % _ADLER_BASE) << 16 | low % _ADLER_BASE
+
     @property
     def checksum(self) -> str:
         """`algorithm:hex` of what was given so far."""
@@ -83,17 +98,27 @@ class Hasher:
         return f"{self.algorithm}:{digits}"
 
 
-def read_blocks(read_into: Callable[[memoryview], int | None]) -> Any:
-    """The blocks that `read_into` (a raw file's `readinto`) gives, in one buffer used again."""
-    buffer = memoryview(bytearray(BLOCK_BYTES))
+def read_blocks(read_into: Callable[[memoryview], int | None]) -> Iterator[memoryview]:
+    """The blocks that `read_into` (a raw file's `readinto`) gives, in one buffer used again.
+
+    It grows with what was read, up to `BLOCK_BYTES`.
+    """
+    buffer = memoryview(bytearray(FIRST_BLOCK_BYTES))
     while count := read_into(buffer):
         yield buffer[:count]
+        if count == len(buffer) < BLOCK_BYTES:
+            buffer = memoryview(bytearray(2 * count))
 
 
 def file_checksum(path: Path, algorithm: str = DEFAULT) -> str:
     """`algorithm:hex` of a file's bytes, read in blocks; raises `OSError` as `open` does."""
-    hasher = Hasher(algorithm)
     with path.open("rb", buffering=0) as file:
-        for block in read_blocks(file.readinto):
-            hasher.update(block)
+        return stream_checksum(file.readinto, algorithm)
+
+
+def stream_checksum(read_into: Callable[[memoryview], int | None], algorithm: str) -> str:
+    """`algorithm:hex` of all that `read_into` (a raw file's `readinto`) gives."""
+    hasher = Hasher(algorithm)
+    for block in read_blocks(read_into):
+        hasher.update(block)
     return hasher.checksum

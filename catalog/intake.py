@@ -72,10 +72,10 @@ def copy_in(
     algorithm: str = DEFAULT,
     expected: Mapping[Path, Expected] | None = None,
 ) -> list[Measured]:
-    """Copy files into `folder` of a storage and measure them on the way.
+    """Copy files into `folder` of a storage and measure them on the way, in one read.
 
-    All are measured before the first is copied, so that one that is not as expected changes
-    nothing. A copy of an earlier try stays if it has the same bytes. Raises as `measure` does.
+    Where one is not as expected, the copies made so far are removed again. A copy of an earlier
+    try stays if it has the same bytes. Raises as `measure` does.
     """
     check_algorithm(algorithm)
     check_path("folder", folder)
@@ -83,14 +83,18 @@ def copy_in(
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadInput(f"two of the files would both be {twice!r}; copy them in two steps.")
-    found = _read(paths, algorithm, expected or {})
+    wanted = _claims(paths, expected or {})
     driver = driver_for(storage)
     measured = []
     made: list[str] = []
     try:
-        for path, name, (size_bytes, checksum) in zip(paths, names, found, strict=True):
-            if _put(driver, path, name, size_bytes, checksum):
+        for path, name, claim in zip(paths, names, wanted, strict=True):
+            found = _put(driver, path, name, claim, algorithm)
+            if found is None:
+                size_bytes, checksum = _there(driver, path, name, claim, algorithm)
+            else:
                 made.append(name)
+                size_bytes, checksum = found
             row = NewFileRow(storage.name, name, name, size_bytes, checksum)
             measured.append(Measured(path, storage.id, row))
     except BaseException:
@@ -157,14 +161,22 @@ def _read(
 
     A window of files is read at a time, so that the first fault ends the reading soon.
     """
-    wanted = [expected.get(path, Expected()) for path in paths]
-    for path, claim in zip(paths, wanted, strict=True):
-        _check_size(path, claim, _check_regular(path).st_size)
+    wanted = _claims(paths, expected)
     found: list[tuple[int, str]] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="measure") as pool:
         for pairs in chunks(list(zip(paths, wanted, strict=True)), _WINDOW):
             found += pool.map(lambda pair: _read_one(pair[0], pair[1], algorithm), pairs)
     return found
+
+
+def _claims(paths: Sequence[Path], expected: Mapping[Path, Expected]) -> list[Expected]:
+    """What is expected of each file; checked as far as that goes without reading."""
+    wanted = [expected.get(path, Expected()) for path in paths]
+    for path, claim in zip(paths, wanted, strict=True):
+        _check_size(path, claim, _check_regular(path).st_size)
+        if claim.checksum is not None:
+            normalise(claim.checksum)
+    return wanted
 
 
 def _check_size(path: Path, claim: Expected, size_bytes: int) -> None:
@@ -176,40 +188,59 @@ def _check_size(path: Path, claim: Expected, size_bytes: int) -> None:
 
 
 def _read_one(path: Path, claim: Expected, algorithm: str) -> tuple[int, str]:
-    wanted = None if claim.checksum is None else normalise(claim.checksum)
     before = _check_regular(path)
     try:
-        checksum = file_checksum(path, algorithm_of(wanted) if wanted else algorithm)
+        checksum = file_checksum(path, _algorithm(claim, algorithm))
     except OSError as error:
         raise BadInput(f"{path} can't be read ({error.strerror}); check it.") from error
+    _check_read(path, claim, before, checksum)
+    return before.st_size, checksum
+
+
+def _algorithm(claim: Expected, algorithm: str) -> str:
+    return algorithm if claim.checksum is None else algorithm_of(normalise(claim.checksum))
+
+
+def _check_read(path: Path, claim: Expected, before: os.stat_result, checksum: str) -> None:
+    """Raise `BadInput` where what was read isn't all of one state, or not what is expected."""
     after = _check_regular(path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise BadInput(f"{path} changed while it was read; add it once it is complete.")
-    if wanted is not None and checksum != wanted:
+    if claim.checksum is not None and checksum != normalise(claim.checksum):
         raise BadInput(
-            f"{path} has the checksum {checksum}, not the {wanted} given; "
+            f"{path} has the checksum {checksum}, not the {normalise(claim.checksum)} given; "
             "check the file, or the list it is in."
         )
-    return after.st_size, checksum
 
 
-def _put(driver: StorageDriver, path: Path, name: str, size_bytes: int, checksum: str) -> bool:
-    """Copy one file; False where the same bytes are there already."""
-    algorithm = algorithm_of(checksum)
+def _put(
+    driver: StorageDriver, path: Path, name: str, claim: Expected, algorithm: str
+) -> tuple[int, str] | None:
+    """Copy one file; its size and checksum, None where something is there already."""
+    before = _check_regular(path)
+    if not os.access(path, os.R_OK):
+        raise BadInput(f"{path} can't be read; check its permissions.")
     try:
-        stored = driver.put(path, name, checksum=algorithm)
+        stored = driver.put(path, name, checksum=_algorithm(claim, algorithm))
     except StorageError as error:
         if error.code is not ErrorCode.OUTPUT_EXISTS:
             raise
-        if (driver.stat(name).size_bytes, driver.checksum(name, algorithm)) != (
-            size_bytes,
-            checksum,
-        ):
-            raise Conflict(
-                f"the storage has another file under {name!r} already; rename {path}."
-            ) from error
-        return False
-    if (stored.size_bytes, stored.checksum) != (size_bytes, checksum):
+        return None
+    assert stored.checksum is not None
+    try:
+        _check_read(path, claim, before, stored.checksum)
+    except BaseException:
         driver.delete(name)
-        raise BadInput(f"{path} changed while it was copied; add it once it is complete.")
-    return True
+        raise
+    return stored.size_bytes, stored.checksum
+
+
+def _there(
+    driver: StorageDriver, path: Path, name: str, claim: Expected, algorithm: str
+) -> tuple[int, str]:
+    """Size and checksum of a file whose bytes are on the storage already; else `Conflict`."""
+    size_bytes, checksum = _read_one(path, claim, algorithm)
+    there = driver.stat(name).size_bytes
+    if there != size_bytes or driver.checksum(name, algorithm_of(checksum)) != checksum:
+        raise Conflict(f"the storage has another file under {name!r} already; rename {path}.")
+    return size_bytes, checksum

@@ -57,13 +57,15 @@ class Reader:
         raise fault or _nowhere(wanted)
 
     def _copy(self, wanted: Wanted, replica: "ReplicaRef", target: Path) -> None:
+        from catalog.checksums import algorithm_of
+
         partial = target.with_name(f".{target.name}.spdf-part")
         partial.unlink(missing_ok=True)
         try:
-            self._drivers[replica.storage_id].get(replica.path, partial)
-            wrong = _fault(wanted, partial)
+            driver = self._drivers[replica.storage_id]
+            checksum = driver.get(replica.path, partial, checksum=algorithm_of(wanted.checksum))
+            wrong = _size_fault(wanted, partial) or _checksum_fault(wanted, checksum)
             if wrong is not None:
-                driver = self._drivers[replica.storage_id]
                 where = driver.local_path(replica.path) or replica.path
                 raise StorageError(
                     ErrorCode.INPUT_CORRUPT, f"file {wanted.name} is corrupt at {where}: {wrong}."
@@ -94,13 +96,18 @@ def _fault(wanted: Wanted, path: Path) -> str | None:
     """What is wrong with the bytes at `path`; None if nothing is."""
     from catalog.checksums import algorithm_of, file_checksum
 
+    return _size_fault(wanted, path) or _checksum_fault(
+        wanted, file_checksum(path, algorithm_of(wanted.checksum))
+    )
+
+
+def _size_fault(wanted: Wanted, path: Path) -> str | None:
     found = path.stat().st_size
-    if found != wanted.size_bytes:
-        return f"it has {found} bytes, not {wanted.size_bytes}"
-    checksum = file_checksum(path, algorithm_of(wanted.checksum))
-    if checksum != wanted.checksum:
-        return f"its checksum is {checksum}, not {wanted.checksum}"
-    return None
+    return None if found == wanted.size_bytes else f"it has {found} bytes, not {wanted.size_bytes}"
+
+
+def _checksum_fault(wanted: Wanted, found: str | None) -> str | None:
+    return None if found == wanted.checksum else f"its checksum is {found}, not {wanted.checksum}"
 
 
 def members(

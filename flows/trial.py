@@ -100,10 +100,10 @@ def _here(file: FileRef, driver: StorageDriver, place: str) -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     try:
-        driver.get(place, path)
+        found = driver.get(place, path, checksum=algorithm_of(file.checksum))
     except StorageError:
         return None
-    return path if file_checksum(path, algorithm_of(file.checksum)) == file.checksum else None
+    return path if found == file.checksum else None
 
 
 class Trial:

@@ -90,8 +90,8 @@ class StageIn:
                     return self._linked(ref, local)
                 target = self._directory / str(ref.file_id) / ref.basename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                driver.get(replica.path, target)
-                _check_copy(ref, target)
+                checksum = driver.get(replica.path, target, checksum=algorithm_of(ref.checksum))
+                _check_copy(ref, target, checksum)
                 return Staged(ref.file_id, target, False, _stamp(target))
             except StorageError as error:
                 fault = error
@@ -101,21 +101,25 @@ class StageIn:
         raise StageInError(fault.code, str(fault), ref.file_id) from fault
 
     def _linked(self, ref: FileRef, path: Path) -> Staged:
-        return Staged(ref.file_id, path, True, _check(ref, path, verify=self._node.verify_linked))
+        stamp = _check(ref, path)
+        if self._node.verify_linked:
+            _check_sum(ref, path, file_checksum(path, algorithm_of(ref.checksum)))
+        return Staged(ref.file_id, path, True, stamp)
 
 
-def _check_copy(ref: FileRef, path: Path) -> None:
+def _check_copy(ref: FileRef, path: Path, checksum: str | None) -> None:
     """Check a file that was fetched, and take it away again if it isn't what it should be."""
     try:
-        _check(ref, path, verify=True)
+        _check(ref, path)
+        _check_sum(ref, path, checksum)
     except StageInError:
         path.unlink()
         raise
     path.chmod(0o444)
 
 
-def _check(ref: FileRef, path: Path, *, verify: bool) -> tuple[int, int, int]:
-    """The stamp of a file that is what the catalog says."""
+def _check(ref: FileRef, path: Path) -> tuple[int, int, int]:
+    """The stamp of a file that has the catalog's size."""
     try:
         stamp = _stamp(path)
     except FileNotFoundError:
@@ -128,16 +132,16 @@ def _check(ref: FileRef, path: Path, *, verify: bool) -> tuple[int, int, int]:
             f"file {ref.name!r} has {stamp[0]} bytes at {path}, the catalog says {ref.size_bytes}",
             ref.file_id,
         )
-    if verify:
-        found = file_checksum(path, algorithm_of(ref.checksum))
-        if found != ref.checksum:
-            raise StageInError(
-                ErrorCode.INPUT_CORRUPT,
-                f"file {ref.name!r} has checksum {found} at {path}, "
-                f"the catalog says {ref.checksum}",
-                ref.file_id,
-            )
     return stamp
+
+
+def _check_sum(ref: FileRef, path: Path, found: str | None) -> None:
+    if found != ref.checksum:
+        raise StageInError(
+            ErrorCode.INPUT_CORRUPT,
+            f"file {ref.name!r} has checksum {found} at {path}, the catalog says {ref.checksum}",
+            ref.file_id,
+        )
 
 
 def _name_parts(basename: str) -> dict[str, str]:

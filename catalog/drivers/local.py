@@ -3,14 +3,16 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from catalog.checksums import Hasher, file_checksum, read_blocks
-from catalog.drivers.posix import fsync_path, partial_name, publish
+from catalog.checksums import file_checksum, stream_checksum
+from catalog.drivers.filecopy import copy_file
+from catalog.drivers.posix import LARGE_BYTES, fsync_path, partial_name, publish, synced
 from catalog.drivers.protocol import ObjectInfo, Stored
 from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.names import check_path
@@ -26,6 +28,7 @@ class LocalDriver:
 
     def __init__(self, name: str, root: Path) -> None:
         self.name, self.root = name, root
+        self._apart = False
 
     def put(
         self,
@@ -39,12 +42,13 @@ class LocalDriver:
         """Store a local file under `path`: see `StorageDriver.put`.
 
         A file that is moved in is renamed where it lies on the same file system and has no other
-        name; else it is copied to a partial file beside the final one, which is then published.
+        name; else it is copied to a partial file beside the final one, which is then published
+        (a large one shares its blocks with the source where the file system can do that).
         """
         final = self._path(path)
-        check_source(source)
+        size_bytes = check_source(source)
         with self._errors(path, writing=True):
-            stored = self._put(source, final, checksum, move, sync)
+            stored = self._put(source, final, size_bytes, checksum, move, sync)
             if move:
                 source.unlink(missing_ok=True)
         return stored
@@ -58,19 +62,23 @@ class LocalDriver:
             for folder in {file.parent for file in files}:
                 fsync_path(folder)
 
-    def get(self, path: str, target: Path, *, link: bool = False) -> None:
+    def get(
+        self, path: str, target: Path, *, checksum: str | None = None, link: bool = False
+    ) -> str | None:
         """Make `target` a copy of what is under `path`, or with `link` a symbolic link to it.
 
-        Raises `StorageError` `NODE_DISK_FULL` where the target's disk has no space.
+        See `StorageDriver.get`. Raises `StorageError` `NODE_DISK_FULL` where the target's disk
+        has no space.
         """
         source = self._path(path)
         with self._errors(path), source.open("rb", buffering=0) as reader:
-            if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
+            found = os.fstat(reader.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a regular file", str(source))
-            if link:
-                target.symlink_to(source)
-            else:
-                _copy_out(path, reader.readinto, target)
+            if not link:
+                return _copy_out(path, reader, found.st_size, target, checksum)
+            target.symlink_to(source)
+            return stream_checksum(reader.readinto, checksum) if checksum else None
 
     def open(self, path: str) -> BinaryIO:
         """The bytes under `path`."""
@@ -130,15 +138,29 @@ class LocalDriver:
         return self.root / check_path("path", path)
 
     def _put(
-        self, source: Path, final: Path, algorithm: str | None, move: bool, sync: bool
+        self,
+        source: Path,
+        final: Path,
+        size_bytes: int,
+        algorithm: str | None,
+        move: bool,
+        sync: bool,
     ) -> Stored:
+        # The committer syncs many small files at once; a large one would keep it from others.
+        now = sync or size_bytes >= LARGE_BYTES
         for tries in range(_TRIES):
             try:
                 if tries:
                     self._make_folder(final.parent)
-                if move and _can_take(source, final.parent):
-                    return _take(source, final, algorithm, sync)
-                return _copy_in(source, final, algorithm, sync)
+                if move and not self._apart and _can_take(source, final.parent):
+                    try:
+                        return _take(source, final, size_bytes, algorithm, now)
+                    except OSError as error:
+                        if error.errno != errno.EXDEV:
+                            raise
+                        # Two mounts of one file system, such as the volumes of a container.
+                        self._apart = True
+                return _copy_in(source, final, size_bytes, algorithm, now)
             except FileNotFoundError as error:
                 # The folder isn't there yet, or a `delete`, which left it empty, has removed it.
                 missing = error
@@ -192,8 +214,8 @@ class LocalDriver:
         )
 
 
-def check_source(source: Path) -> None:
-    """Raise `StorageError` or `BadInput` for what is no file that can be stored."""
+def check_source(source: Path) -> int:
+    """A file's size; raises `StorageError` or `BadInput` for what is none that can be stored."""
     try:
         found = source.stat()
     except FileNotFoundError as error:
@@ -202,6 +224,7 @@ def check_source(source: Path) -> None:
         ) from error
     if not stat.S_ISREG(found.st_mode):
         raise BadInput(f"{source} is no regular file, so it can't be stored.")
+    return found.st_size
 
 
 def _can_take(source: Path, folder: Path) -> bool:
@@ -215,30 +238,27 @@ def _can_take(source: Path, folder: Path) -> bool:
     )
 
 
-def _take(source: Path, final: Path, algorithm: str | None, sync: bool) -> Stored:
+def _take(source: Path, final: Path, size_bytes: int, algorithm: str | None, sync: bool) -> Stored:
     source.chmod(_MODE)
-    checksum = file_checksum(source, algorithm) if algorithm else None
-    size_bytes = source.stat().st_size
-    if sync:
-        fsync_path(source)
+    with source.open("rb", buffering=0) as file:
+        on_disk = synced(file.fileno(), early=size_bytes >= LARGE_BYTES) if sync else nullcontext()
+        with on_disk:
+            checksum = stream_checksum(file.readinto, algorithm) if algorithm else None
     publish(source, final)
     if sync:
         fsync_path(final.parent)
     return Stored(size_bytes, checksum)
 
 
-def _copy_in(source: Path, final: Path, algorithm: str | None, sync: bool) -> Stored:
+def _copy_in(
+    source: Path, final: Path, size_bytes: int, algorithm: str | None, sync: bool
+) -> Stored:
     if os.path.lexists(final):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-    hasher = Hasher(algorithm) if algorithm else None
-    size_bytes = 0
     partial = final.with_name(partial_name())
     try:
-        with source.open("rb", buffering=0) as reader, partial.open("xb", buffering=0) as writer:
-            for block in read_blocks(reader.readinto):
-                if hasher:
-                    hasher.update(block)
-                size_bytes += _write_all(writer.write, block)
+        with source.open("rb", buffering=0) as reader, partial.open("x+b", buffering=0) as writer:
+            copied, checksum = copy_file(reader, writer, size_bytes, algorithm, flush=sync)
             os.fchmod(writer.fileno(), _MODE)
             if sync:
                 os.fsync(writer.fileno())
@@ -248,33 +268,24 @@ def _copy_in(source: Path, final: Path, algorithm: str | None, sync: bool) -> St
             partial.unlink()
     if sync:
         fsync_path(final.parent)
-    return Stored(size_bytes, hasher.checksum if hasher else None)
+    return Stored(copied, checksum)
 
 
-def _copy_out(path: str, readinto: Callable[[memoryview], int | None], target: Path) -> None:
-    writer = target.open("xb", buffering=0)
+def _copy_out(
+    path: str, reader: FileIO, size_bytes: int, target: Path, algorithm: str | None
+) -> str | None:
+    writer = target.open("x+b", buffering=0)
     try:
         with writer:
-            for block in read_blocks(readinto):
-                try:
-                    _write_all(writer.write, block)
-                except OSError as error:
-                    if error.errno not in _FULL:
-                        raise
-                    raise StorageError(
-                        ErrorCode.NODE_DISK_FULL,
-                        f"no space left for {target} while {path!r} was copied; free some there.",
-                    ) from error
-    except BaseException:
+            return copy_file(reader, writer, size_bytes, algorithm)[1]
+    except BaseException as error:
         target.unlink()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageError(
+                ErrorCode.NODE_DISK_FULL,
+                f"no space left for {target} while {path!r} was copied; free some there.",
+            ) from error
         raise
-
-
-def _write_all(write: Callable[[memoryview], int | None], block: memoryview) -> int:
-    done = 0
-    while done < len(block):
-        done += write(block[done:]) or 0
-    return done
 
 
 def _walk(folder: Path, base: str, start: str) -> Iterator[ObjectInfo]:

@@ -4,13 +4,22 @@ import ctypes
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 PARTIAL_PREFIX = ".spdf-"
 PARTIAL_SUFFIX = ".part"
 
+LARGE_BYTES = 8 << 20
+"""From this size on it pays to work on a file's bytes while the disk does."""
+
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _RENAME_NOREPLACE = 1
+_SYNC_FILE_RANGE_WRITE = 2
 _AT_FDCWD = -100
 
 
@@ -34,7 +43,7 @@ def publish(source: Path, final: Path) -> None:
 
 def rename_exclusively(source: Path, final: Path) -> None:
     """Linux's `renameat2(RENAME_NOREPLACE)`, for file systems without hard links."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    rename = _libc("renameat2")
     if rename is None:
         raise OSError(errno.ENOSYS, "neither hard links nor exclusive renames work", str(final))
     result = rename(
@@ -52,3 +61,32 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def synced(descriptor: int, *, early: bool) -> Iterator[None]:
+    """Have a file's bytes on the disk at the end.
+
+    With `early` that begins at once, beside what is done meanwhile, which must not write to it.
+    """
+    if not early:
+        yield
+        os.fsync(descriptor)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="fsync") as pool:
+        done = pool.submit(os.fsync, descriptor)
+        yield
+        done.result()
+
+
+def start_writeback(descriptor: int, offset: int, count: int) -> None:
+    """Have the disk begin with a range of what was written; a hint, which promises nothing."""
+    start = _libc("sync_file_range")
+    if start is not None:
+        start(descriptor, ctypes.c_int64(offset), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
+
+
+@cache
+def _libc(name: str) -> Any:
+    """A function that Python doesn't offer; None where the C library has none of the name."""
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)

@@ -52,8 +52,14 @@ class StorageDriver(Protocol):
         """Have what was put under these paths where no power cut can lose it."""
         ...
 
-    def get(self, path: str, target: Path, *, link: bool = False) -> None:
-        """Make `target`, which must not exist: a copy, or with `link` a link where possible."""
+    def get(
+        self, path: str, target: Path, *, checksum: str | None = None, link: bool = False
+    ) -> str | None:
+        """Make `target`, which must not exist: a copy, or with `link` a link where possible.
+
+        `checksum` is the algorithm of a checksum to be computed of the bytes as they come: gives
+        `algorithm:hex`, None where it wasn't asked for.
+        """
         ...
 
     def open(self, path: str) -> BinaryIO:

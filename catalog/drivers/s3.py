@@ -85,17 +85,21 @@ class S3Driver:
         least = -(-size_bytes // 10_000)
         return max(self._settings.s3_part_bytes, -(-least // 2**20) * 2**20)
 
-    def get(self, path: str, target: Path, *, link: bool = False) -> None:
+    def get(
+        self, path: str, target: Path, *, checksum: str | None = None, link: bool = False
+    ) -> str | None:
         """Make `target` a copy of what is under `path`; there is nothing to link to.
 
-        Raises `StorageError` `NODE_DISK_FULL` where the target's disk has no space.
+        See `StorageDriver.get`. Raises `StorageError` `NODE_DISK_FULL` where the target's disk
+        has no space.
         """
         try:
             with self._explained(path):
-                self._fetch(path).to(
+                return self._fetch(path).to(
                     target,
                     streams=self._settings.s3_streams,
                     part_bytes=self._settings.s3_part_bytes,
+                    algorithm=checksum,
                 )
         except OSError as error:
             if not is_full(error):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog.checksums import file_checksum
 from catalog.drivers.s3 import S3Driver
 from catalog.drivers.s3client import login_of, makes_object
 from catalog.errors import BadInput, ErrorCode, StorageError
@@ -74,8 +75,12 @@ def test_bytes_come_back_as_they_went(
     content = os.urandom(size)
     stored = driver.put(write("a", content), "run/a.raw", checksum="sha256")
     assert (stored.size_bytes, stored.checksum) == (size, sha256(content))
-    driver.get("run/a.raw", tmp_path / "b")
-    assert (tmp_path / "b").read_bytes() == content
+    for number, algorithm in enumerate(("adler32", "sha256")):
+        target = tmp_path / f"b{number}"
+        found = driver.get("run/a.raw", target, checksum=algorithm)
+        assert target.read_bytes() == content
+        assert found == file_checksum(target, algorithm)
+    assert driver.get("run/a.raw", tmp_path / "b") is None
     assert driver.checksum("run/a.raw", "sha256") == sha256(content)
     assert driver.stat("run/a.raw").size_bytes == size
 
@@ -302,10 +307,11 @@ def test_a_download_goes_on_where_the_killed_server_left_it(
 
     killer = threading.Thread(target=cut_off)
     killer.start()
-    patiently(lambda: driver.get("x", target), patience_s=60)
+    found = patiently(lambda: driver.get("x", target, checksum="adler32"), patience_s=60)
     killer.join()
     assert cut.is_set()
     assert target.read_bytes() == content
+    assert found == file_checksum(target, "adler32")
     s3_server.store.wait_ready()
 
 

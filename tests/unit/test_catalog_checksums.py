@@ -60,6 +60,16 @@ def test_pieces_give_the_checksum_of_the_whole(pieces: list[bytes]) -> None:
         assert hasher.checksum == normalise(hasher.checksum) == f"{algorithm}:{digits}"
 
 
+@given(st.lists(st.binary(max_size=50)))
+def test_an_adler32_is_had_of_pieces_that_were_hashed_apart(pieces: list[bytes]) -> None:
+    whole = Hasher("adler32")
+    for piece in pieces:
+        part = Hasher("adler32")
+        part.update(piece)
+        whole.append(part, len(piece))
+    assert whole.checksum == f"adler32:{zlib.adler32(b''.join(pieces)):08x}"
+
+
 @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES + 17])
 def test_files_are_read_whole_at_any_size(tmp_path: Path, size: int) -> None:
     content = bytes(range(256)) * (size // 256 + 1)

@@ -163,13 +163,13 @@ def test_a_kill_in_mid_put_leaves_nothing_under_the_final_name(
     fifo_fed.write_bytes(b"x" * (3 << 20))
     program = f"""
 import os, pathlib, signal
-from catalog.drivers import local
+from catalog.drivers import filecopy
 from catalog.drivers.local import LocalDriver
-write = local._write_all
+write = filecopy.write_all
 def write_and_die(*args):
     write(*args)
     os.kill(os.getpid(), signal.SIGKILL)
-local._write_all = write_and_die
+filecopy.write_all = write_and_die
 LocalDriver("disk", pathlib.Path({str(root)!r})).put(pathlib.Path({str(fifo_fed)!r}), "run/x")
 """
     done = subprocess.run([sys.executable, "-c", program], check=False)
@@ -187,7 +187,7 @@ def test_a_failing_put_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("catalog.drivers.local._write_all", full)
+    monkeypatch.setattr("catalog.drivers.filecopy.write_all", full)
     assert code_of(lambda: driver.put(source, "x")) is ErrorCode.STORAGE_FULL
     assert everything_in(root) == []
 
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_from_a_full_storage(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("catalog.drivers.local._write_all", full)
+    monkeypatch.setattr("catalog.drivers.filecopy.write_all", full)
     target = tmp_path / "target"
     assert code_of(lambda: driver.get("x", target)) is ErrorCode.NODE_DISK_FULL
     assert not target.exists()

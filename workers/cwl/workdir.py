@@ -1,7 +1,7 @@
 """InitialWorkDirRequirement: what lies in the output directory before the payload starts."""
 
 # Paths are plain strings here, as in the rest of staging.
-# ruff: noqa: PTH108, PTH112, PTH114, PTH118, PTH119, PTH120, PTH211, PTH102, PTH103, PTH208
+# ruff: noqa: PTH108, PTH114, PTH118, PTH119, PTH120, PTH211, PTH102, PTH103, PTH208
 
 import json
 import os
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from catalog.drivers.filecopy import clone_file
+from catalog.drivers.posix import LARGE_BYTES
 from workers.cwl.containers import Mount
 from workers.cwl.expressions import Expression, Scope
 from workers.cwl.failures import ExpressionError, bad_input
@@ -197,9 +199,11 @@ class _Layout:
 
 def _copy(source: str, path: str) -> None:
     """A copy that the payload may change; stored files are read-only."""
-    if not os.path.isdir(source):
-        shutil.copyfile(source, path)
-        os.chmod(path, stat.S_IMODE(os.stat(source).st_mode) | stat.S_IRUSR | stat.S_IWUSR)  # noqa: PTH101, PTH116
+    found = os.stat(source)  # noqa: PTH116
+    if not stat.S_ISDIR(found.st_mode):
+        if found.st_size < LARGE_BYTES or not clone_file(source, path):
+            shutil.copyfile(source, path)
+        os.chmod(path, stat.S_IMODE(found.st_mode) | stat.S_IRUSR | stat.S_IWUSR)  # noqa: PTH101
         return
     os.makedirs(path, exist_ok=True)
     for name in os.listdir(source):
