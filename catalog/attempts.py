@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from catalog.clock import now
 from catalog.errors import ERRORS, ErrorCode
-from catalog.models import Attempt, Job, Pilot, Task, Workflow
+from catalog.models import IS_OPEN, Attempt, Job, Pilot, Task, Workflow
 from catalog.states import (
     AttemptState,
     JobState,
@@ -55,15 +55,17 @@ def lease(
     program: str,
     tool_digest: str,
     alone: bool = False,
+    after: int = -1,
 ) -> list[Lease]:
     """Lease up to `limit` READY jobs of a task, in its order; each gets a new attempt.
 
-    `alone` leases one of those that were lost too often to share a pilot. Nothing is leased for a
-    pilot that isn't ACTIVE, or of a task that isn't being worked on.
+    `alone` leases one of those that were lost too often to share a pilot. Only jobs beyond the
+    ordinal `after` are looked at: see `flows.shift.turn`. Nothing is leased for a pilot that isn't
+    ACTIVE, or of a task that isn't being worked on.
     """
     if not _may_lease(session, pilot_id, task_id):
         return []
-    picked = _ready(task_id, limit, alone)
+    picked = _ready(task_id, limit, alone, after)
     rows = session.execute(
         sa.update(Job)
         .where(col(Job.id) == picked.c.id)
@@ -103,14 +105,16 @@ def lease(
     ]
 
 
-def _ready(task_id: int, limit: int, alone: bool) -> sa.CTE:
+def _ready(task_id: int, limit: int, alone: bool, after: int) -> sa.CTE:
     """Ids of READY jobs, locked, those skipped that another pilot is just leasing."""
     losses = col(Job.losses) >= MAX_LOSSES if alone else col(Job.losses) < MAX_LOSSES
     return (
         sa.select(col(Job.id).label("id"))
         .where(
             col(Job.task_id) == task_id,
+            IS_OPEN,
             col(Job.state) == JobState.READY,
+            col(Job.ordinal) > after,
             losses,
             sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
         )
@@ -216,6 +220,7 @@ def take_back(session: Session, task_ids: Sequence[int], limit: int = 1000) -> i
         sa.select(col(Job.id), col(Job.attempt), col(Job.losses))
         .where(
             col(Job.task_id).in_(task_ids),
+            IS_OPEN,
             col(Job.state) == JobState.RUNNING,
             col(Job.lease_until) < now(),
         )
