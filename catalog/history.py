@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from catalog import tasks
@@ -171,7 +172,8 @@ def _tell(session: Session, model: Any, entity_id: int, state: StrEnum, words: s
 
 def _settled() -> sa.ColumnElement[bool]:
     """Of jobs: they have ended, and Prefect shows all their attempts."""
-    busy = sa.exists().where(col(Attempt.job_id) == col(Job.id), sa.not_(col(Attempt.shown)))
+    tried: Any = aliased(Attempt)
+    busy = sa.exists().where(tried.job_id == col(Job.id), sa.not_(tried.shown))
     return sa.and_(col(Job.state).in_(FINAL[JobState]), sa.not_(busy))
 
 
