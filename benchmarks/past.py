@@ -1,4 +1,4 @@
-"""A past for a catalog on PostgreSQL: workflows that finished long ago, made inside the database."""
+"""A past for a catalog on PostgreSQL: workflows finished long ago, made inside the database."""
 
 import sqlalchemy as sa
 
@@ -14,7 +14,8 @@ _WHEN = "now() - interval '100 days'"
 
 _COARSE = (
     f"""INSERT INTO template (id, name, version, state, mask, derived, document, plan, digest,
-        created_at) VALUES (1, 'old', 1, 'ARCHIVED', 'old-*', false, '{{}}', '{{}}', 'd', {_WHEN})""",
+        created_at)
+        VALUES (1, 'old', 1, 'ARCHIVED', 'old-*', false, '{{}}', '{{}}', 'd', {_WHEN})""",
     f"""INSERT INTO storage (id, name, kind, role, url, created_at)
         VALUES (1, 'old', 'local', 'internal', '/old', {_WHEN})""",
     f"""INSERT INTO dataset (id, name, state, derived, next_position, file_count, size_bytes,

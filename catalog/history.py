@@ -173,8 +173,10 @@ def _tell(session: Session, model: Any, entity_id: int, state: StrEnum, words: s
 def _settled() -> sa.ColumnElement[bool]:
     """Of jobs: they have ended, and Prefect shows all their attempts."""
     tried: Any = aliased(Attempt)
-    busy = sa.exists().where(tried.job_id == col(Job.id), sa.not_(tried.shown))
-    return sa.and_(col(Job.state).in_(FINAL[JobState]), sa.not_(busy))
+    # A look-up for each job: with EXISTS, all attempts that aren't shown may be read for each.
+    shown = sa.func.min(sa.case((tried.shown, 1), else_=0))
+    least = sa.select(sa.func.coalesce(shown, 1)).where(tried.job_id == col(Job.id))
+    return sa.and_(col(Job.state).in_(FINAL[JobState]), least.scalar_subquery() == 1)
 
 
 def _prune_jobs(catalog: Catalog, task_id: int, after: int) -> tuple[Pruned, int | None]:
