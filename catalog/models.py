@@ -223,6 +223,7 @@ class Job(SQLModel, table=True):
         sa.Index(
             "ix_job_unpassed",
             "task_id",
+            "passed",
             "ordinal",
             **_rows("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
         ),

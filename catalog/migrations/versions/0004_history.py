@@ -64,6 +64,13 @@ def _jobs() -> None:
         **_rows("state IN ('WAITING', 'READY', 'RUNNING', 'HELD')"),
     )
     op.drop_index("ix_job_lease", "job")
+    op.drop_index("ix_job_unpassed", "job")
+    op.create_index(
+        "ix_job_unpassed",
+        "job",
+        ["task_id", "passed", "ordinal"],
+        **_rows("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
+    )
     op.create_index("ix_job_pilot_id", "job", ["pilot_id"], **_rows("pilot_id IS NOT NULL"))
     op.drop_index("ix_job_running", "job")
 
