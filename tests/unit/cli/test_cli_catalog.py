@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from catalog import db, schema
+from catalog.backup import back_up
 from catalog.db import Catalog
 from catalog.settings import get_settings
 
@@ -82,14 +85,18 @@ def test_backup_and_restore_say_what_they_did(
 
 
 def test_a_restored_older_catalog_asks_to_be_migrated(
-    ok: Spdf, home: Path, catalog: Catalog, tmp_path: Path
+    ok: Spdf, home: Path, catalog: Catalog, bare_url: str, tmp_path: Path
 ) -> None:
-    with catalog.write() as session:
-        session.execute(sa.text("DROP TABLE schema_info"))
-        session.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
-    ok("catalog", "backup", tmp_path / "backup")
+    older = Catalog(bare_url)
+    with older.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(schema.migrations()))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    back_up(older, tmp_path / "backup")
+    older.close()
     catalog.close()
-    done = ok("catalog", "restore", tmp_path / "backup")
+    done = ok("catalog", "restore", tmp_path / "backup", "--replace")
     assert "`spdf catalog migrate` brings its schema up to date" in done.err
     assert ok("catalog", "migrate").out == f"the schema was 0002 and is {schema.HEAD} now.\n"
     ok("dataset", "list")
