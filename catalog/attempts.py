@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.errors import ERRORS, ErrorCode
-from catalog.models import Attempt, Job, Pilot, Task, Workflow
+from catalog.models import IS_OPEN, Attempt, Job, Pilot, Task, Workflow
 from catalog.rowsets import among, insert_rows
 from catalog.states import (
     AttemptState,
@@ -60,15 +60,17 @@ def lease(
     program: str,
     tool_digest: str,
     alone: bool = False,
+    after: int = -1,
 ) -> list[Lease]:
     """Lease up to `limit` READY jobs of a task, in its order; each gets a new attempt.
 
-    `alone` leases one of those that were lost too often to share a pilot. Nothing is leased for a
-    pilot that isn't ACTIVE, or of a task that isn't being worked on.
+    `alone` leases one of those that were lost too often to share a pilot. Only jobs beyond the
+    ordinal `after` are looked at: see `flows.shift.turn`. Nothing is leased for a pilot that isn't
+    ACTIVE, or of a task that isn't being worked on.
     """
     if not _may_lease(session, pilot_id, task_id):
         return []
-    picked = _ready(task_id, limit, alone)
+    picked = _ready(task_id, limit, alone, after)
     rows = session.execute(
         sa.update(_job)
         .where(_job.c.id == picked.c.id)
@@ -103,14 +105,16 @@ def lease(
     ]
 
 
-def _ready(task_id: int, limit: int, alone: bool) -> sa.CTE:
+def _ready(task_id: int, limit: int, alone: bool, after: int) -> sa.CTE:
     """Ids of READY jobs, locked, those skipped that another pilot is just leasing."""
     losses = _job.c.losses >= MAX_LOSSES if alone else _job.c.losses < MAX_LOSSES
     return (
         sa.select(_job.c.id.label("id"))
         .where(
             _job.c.task_id == task_id,
+            IS_OPEN,
             _job.c.state == JobState.READY,
+            _job.c.ordinal > after,
             losses,
             sa.or_(_job.c.not_before.is_(None), _job.c.not_before <= now()),
         )
@@ -218,6 +222,7 @@ def take_back(session: Session, task_ids: Sequence[int], limit: int = 1000) -> i
         sa.select(col(Job.id), col(Job.attempt), col(Job.losses))
         .where(
             col(Job.task_id).in_(task_ids),
+            IS_OPEN,
             col(Job.state) == JobState.RUNNING,
             col(Job.lease_until) < now(),
         )

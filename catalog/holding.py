@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.models import Job, Task
+from catalog.models import IS_OPEN, Job, Task
 from catalog.states import JobState, TaskState, is_final
 
 _OPEN = [state for state in TaskState if not is_final(state)]
@@ -32,7 +32,7 @@ def release(
         open_tasks = open_tasks.where(col(Task.workflow_id) == workflow_id)
     released = session.execute(
         sa.update(Job)
-        .where(*chosen, col(Job.task_id).in_(open_tasks))
+        .where(IS_OPEN, *chosen, col(Job.task_id).in_(open_tasks))
         .values(
             state=JobState.READY, losses=0, error=None, reason=None, not_before=None, ended_at=None
         )

@@ -18,11 +18,15 @@ from catalog.models import (
     Job,
     JobInput,
     JobOutput,
+    PastJob,
     Task,
     Template,
     Workflow,
 )
 from catalog.states import JobState
+
+_KEPT: tuple[Any, ...] = (Job, PastJob)
+"""Where jobs are: those whose history was pruned are kept in short."""
 
 MAX_DEPTH = 64
 LOG_PORT = "log"
@@ -105,14 +109,17 @@ def lineage(
 
 def consumers(session: Session, file_id: int, *, limit: int = 1000) -> list[Maker]:
     """The jobs that read a file, oldest first; `port` is where they read it."""
-    rows = session.execute(
-        _select_jobs(col(JobInput.port))
-        .join(JobInput, col(JobInput.job_id) == col(Job.id))
-        .where(col(JobInput.file_id) == file_id)
-        .order_by(col(Job.id))
-        .limit(limit)
-    )
-    return [Maker(**row._mapping) for row in rows]
+    found: list[Maker] = []
+    for kept in _KEPT:
+        rows = session.execute(
+            _select_jobs(kept, col(JobInput.port))
+            .join(JobInput, col(JobInput.job_id) == kept.id)
+            .where(col(JobInput.file_id) == file_id)
+            .order_by(kept.id)
+            .limit(limit)
+        )
+        found += [Maker(**row._mapping) for row in rows]
+    return sorted(found, key=lambda maker: maker.job_id)[:limit]
 
 
 def _ancestors(
@@ -137,21 +144,21 @@ def _ancestors(
     return {row.file_id: row.depth for row in rows}
 
 
-def _select_jobs(port: Any) -> sa.Select[Any]:
+def _select_jobs(kept: Any, port: Any) -> sa.Select[Any]:
     return (
         sa.select(
-            col(Job.id).label("job_id"),
-            col(Job.key),
-            col(Job.state),
-            col(Job.attempt),
+            kept.id.label("job_id"),
+            kept.key,
+            kept.state,
+            kept.attempt,
             col(Task.stage),
-            col(Job.task_id),
+            kept.task_id,
             col(Task.workflow_id),
             col(Template.name).label("template"),
             col(Template.version),
             port.label("port"),
         )
-        .join(Task, col(Task.id) == col(Job.task_id))
+        .join(Task, col(Task.id) == kept.task_id)
         .join(Workflow, col(Workflow.id) == col(Task.workflow_id))
         .join(Template, col(Template.id) == col(Workflow.template_id))
     )
@@ -159,33 +166,37 @@ def _select_jobs(port: Any) -> sa.Select[Any]:
 
 def _makers(session: Session, file_ids: Sequence[int]) -> dict[int, Maker]:
     makers: dict[int, Maker] = {}
-    for batch in chunks(file_ids):
-        rows = session.execute(
-            _select_jobs(col(JobOutput.port))
-            .add_columns(col(JobOutput.file_id))
-            .join(JobOutput, col(JobOutput.job_id) == col(Job.id))
-            .where(col(JobOutput.file_id).in_(batch))
-        )
-        for row in rows:
-            values = dict(row._mapping)
-            makers.setdefault(values.pop("file_id"), Maker(**values))
+    for kept in _KEPT:
+        for batch in chunks([file_id for file_id in file_ids if file_id not in makers]):
+            rows = session.execute(
+                _select_jobs(kept, col(JobOutput.port))
+                .add_columns(col(JobOutput.file_id))
+                .join(JobOutput, col(JobOutput.job_id) == kept.id)
+                .where(col(JobOutput.file_id).in_(batch))
+            )
+            for row in rows:
+                values = dict(row._mapping)
+                makers.setdefault(values.pop("file_id"), Maker(**values))
     return makers
 
 
 def _log_maker(session: Session, file_id: int) -> dict[int, Maker]:
     """The job whose log the file is: found by the log dataset's task and the file's key."""
-    row = session.execute(
-        _select_jobs(col(Dataset.port))
-        .join(Dataset, col(Dataset.task_id) == col(Task.id))
-        .join(DatasetFile, col(DatasetFile.dataset_id) == col(Dataset.id))
-        .where(
-            col(DatasetFile.file_id) == file_id,
-            col(Dataset.port) == LOG_PORT,
-            col(Job.key) == col(DatasetFile.key),
-        )
-        .limit(1)
-    ).one_or_none()
-    return {} if row is None else {file_id: Maker(**row._mapping)}
+    for kept in _KEPT:
+        row = session.execute(
+            _select_jobs(kept, col(Dataset.port))
+            .join(Dataset, col(Dataset.task_id) == col(Task.id))
+            .join(DatasetFile, col(DatasetFile.dataset_id) == col(Dataset.id))
+            .where(
+                col(DatasetFile.file_id) == file_id,
+                col(Dataset.port) == LOG_PORT,
+                kept.key == col(DatasetFile.key),
+            )
+            .limit(1)
+        ).one_or_none()
+        if row is not None:
+            return {file_id: Maker(**row._mapping)}
+    return {}
 
 
 def _inputs(session: Session, job_ids: Sequence[int], limit: int) -> dict[int, list[int]]:

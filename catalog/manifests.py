@@ -50,14 +50,19 @@ class MemberInfo:
 def totals(session: Session, dataset_ids: Sequence[int]) -> dict[int, Totals]:
     """Files and bytes of datasets as they are now, by id."""
     found = dict.fromkeys(dataset_ids, Totals())
+    # A look-up for each member: a join may read all files there are, of whatever dataset.
+    size = (
+        sa.select(col(File.size_bytes))
+        .where(col(File.id) == col(DatasetFile.file_id))
+        .scalar_subquery()
+    )
     for batch in chunks(list(found)):
         rows = session.execute(
             sa.select(
                 col(DatasetFile.dataset_id),
                 sa.func.count(),
-                sa.cast(sa.func.sum(col(File.size_bytes)), sa.BigInteger),
+                sa.cast(sa.func.sum(size), sa.BigInteger),
             )
-            .join(File, col(File.id) == col(DatasetFile.file_id))
             .where(col(DatasetFile.dataset_id).in_(batch))
             .group_by(col(DatasetFile.dataset_id))
         )

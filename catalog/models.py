@@ -22,6 +22,18 @@ from catalog.states import (
     WorkflowState,
 )
 
+IS_OPEN = sa.text("job.state IN ('WAITING', 'READY', 'RUNNING', 'HELD')")
+"""Condition of jobs that have not ended. Queries say it in these words beside their own, so that
+every database sees, whatever their parameters, that the partial index has all they ask for."""
+
+IS_UNPASSED = sa.text("NOT job.passed AND job.state IN ('FINISHED', 'SKIPPED')")
+"""Condition of jobs whose followers are to be defined; as `IS_OPEN`."""
+
+
+def _rows(words: str) -> dict[str, Any]:
+    """Of a partial index: the rows that it has, for either database."""
+    return {"sqlite_where": sa.text(words), "postgresql_where": sa.text(words)}
+
 
 class StorageKind(StrEnum):
     """Which driver speaks to a storage."""
@@ -138,9 +150,9 @@ class Workflow(SQLModel, table=True):
             "dataset_id",
             "inputs_digest",
             unique=True,
-            sqlite_where=sa.text("state <> 'CANCELLED' AND NOT again"),
-            postgresql_where=sa.text("state <> 'CANCELLED' AND NOT again"),
+            **_rows("state <> 'CANCELLED' AND NOT again"),
         ),
+        sa.Index("ix_workflow_unpruned", "ended_at", **_rows("pruned_at IS NULL")),
     )
 
     id: int = row_id()
@@ -162,6 +174,7 @@ class Workflow(SQLModel, table=True):
     created_at: datetime = created()
     started_at: datetime | None = moment()
     ended_at: datetime | None = moment()
+    pruned_at: datetime | None = moment()
 
 
 class Task(SQLModel, table=True):
@@ -175,13 +188,19 @@ class Task(SQLModel, table=True):
     ordinal: int = Field(description="Position in the plan, from 0.")
     pool: str = Field(description="`cpu` or `gpu`.")
     rank: int = Field(default=0)
-    state: TaskState = Field(default=TaskState.DEFINED, sa_type=state_word(TaskState))
+    state: TaskState = Field(default=TaskState.DEFINED, sa_type=state_word(TaskState), index=True)
     reason: str | None = None
     roots_defined: int = Field(
         default=0, sa_type=BigInt, description="Jobs (or groups) that the advancer has defined."
     )
     cursor: int = Field(
         default=-1, sa_type=BigInt, description="Last position of the source that was consumed."
+    )
+    counts: dict[str, int] | None = Field(
+        default=None, sa_type=Json, description="Its jobs by state, once none changes any more."
+    )
+    used: dict[str, Any] | None = Field(
+        default=None, sa_type=Json, description="What its attempts used, before they were pruned."
     )
     created_at: datetime = created()
     started_at: datetime | None = moment()
@@ -193,20 +212,22 @@ class Job(SQLModel, table=True):
 
     __table_args__ = (
         sa.UniqueConstraint("task_id", "key"),
-        sa.Index("ix_job_lease", "task_id", "state", "ordinal"),
+        sa.Index("ix_job_task_id_ordinal", "task_id", "ordinal"),
+        sa.Index(
+            "ix_job_open",
+            "task_id",
+            "state",
+            "ordinal",
+            **_rows("state IN ('WAITING', 'READY', 'RUNNING', 'HELD')"),
+        ),
         sa.Index(
             "ix_job_unpassed",
             "task_id",
+            "passed",
             "ordinal",
-            sqlite_where=sa.text("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
-            postgresql_where=sa.text("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
+            **_rows("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
         ),
-        sa.Index(
-            "ix_job_running",
-            "pilot_id",
-            sqlite_where=sa.text("state = 'RUNNING'"),
-            postgresql_where=sa.text("state = 'RUNNING'"),
-        ),
+        sa.Index("ix_job_pilot_id", "pilot_id", **_rows("pilot_id IS NOT NULL")),
     )
 
     id: int = row_id()
@@ -239,12 +260,7 @@ class Attempt(SQLModel, table=True):
 
     __table_args__ = (
         sa.UniqueConstraint("job_id", "number"),
-        sa.Index(
-            "ix_attempt_unshown",
-            "id",
-            sqlite_where=sa.text("NOT shown"),
-            postgresql_where=sa.text("NOT shown"),
-        ),
+        sa.Index("ix_attempt_unshown", "id", **_rows("NOT shown")),
     )
 
     id: int = row_id()
@@ -274,13 +290,30 @@ class Attempt(SQLModel, table=True):
     shown_at: datetime | None = moment()
 
 
+class PastJob(SQLModel, table=True):
+    """What is kept of a job whose history was pruned: enough to say how its files were made."""
+
+    __tablename__ = "past_job"
+    __table_args__ = (sa.UniqueConstraint("task_id", "key"),)
+
+    id: int = Field(primary_key=True, sa_type=BigInt, sa_column_kwargs={"autoincrement": False})
+    task_id: int = reference("task.id")
+    key: str
+    state: JobState = Field(sa_type=state_word(JobState))
+    attempt: int = Field(description="Number of its last attempt.")
+    program: str | None = Field(default=None, description="Version of spdf that ran it.")
+    tool_digest: str | None = None
+    node: str | None = None
+    ended_at: datetime | None = moment()
+
+
 class JobInput(SQLModel, table=True):
-    """Files that a job reads."""
+    """Files that a job reads or, once it is a `PastJob`, has read."""
 
     __tablename__ = "job_input"
     __table_args__ = (sa.UniqueConstraint("task_id", "port", "file_id"),)
 
-    job_id: int = Field(foreign_key="job.id", primary_key=True, sa_type=BigInt)
+    job_id: int = Field(primary_key=True, sa_type=BigInt)
     port: str = Field(primary_key=True)
     position: int = Field(primary_key=True, sa_type=BigInt)
     file_id: int = reference("file.id", index=True)
@@ -288,11 +321,11 @@ class JobInput(SQLModel, table=True):
 
 
 class JobOutput(SQLModel, table=True):
-    """Files that a job made; `position` orders the files of one port."""
+    """Files that a job (or `PastJob`) made; `position` orders the files of one port."""
 
     __tablename__ = "job_output"
 
-    job_id: int = Field(foreign_key="job.id", primary_key=True, sa_type=BigInt)
+    job_id: int = Field(primary_key=True, sa_type=BigInt)
     port: str = Field(primary_key=True)
     position: int = Field(primary_key=True)
     file_id: int = reference("file.id", index=True)
@@ -301,15 +334,17 @@ class JobOutput(SQLModel, table=True):
 class Pilot(SQLModel, table=True):
     """A process on a compute node that leases jobs of one task and maps them."""
 
+    __table_args__ = (sa.Index("ix_pilot_state_ended_at", "state", "ended_at"),)
+
     id: int = row_id()
     task_id: int = reference("task.id", index=True)
     pool: str
-    state: PilotState = Field(default=PilotState.ACTIVE, sa_type=state_word(PilotState), index=True)
+    state: PilotState = Field(default=PilotState.ACTIVE, sa_type=state_word(PilotState))
     reason: str | None = None
     node: str
     pid: int
     slots: int
-    flow_run_id: str | None = None
+    flow_run_id: str | None = Field(default=None, index=True)
     jobs_done: int = Field(default=0)
     started_at: datetime = created()
     beat_at: datetime = created()

@@ -9,6 +9,7 @@ from catalog import pilots
 from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.models import (
+    IS_OPEN,
     Attempt,
     Dataset,
     File,
@@ -25,7 +26,7 @@ from catalog.states import AttemptState, JobState, TaskState, WorkflowState
 
 HOLDINGS = (
     "storage", "dataset", "file", "replica", "template", "workflow", "task", "job", "attempt",
-    "pilot", "node", "request", "event",
+    "past_job", "pilot", "node", "request", "event",
 )  # fmt: skip
 """Tables whose rows say how much a catalog holds."""
 
@@ -50,7 +51,6 @@ class Overview:
 def overview(session: Session) -> Overview:
     """Count what is at work now; states that nothing is in are left out."""
     working = (WorkflowState.DEFINED, WorkflowState.IN_PROGRESS, WorkflowState.PAUSED)
-    waiting = (JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.HELD)
     live = session.execute(
         sa.select(sa.func.count()).select_from(Pilot).where(col(Pilot.state).in_(LIVE))
     ).scalar_one()
@@ -62,7 +62,7 @@ def overview(session: Session) -> Overview:
     by_job = session.execute(
         sa.select(col(Job.state), sa.func.count())
         .join(Task, col(Task.id) == col(Job.task_id))
-        .where(col(Task.state) == TaskState.IN_PROGRESS, col(Job.state).in_(waiting))
+        .where(col(Task.state) == TaskState.IN_PROGRESS, IS_OPEN)
         .group_by(col(Job.state))
     )
     return Overview(

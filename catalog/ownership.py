@@ -76,13 +76,15 @@ def release(session: Session, workflow_id: int, epoch: int) -> None:
     )
 
 
-def abandoned(session: Session, *, grace_s: float, limit: int = 100) -> list[WorkflowInfo]:
-    """Workflows that nobody advances: their lease ran out, or none took them for `grace_s`."""
-    work = (WorkflowState.DEFINED, WorkflowState.IN_PROGRESS)
+def abandoned(session: Session, *, grace_s: float, limit: int = 1000) -> list[WorkflowInfo]:
+    """Workflows begun that nobody advances: their lease ran out, or none took them for `grace_s`.
+
+    The highest rank first.
+    """
     query = (
         select_infos()
         .where(
-            col(Workflow.state).in_(work),
+            col(Workflow.state) == WorkflowState.IN_PROGRESS,
             sa.or_(
                 col(Workflow.lease_until) < now(),
                 sa.and_(
@@ -94,3 +96,28 @@ def abandoned(session: Session, *, grace_s: float, limit: int = 100) -> list[Wor
         .limit(limit)
     )
     return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
+
+
+def waiting(
+    session: Session, *, grace_s: float, after: int = 0, limit: int = 200
+) -> list[WorkflowInfo]:
+    """Workflows that nobody has begun for `grace_s`, by id, beyond the id `after`."""
+    query = (
+        select_infos()
+        .where(
+            col(Workflow.state) == WorkflowState.DEFINED,
+            col(Workflow.created_at) < now(-grace_s),
+            col(Workflow.id) > after,
+        )
+        .order_by(col(Workflow.id))
+        .limit(limit)
+    )
+    return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
+
+
+def driven(session: Session, limit: int = 1000) -> dict[str, int]:
+    """The workflows IN_PROGRESS, by the flow run that is to advance them."""
+    query = sa.select(col(Workflow.flow_run_id), col(Workflow.id)).where(
+        col(Workflow.state) == WorkflowState.IN_PROGRESS, col(Workflow.flow_run_id).is_not(None)
+    )
+    return {row[0]: row[1] for row in session.execute(query.limit(limit))}

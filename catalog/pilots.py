@@ -119,7 +119,7 @@ def lost_runs(session: Session, since_s: float, limit: int) -> list[str]:
             col(Pilot.ended_at) > now(-since_s),
             col(Pilot.flow_run_id).is_not(None),
         )
-        .order_by(col(Pilot.id).desc())
+        .order_by(col(Pilot.ended_at).desc())
         .limit(limit)
     )
     return [run for run in session.scalars(query) if run is not None]
@@ -145,9 +145,11 @@ def live_counts(session: Session, task_ids: Sequence[int]) -> dict[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def started_runs(session: Session, task_ids: Sequence[int]) -> set[str]:
-    """Flow runs of these tasks' pilots that have begun."""
-    query = sa.select(col(Pilot.flow_run_id)).where(col(Pilot.task_id).in_(task_ids))
+def begun(session: Session, flow_run_ids: Sequence[str]) -> set[str]:
+    """Those of these flow runs whose pilots have begun."""
+    if not flow_run_ids:
+        return set()
+    query = sa.select(col(Pilot.flow_run_id)).where(col(Pilot.flow_run_id).in_(flow_run_ids))
     return {run for run in session.scalars(query) if run is not None}
 
 

@@ -14,7 +14,7 @@ from catalog.db import Catalog
 from catalog.errors import Conflict, SpdfError, Unavailable
 from catalog.models import SchemaInfo
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in `migrations/versions`; revisions are numbered, so they compare."""
 
 _ADVISORY_LOCK = 0x73706466

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     pilot_shift_jobs: int = Field(20_000, ge=1, description="Jobs after which a pilot ends.")
     pilot_shift_s: float = Field(1800.0, gt=0, description="Time after which a pilot ends.")
     drain_s: float = Field(30.0, gt=0, description="Time a stopping pilot gives running jobs.")
+    history_days: float = Field(
+        90.0, ge=0, description="Days that the history of ended workflows is kept; 0: for ever."
+    )
     verify_inputs: bool = Field(
         False, description="Read inputs that are linked through, to compare their checksums."
     )

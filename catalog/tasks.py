@@ -9,8 +9,8 @@ from sqlmodel import Session, col
 
 from catalog.clock import now
 from catalog.errors import NotFound
-from catalog.models import Attempt, Dataset, DatasetFile, File, Job, Pilot, Task
-from catalog.states import JobState, PilotState, TaskState
+from catalog.models import IS_OPEN, Attempt, Dataset, DatasetFile, File, Job, Pilot, Task
+from catalog.states import FINAL, JobState, PilotState, TaskState
 from catalog.transitions import move, move_one
 
 
@@ -116,21 +116,58 @@ def outputs(session: Session, task_ids: Sequence[int]) -> dict[int, dict[str, Ou
 
 
 def progress(session: Session, workflow_id: int) -> list[Progress]:
-    """A workflow's tasks in the plan's order with their jobs counted."""
+    """A workflow's tasks in the plan's order with their jobs counted.
+
+    Jobs of tasks that are FINISHED were counted at their end. Those of others are counted now,
+    which takes the longer the more there are (0.1 s for a million): who asks again and again
+    leaves time between, as `flows.share.Share` does.
+    """
     tasks = of_workflow(session, workflow_id)
+    known = counted(session, [task.id for task in tasks])
+    known |= count_jobs(session, [task.id for task in tasks if task.id not in known])
+    return [Progress(task, known[task.id]) for task in tasks]
+
+
+def counted(session: Session, task_ids: Sequence[int]) -> dict[int, dict[JobState, int]]:
+    """Jobs by state of those tasks whose jobs were counted for good, by task id."""
+    rows = session.execute(
+        sa.select(col(Task.id), col(Task.counts)).where(
+            col(Task.id).in_(task_ids),
+            col(Task.state).in_(FINAL[TaskState]),
+            col(Task.counts).is_not(None),
+        )
+    )
+    return {row[0]: {JobState(state): n for state, n in row[1].items()} for row in rows}
+
+
+def count_jobs(session: Session, task_ids: Sequence[int]) -> dict[int, dict[JobState, int]]:
+    """The jobs that each of these tasks has now, by task id and state."""
+    counts: dict[int, dict[JobState, int]] = {task_id: {} for task_id in task_ids}
+    if not counts:
+        return {}
     rows = session.execute(
         sa.select(col(Job.task_id), col(Job.state), sa.func.count())
-        .where(col(Job.task_id).in_([task.id for task in tasks]))
+        .where(col(Job.task_id).in_(counts))
         .group_by(col(Job.task_id), col(Job.state))
     )
-    counts: dict[int, dict[JobState, int]] = {task.id: {} for task in tasks}
     for task_id, state, count in rows:
         counts[task_id][state] = count
-    return [Progress(task, counts[task.id]) for task in tasks]
+    return counts
 
 
 def usage(session: Session, task_ids: Sequence[int]) -> dict[int, Usage]:
-    """What each task used and made, over all its attempts."""
+    """What each task used and made, over all its attempts, those that were pruned included."""
+    past = session.execute(
+        sa.select(col(Task.id), col(Task.used)).where(
+            col(Task.id).in_(task_ids), col(Task.used).is_not(None)
+        )
+    )
+    found = {row[0]: Usage(**row[1]) for row in past}
+    rest = [task_id for task_id in task_ids if task_id not in found]
+    return (found | _sum_usage(session, rest)) if rest else found
+
+
+def _sum_usage(session: Session, task_ids: Sequence[int]) -> dict[int, Usage]:
     files = dict(
         session.execute(
             sa.select(col(Dataset.task_id), sa.func.count())
@@ -172,23 +209,23 @@ def usage(session: Session, task_ids: Sequence[int]) -> dict[int, Usage]:
     }
 
 
-def ready_counts(session: Session, task_ids: Sequence[int], most: int = 10_000) -> dict[int, int]:
-    """Jobs that can be leased now, by task id; counted up to `most` each."""
-    counts = {}
-    for task_id in task_ids:
-        some = (
-            sa.select(sa.literal(1))
-            .where(
-                col(Job.task_id) == task_id,
-                col(Job.state) == JobState.READY,
-                sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
-            )
-            .limit(most)
-            .subquery()
+def count_ready(session: Session, task_id: int, most: int) -> int:
+    """How many jobs of a task can be leased now, up to `most`."""
+    # From the end: at the front of the index may be many entries of jobs that were leased.
+    some = (
+        sa.select(sa.literal(1))
+        .where(
+            col(Job.task_id) == task_id,
+            IS_OPEN,
+            col(Job.state) == JobState.READY,
+            sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
         )
-        count = session.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        counts[task_id] = count
-    return counts
+        .order_by(col(Job.ordinal).desc())
+        .limit(most)
+        .subquery()
+    )
+    count: int = session.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+    return count
 
 
 def others_ready(session: Session, pool: str, task_id: int) -> bool:
@@ -205,6 +242,7 @@ def others_ready(session: Session, pool: str, task_id: int) -> bool:
             col(Task.id) != task_id,
             col(Task.state) == TaskState.IN_PROGRESS,
             col(Task.id).not_in(served),
+            IS_OPEN,
             col(Job.state) == JobState.READY,
         )
         .limit(1)
@@ -214,10 +252,10 @@ def others_ready(session: Session, pool: str, task_id: int) -> bool:
 
 def has_unfinished(session: Session, task_id: int) -> bool:
     """Whether a task has a job that is not in a final state."""
-    states = (JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.HELD)
     found = session.execute(
         sa.select(sa.literal(1))
-        .where(col(Job.task_id) == task_id, col(Job.state).in_(states))
+        .select_from(Job)
+        .where(col(Job.task_id) == task_id, IS_OPEN)
         .limit(1)
     ).scalar()
     return found is not None
@@ -235,9 +273,18 @@ def begin(session: Session, task_ids: Sequence[int]) -> list[int]:
     )
 
 
-def end(session: Session, task_id: int, state: TaskState, reason: str | None) -> None:
-    """End a task as FINISHED or FAILED."""
-    move_one(session, Task, task_id, state, message=reason, reason=reason, ended_at=now())
+def end(
+    session: Session,
+    task_id: int,
+    state: TaskState,
+    reason: str | None,
+    counts: Mapping[JobState, int] | None = None,
+) -> None:
+    """End a task as FINISHED or FAILED; `counts` are its jobs, of a FINISHED one for good."""
+    kept = None if counts is None else dict(counts)
+    move_one(
+        session, Task, task_id, state, message=reason, reason=reason, ended_at=now(), counts=kept
+    )
 
 
 def set_progress(session: Session, task_id: int, *, cursor: int, roots_defined: int) -> None:

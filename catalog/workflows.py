@@ -13,7 +13,7 @@ from sqlmodel import Session, col
 from catalog.attempts import cancel_running
 from catalog.clock import now
 from catalog.errors import Conflict, NotFound, StateConflict
-from catalog.models import Dataset, Job, Task, Template, Workflow
+from catalog.models import IS_OPEN, Dataset, Job, Task, Template, Workflow
 from catalog.names import check_name
 from catalog.states import DatasetState, JobState, TaskState, TemplateState, WorkflowState
 from catalog.transitions import move, move_one, record
@@ -275,11 +275,11 @@ def cancel(session: Session, workflow_id: int, reason: str) -> bool:
         session.scalars(sa.select(col(Task.id)).where(col(Task.workflow_id) == workflow_id))
     )
     move(session, Task, tasks, TaskState.CANCELLED, message=reason, reason=reason, ended_at=now())
-    open_states = (JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.HELD)
     session.execute(
         sa.update(Job)
-        .where(col(Job.task_id).in_(tasks), col(Job.state).in_(open_states))
-        .values(state=JobState.CANCELLED, ended_at=now(), lease_until=None)
+        .where(col(Job.task_id).in_(tasks), IS_OPEN)
+        .values(state=JobState.CANCELLED, ended_at=now(), lease_until=None),
+        execution_options={"synchronize_session": False},
     )
     cancel_running(session, tasks)
     return True

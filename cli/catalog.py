@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.home import bare_catalog
-from cli.output import Json, note, print_fields, print_json, say, size
+from catalog.errors import BadInput
+from cli.home import bare_catalog, open_catalog
+from cli.output import Json, note, plain, print_fields, print_json, say, size
 from cli.progress import waiting
 
 if TYPE_CHECKING:
@@ -73,6 +74,52 @@ def migrate(
         say(f"the schema was {before.found or 'not there'} and is {after.found} now.")
     if not after.is_usable:
         raise typer.Exit(NOT_UP_TO_DATE)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAYS", help="As 30d; by default SPDF_HISTORY_DAYS.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove the history of workflows that ended longer ago; work goes on meanwhile.
+
+    Files keep what says how they were made. What goes is counted in an event of each task.
+    """
+    from catalog import history
+
+    catalog, older_s = open_catalog(), _older_s(older_than)
+    if dry_run:
+        with catalog.read() as session:
+            found = history.prunable(session, older_s)
+    else:
+        with waiting("pruning"):
+            found = history.prune(catalog, older_s)
+    if as_json:
+        print_json({**plain(found), "dry_run": dry_run})
+        return
+    words = ", ".join(f"{count} {name}" for name, count in plain(found).items())
+    say(f"{'would remove' if dry_run else 'removed'}: {words}")
+
+
+def _older_s(text: str | None) -> float:
+    """Seconds of `30d`, or of the settings; raises `BadInput`."""
+    from catalog.settings import get_settings
+
+    if text is None:
+        days = get_settings().history_days
+        if not days:
+            raise BadInput("SPDF_HISTORY_DAYS is 0, so history is kept; say --older-than 30d.")
+        return days * 86400
+    number = text.removesuffix("d")
+    if not text.endswith("d") or not number.isdecimal() or len(number) > 5:
+        raise BadInput(f"--older-than {text!r} is no number of days; write 30d.")
+    return int(number) * 86400.0
 
 
 @app.command()

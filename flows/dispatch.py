@@ -18,22 +18,25 @@ from catalog.states import TaskState
 from flows.advance import Chain
 from flows.plan import Stage
 from flows.pools import queue_of_rank
+from flows.share import Share
 
 log = logging.getLogger(__name__)
 
 _WAIT_S = 300.0
 """How long a pilot that was asked for counts, though it has not begun."""
+_LOOK_SHARE = 0.02
+_MANY = 100
+"""Pilots that ready jobs are counted for where nobody knows how many may be had."""
 
 
 @dataclass(frozen=True)
 class _Need:
-    """What the catalog says of a task's pilots: how many it warrants, has, and once had."""
+    """What the catalog says of a task's pilots: how many it warrants and has."""
 
     task_id: int
     stage: Stage
     wanted: int
     live: int
-    started: frozenset[str]
     nodes_online: int
 
 
@@ -46,11 +49,17 @@ class Dispatcher:
     dataset: str
     rank: int = 0
     _asked: dict[int, dict[str, float]] = field(default_factory=dict)
+    _looking: Share = field(default_factory=lambda: Share(0.0, _LOOK_SHARE))
 
     def dispatch(self) -> int:
         """Ask for the pilots that are missing; gives how many. Prefect's errors are survived."""
-        with self.chain.catalog.read() as session:
+        if not self._looking.is_due:
+            return 0
+        with self._looking.spend(), self.chain.catalog.read() as session:
             needs = self._needs(session)
+            self._forget(
+                pilots.begun(session, [r for asked in self._asked.values() for r in asked])
+            )
         count = 0
         try:
             for need in needs:
@@ -67,28 +76,36 @@ class Dispatcher:
             for task in tasks.of_workflow(session, self.chain.workflow_id)
             if task.state is TaskState.IN_PROGRESS
         }
-        ready = tasks.ready_counts(session, list(ids))
         live = pilots.live_counts(session, list(ids))
-        started = frozenset(pilots.started_runs(session, list(ids)))
         found = []
         for task_id, name in ids.items():
             stage = self.chain.plan.stage(name)
             offers = [node.slots for node in nodes.online(session, stage.pool)]
-            wanted = -(-ready[task_id] // min(offers, default=self.settings.slots))
-            found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), started, len(offers)))
+            slots = min(offers, default=self.settings.slots)
+            most = stage.max_pilots or self.settings.max_pilots or len(offers) + 1
+            most = most if offers else max(most, _MANY)
+            ready = tasks.count_ready(session, task_id, most * slots)
+            found.append(
+                _Need(task_id, stage, -(-ready // slots), live.get(task_id, 0), len(offers))
+            )
         return found
+
+    def _forget(self, started: set[str]) -> None:
+        for asked in self._asked.values():
+            for run_id in started & asked.keys():
+                del asked[run_id]
 
     def _missing(self, need: _Need) -> int:
         """Pilots to be asked for, with what only Prefect knows; it may be away."""
-        waiting = self._waiting(need.task_id, need.started)
+        waiting = self._waiting(need.task_id)
         return min(need.wanted, self._limit(need.stage, need.nodes_online)) - need.live - waiting
 
-    def _waiting(self, task_id: int, started: frozenset[str]) -> int:
+    def _waiting(self, task_id: int) -> int:
         """Pilots that were asked for and may still begin."""
         asked = self._asked.setdefault(task_id, {})
         for run_id, since in list(asked.items()):
             old = time.monotonic() - since
-            if run_id in started or old > _WAIT_S or (old > 10.0 and _ended(run_id)):
+            if old > _WAIT_S or (old > 10.0 and _ended(run_id)):
                 del asked[run_id]
         return len(asked)
 

@@ -22,11 +22,15 @@ from flows.advance import Chain, NotRunning, OwnershipLost, advance, load, take_
 from flows.dispatch import Dispatcher
 from flows.progress import ProgressBoard, leave_summary
 from flows.runs import CANCELLED, run_state
+from flows.share import Share
 
 log = logging.getLogger(__name__)
 
 _STANDBY_S = 2.0
 _ASK_S = 3.0
+_ADVANCE_SHARE, _ADVANCE_MOST_S = 0.1, 5.0
+"""Of the time, for advancing; but it is never longer than that between two advances."""
+_TAKE_BACK_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class _Drive:
         self._board = ProgressBoard(catalog, info.id, total)
         self._asked = time.monotonic()
         self._good_until = time.monotonic() + settings.lease_s
+        self._advancing = Share(settings.advance_s, _ADVANCE_SHARE)
+        self._taking_back = Share(settings.advance_s, _TAKE_BACK_SHARE)
 
     def run(self) -> End:
         """Loop until the workflow ends. Raises `OwnershipLost`."""
@@ -104,18 +110,21 @@ class _Drive:
                 if is_final(state):
                     return ride_out(self._end, limit_s=self._settings.outage_s)
                 ride_out(self._obey_prefect, limit_s=self._settings.outage_s)
-                time.sleep(self._settings.advance_s)
+                most_s = max(self._settings.advance_s, _ADVANCE_MOST_S)
+                time.sleep(min(self._advancing.wait_s, most_s))
         except BaseException:
             self._let_go()
             raise
 
     def _turn(self) -> WorkflowState:
-        state = advance(self._chain)
+        with self._advancing.spend():
+            state = advance(self._chain)
         if is_final(state):
             return state
         # After a gap of ours (a start, an outage) the pilots get a whole lease to beat again.
-        if time.monotonic() >= self._good_until:
-            take_back(self._chain, self._settings.lease_s)
+        if time.monotonic() >= self._good_until and self._taking_back.is_due:
+            with self._taking_back.spend():
+                take_back(self._chain, self._settings.lease_s)
         self._dispatcher.dispatch()
         self._board.update()
         return state

@@ -16,13 +16,14 @@ from flows.server import project_file
 
 CONTROL, CPU, GPU = "control", "cpu", "gpu"
 DESCRIPTIONS = {
-    CONTROL: "Orchestration: workflows and the watchdog. Runs no payloads.",
+    CONTROL: "Orchestration: workflows, watchdog and housekeeping. Runs no payloads.",
     CPU: "Pilots for stages that need no GPU.",
     GPU: "Pilots for stages that need a GPU.",
 }
 
 DEFAULT_QUEUE = "default"
 WATCHDOG_QUEUE = "watchdog"
+HOUSEKEEPING_QUEUE = "housekeeping"
 LIVE_WORKFLOWS = 4
 """Workflows that run at once; a workflow's run is a process of about 100 MB."""
 
@@ -46,6 +47,7 @@ def ensure_pools(
         _ensure_pool(client, name, pilots_in, base_job_template(name, pilots_in, values))
     _ensure_queue(client, CONTROL, DEFAULT_QUEUE, priority=2, limit=LIVE_WORKFLOWS)
     _ensure_queue(client, CONTROL, WATCHDOG_QUEUE, priority=1, limit=1)
+    _ensure_queue(client, CONTROL, HOUSEKEEPING_QUEUE, priority=3, limit=1)
     for name in names[1:]:
         _ensure_queue(client, name, DEFAULT_QUEUE, priority=MOST_RANK + 1)
     return names

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +16,12 @@ from prefect.exceptions import PrefectException
 from catalog import tasks
 from catalog.db import Catalog
 from catalog.tasks import Progress
+from flows.share import Share
 from flows.summary import summary_rows
 
 log = logging.getLogger(__name__)
 
-_EVERY_S = 3.0
+_EVERY_S, _SHARE = 3.0, 0.005
 
 
 class ProgressBoard:
@@ -31,14 +31,13 @@ class ProgressBoard:
         self._catalog, self._workflow_id, self._total = catalog, workflow_id, total
         self._artifacts: dict[str, UUID] = {}
         self._shown: dict[str, tuple[float, str]] = {}
-        self._last = 0.0
+        self._time = Share(_EVERY_S, _SHARE)
 
     def update(self, *, force: bool = False) -> None:
         """Show what has changed, every few seconds. Prefect's errors are survived."""
-        if not force and time.monotonic() - self._last < _EVERY_S:
+        if not force and not self._time.is_due:
             return
-        self._last = time.monotonic()
-        with self._catalog.read() as session:
+        with self._time.spend(), self._catalog.read() as session:
             rows = tasks.progress(session, self._workflow_id)
         try:
             for row in rows:

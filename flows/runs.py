@@ -1,18 +1,23 @@
 """Flow runs of workflows: started once for each epoch, under the template's own name."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from catalog import ownership
+from catalog.bulk import chunks
 from catalog.db import Catalog
 from catalog.workflows import WorkflowInfo
 from flows.submit import shown_inputs
+
+_PAGE = 200
 
 GENERIC = "workflow/workflow"
 """The deployment for workflows whose template version is no longer shown."""
@@ -83,9 +88,22 @@ def show_lost(client: SyncPrefectClient, flow_run_id: str) -> None:
     client.set_flow_run_state(UUID(flow_run_id), crashed, force=True)
 
 
-def may_take(client: SyncPrefectClient, info: WorkflowInfo) -> bool:
-    """Whether a workflow's flow run is yet to take it: it waits to be started, or just was."""
-    state = _state(client, info.flow_run_id)
+def states_of(
+    client: SyncPrefectClient, flow_run_ids: Iterable[str | None]
+) -> dict[str, State[Any]]:
+    """The states of flow runs by id, a request for hundreds; unknown ids are left out."""
+    ids = sorted({UUID(run_id) for run_id in flow_run_ids if run_id})
+    found: dict[str, State[Any]] = {}
+    for page in chunks(ids, _PAGE):
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(page)))
+        for run in client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE):
+            if run.state is not None:
+                found[str(run.id)] = run.state
+    return found
+
+
+def may_take(info: WorkflowInfo, state: State[Any] | None) -> bool:
+    """Whether a workflow's flow run, in that state, is yet to take it: it waits, or just began."""
     if state is None or state.type in WAITING:
         return state is not None
     if state.type is not StateType.RUNNING or (info.owner or "").startswith(f"{info.flow_run_id}/"):

@@ -12,7 +12,7 @@ from flows.engines import check_engines
 from flows.fixed import store_files
 from flows.plan import plan_from_json, plan_to_json
 
-RESERVED = frozenset({"pilot", "watchdog", "workflow"})
+RESERVED = frozenset({"housekeeping", "pilot", "watchdog", "workflow"})
 """Flows of ours: a template is shown as a flow of its own name beside them."""
 
 

@@ -9,12 +9,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import nodes, ownership, pilots, schema, workflows
+from catalog import nodes, ownership, pilots, schema
 from catalog.db import Catalog, get_catalog
 from catalog.settings import Settings, get_settings
-from catalog.states import WorkflowState
 from flows.drive import cancel_if_told
-from flows.runs import CANCELLED, may_take, run_state, show_lost, start_run
+from flows.runs import CANCELLED, may_take, show_lost, start_run, states_of
 from workers.orphans import clean_dead
 
 log = logging.getLogger(__name__)
@@ -33,11 +32,12 @@ def watchdog() -> int:
 
 def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
     """Tick until the monotonic clock says `until`; a server or catalog that is away is survived."""
-    count, steady = 0, True
+    count, steady, after = 0, True, 0
     while True:
         try:
             with get_client(sync_client=True) as client:
-                count += tick(catalog, settings, client)
+                new, after = tick(catalog, settings, client, after)
+            count += new
         except (httpx.HTTPError, PrefectException, DBAPIError) as error:
             steady = False
             log.warning("watchdog could not look", extra={"fault": str(error)})
@@ -63,22 +63,34 @@ def _bury(catalog: Catalog, settings: Settings) -> None:
         log.warning("the silent could not be given up", extra={"fault": str(error)})
 
 
-def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int:
-    """Look once; gives how many workflows got a new flow run. Raises `SchemaMismatch`."""
+def tick(
+    catalog: Catalog, settings: Settings, client: SyncPrefectClient, after: int = 0
+) -> tuple[int, int]:
+    """Look once; gives how many workflows got a new flow run, and the `after` of the next look.
+
+    Of the workflows that nobody has begun (most of them wait their turn) it looks at those beyond
+    the id `after`, a few hundred at a time. Raises `SchemaMismatch`.
+    """
     schema.require(catalog)
+    grace_s = settings.workflow_lease_s
     with catalog.read() as session:
-        left = ownership.abandoned(session, grace_s=settings.workflow_lease_s)
-        owned = workflows.list_workflows(session, states=[WorkflowState.IN_PROGRESS], limit=1000)
+        driven = ownership.driven(session)
+        left = ownership.abandoned(session, grace_s=grace_s)
+        waiting = ownership.waiting(session, grace_s=grace_s, after=after)
     assert settings.work_dir is not None
     clean_dead(settings.work_dir)
-    for info in owned:
-        cancel_if_told(catalog, info.id, info.flow_run_id)
+    left += waiting
+    states = states_of(client, [*driven, *(info.flow_run_id for info in left)])
+    told = {run for run, state in states.items() if state.type in CANCELLED}
+    cancelled = {info.id: info.flow_run_id for info in left if info.flow_run_id in told}
+    cancelled |= {driven[run]: run for run in driven.keys() & told}
+    for workflow_id, run in cancelled.items():
+        cancel_if_told(catalog, workflow_id, run)
     count = 0
     for info in left:
-        if run_state(client, info.flow_run_id) in CANCELLED:
-            cancel_if_told(catalog, info.id, info.flow_run_id)
-        elif not may_take(client, info):
-            run_id = start_run(client, catalog, info, instead_of=info.flow_run_id)
-            log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})
-            count += 1
-    return count
+        if info.id in cancelled or may_take(info, states.get(info.flow_run_id or "")):
+            continue
+        run_id = start_run(client, catalog, info, instead_of=info.flow_run_id)
+        log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})
+        count += 1
+    return count, waiting[-1].id if waiting else 0

@@ -44,11 +44,11 @@ def settle_task(session: Session, chain: Chain, stage: Stage) -> TaskState | Non
     if failed is not None:
         tasks.end(session, task.id, TaskState.FAILED, f"stage {failed} failed before it")
         return TaskState.FAILED
-    counts = next(
-        p.jobs for p in tasks.progress(session, chain.workflow_id) if p.task.id == task.id
-    )
+    counts = tasks.count_jobs(session, [task.id])[task.id]
     state, reason = _verdict(session, task, stage, counts)
-    tasks.end(session, task.id, state, reason)
+    # The jobs of a FAILED task change again by a retry.
+    known = counts if state is TaskState.FINISHED else None
+    tasks.end(session, task.id, state, reason, known)
     if state is TaskState.FINISHED:
         for output in tasks.outputs(session, [task.id])[task.id].values():
             datasets.close(session, output.dataset_id)

@@ -1,7 +1,7 @@
 """The services that `spdf up` starts on this machine: which, and with which environment."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.settings import Settings
@@ -73,8 +73,10 @@ def workers_of_pool(
         limit = settings.slots + 2
         return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit)]
     return [
-        _worker(settings, env, "worker-control", pool, queue="default"),
-        _worker(settings, env, "worker-watchdog", pool, queue="watchdog", query_s=3.0),
+        _worker(settings, env, "worker-control", pool, queues=("default",)),
+        _worker(
+            settings, env, "worker-watchdog", pool, queues=("watchdog", "housekeeping"), query_s=3.0
+        ),
     ]
 
 
@@ -85,7 +87,7 @@ def _worker(
     pool: str,
     *,
     kind: str = PROCESS,
-    queue: str | None = None,
+    queues: Sequence[str] = (),
     limit: int | None = None,
     query_s: float = 1.0,
 ) -> Child:
@@ -93,7 +95,7 @@ def _worker(
         sys.executable, "-m", NODE_WORKER,
         "--type", kind, "--pool", pool, "--name", worker_name(settings, name),
     ]  # fmt: skip
-    if queue:
+    for queue in queues:
         command += ["--work-queue", queue]
     if limit:
         command += ["--limit", str(limit)]

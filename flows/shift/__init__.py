@@ -22,6 +22,7 @@ from catalog.states import PilotState, is_final
 from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 from flows.shift.heart import Heart
+from flows.shift.turn import Turn
 from flows.taskspecs import load_task
 from workers.cwl.containers import Containers
 from workers.job import RunningJob, run_attempt, unprepared
@@ -100,6 +101,7 @@ class Shift:
         self._prepared: PreparedTask | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
         self._doubtful = False
+        self._turn = Turn()
         self._leased, self._ended, self._begun = 0, 0, time.monotonic()
         self._recent_s = 0.0
         self._reason = "no jobs left"
@@ -216,9 +218,11 @@ class Shift:
             if self._doubtful:
                 self._return_unheard()
             with self._catalog.write() as session:
-                leases = self._take(session, room, alone=False)
+                after = self._turn.after()
+                leases = self._take(session, room, after, alone=False)
                 if not leases and not len(self._hand):
-                    leases = self._take(session, 1, alone=True)
+                    leases = self._take(session, 1, after, alone=True)
+                self._turn.took(leases)
         except DBAPIError as error:
             if not is_away(error):
                 raise
@@ -238,7 +242,7 @@ class Shift:
             attempts.hand_back(session, self.pilot_id, unheard)
         self._doubtful = False
 
-    def _take(self, session: Session, limit: int, *, alone: bool) -> list[Lease]:
+    def _take(self, session: Session, limit: int, after: int, *, alone: bool) -> list[Lease]:
         return attempts.lease(
             session,
             self.pilot_id,
@@ -249,6 +253,7 @@ class Shift:
             program=self._program,
             tool_digest=self._spec.tool_digest,
             alone=alone,
+            after=after,
         )
 
     def _running(self, leases: Sequence[Lease]) -> list[RunningJob]:

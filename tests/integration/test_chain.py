@@ -105,7 +105,7 @@ class Site:
             if is_final(state):
                 return state
             with self.catalog.read() as session:
-                ready = tasks.ready_counts(session, list(chain.task_ids.values()))
+                ready = {i: tasks.count_ready(session, i, 10_000) for i in chain.task_ids.values()}
             for stage, task_id in chain.task_ids.items():
                 if ready[task_id]:
                     self.shift(chain, stage)

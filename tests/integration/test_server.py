@@ -68,11 +68,12 @@ def test_the_web_page_may_talk_to_this_server_alone(prefect_server: Server) -> N
 
 
 def test_pools_are_laid_down_once_and_an_operators_limit_stays(client: SyncPrefectClient) -> None:
-    assert queues(client) == {"watchdog": (1, 1), "default": (2, LIVE_WORKFLOWS)}
+    fixed = {"watchdog": (1, 1), "housekeeping": (3, 1)}
+    assert queues(client) == {**fixed, "default": (2, LIVE_WORKFLOWS)}
     default = client.read_work_queue_by_name("default", work_pool_name="control")
     client.update_work_queue(default.id, concurrency_limit=7)
     assert ensure_pools(client, gpu=True) == ("control", "cpu", "gpu")
-    assert queues(client) == {"watchdog": (1, 1), "default": (2, 7)}
+    assert queues(client) == {**fixed, "default": (2, 7)}
     client.update_work_queue(default.id, concurrency_limit=LIVE_WORKFLOWS)
 
 
@@ -100,7 +101,11 @@ def test_pilots_run_in_containers_where_pools_are_of_that_type(
 def test_deployments_are_those_of_the_file(client: SyncPrefectClient) -> None:
     for _ in range(2):
         names = ensure_deployments(client, pools=("control", "cpu"), watchdog_s=30)
-    assert names == ("pilot/cpu", "workflow/workflow", "watchdog/watchdog")
+    ours = ("pilot/cpu", "workflow/workflow", "watchdog/watchdog", "housekeeping/housekeeping")
+    assert names == ours
+    housekeeping = client.read_deployment_by_name("housekeeping/housekeeping")
+    assert [s.schedule.interval.total_seconds() for s in housekeeping.schedules] == [3600]  # type: ignore[union-attr]
+    assert housekeeping.work_queue_name == "housekeeping"
     watchdog = client.read_deployment_by_name("watchdog/watchdog")
     assert [s.schedule.interval.total_seconds() for s in watchdog.schedules] == [30]  # type: ignore[union-attr]
     assert watchdog.work_queue_name == "watchdog"

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from catalog import clock, datasets, pilots, requests, schema, singletons
 from catalog.backup import _new_file, back_up, postgres, restore, sqlite
@@ -185,15 +187,17 @@ def test_another_database_is_no_catalog(catalog: Catalog, other: Catalog, tmp_pa
 def test_a_backup_of_an_older_schema_says_that_it_is_one(
     catalog: Catalog, other: Catalog, tmp_path: Path
 ) -> None:
-    with catalog.write() as session:
-        session.execute(sa.text("DROP TABLE schema_info"))
-        session.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
-    made = back_up(catalog, tmp_path / "backup")
+    with other.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(schema.migrations()))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    made = back_up(other, tmp_path / "backup")
     assert made.schema == "0002"
-    done = restore(other, made.path)
+    done = restore(catalog, made.path)
     assert done.schema.found == "0002" and not done.schema.is_usable
-    schema.upgrade(other)
-    schema.check(other)
+    schema.upgrade(catalog)
+    schema.check(catalog)
 
 
 def test_a_backup_of_a_newer_program_is_refused(

@@ -169,7 +169,7 @@ class Bench:
                     for task in tasks.of_workflow(session, workflow_id)
                     if task.state is TaskState.IN_PROGRESS
                 ]
-                ready = tasks.ready_counts(session, open_tasks)
+                ready = {i: tasks.count_ready(session, i, 10_000) for i in open_tasks}
             for task_id in (task_id for task_id, count in ready.items() if count):
                 self._work(task_id)
 

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from catalog import db, schema
+from catalog.backup import back_up
 from catalog.db import Catalog
+from catalog.settings import get_settings
 
 Spdf = Callable[..., Any]
 
@@ -81,14 +85,47 @@ def test_backup_and_restore_say_what_they_did(
 
 
 def test_a_restored_older_catalog_asks_to_be_migrated(
-    ok: Spdf, home: Path, catalog: Catalog, tmp_path: Path
+    ok: Spdf, home: Path, catalog: Catalog, bare_url: str, tmp_path: Path
 ) -> None:
-    with catalog.write() as session:
-        session.execute(sa.text("DROP TABLE schema_info"))
-        session.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
-    ok("catalog", "backup", tmp_path / "backup")
+    older = Catalog(bare_url)
+    with older.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(schema.migrations()))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    back_up(older, tmp_path / "backup")
+    older.close()
     catalog.close()
-    done = ok("catalog", "restore", tmp_path / "backup")
+    done = ok("catalog", "restore", tmp_path / "backup", "--replace")
     assert "`spdf catalog migrate` brings its schema up to date" in done.err
     assert ok("catalog", "migrate").out == f"the schema was 0002 and is {schema.HEAD} now.\n"
     ok("dataset", "list")
+
+
+def test_history_is_counted_then_pruned_and_files_keep_their_way(
+    spdf: Spdf, ok: Spdf, home: Path, catalog: Catalog, chain: Any
+) -> None:
+    with catalog.write() as session:
+        session.execute(sa.text("UPDATE workflow SET ended_at = '2020-01-01 00:00:00'"))
+    before = ok("file", "show", str(chain.merged), "--json").json
+    counted = ok("catalog", "prune", "--older-than", "30d", "--dry-run", "--json").json
+    assert (counted["workflows"], counted["jobs"], counted["dry_run"]) == (1, 3, True)
+    assert ok("catalog", "show", "--json").json["rows"]["job"] == 3
+    done = ok("catalog", "prune")
+    assert done.out.startswith("removed: 1 workflows, 3 jobs, ")
+    rows = ok("catalog", "show", "--json").json["rows"]
+    assert (rows["job"], rows["past_job"]) == (0, 3)
+    assert ok("file", "show", str(chain.merged), "--json").json == before
+    gone = spdf("job", "show", str(chain.merge_job))
+    assert gone.code == 3 and "its history was pruned" in gone.err
+
+
+def test_history_that_is_kept_for_ever_is_pruned_by_a_date_alone(
+    spdf: Spdf, ok: Spdf, home: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPDF_HISTORY_DAYS", "0")
+    get_settings.cache_clear()
+    refused = spdf("catalog", "prune")
+    assert refused.code == 2 and "say --older-than 30d" in refused.err
+    assert ok("catalog", "prune", "--older-than", "30d").code == 0
+    assert spdf("catalog", "prune", "--older-than", "soon").code == 2
