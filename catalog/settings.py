@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     db_connections: int = Field(
         0, ge=0, description="Connections to PostgreSQL of one process; 0: from its slots."
     )
+    db_pooler: str = Field(
+        "",
+        pattern=r"^([^\s:]+:\d+)?$",
+        description="PgBouncer, host:port, that sessions with the catalog go through.",
+    )
     outage_s: float = Field(
         300.0, gt=0, description="How long a pilot waits for a catalog or a storage that is away."
     )
