@@ -84,6 +84,10 @@ class Settings(BaseSettings):
         0, ge=0, description="Most live pilots per task by default; 0: one per online worker."
     )
 
+    worker_polls_per_s: float = Field(
+        30.0, gt=0, description="Most polls per second of all nodes of a pool for pilots."
+    )
+
     recorder_unconfirmed: int = Field(
         2000, ge=1, description="Most task runs posted to Prefect and not yet read back."
     )
