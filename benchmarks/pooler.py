@@ -34,7 +34,7 @@ def pooler(
     It serves the database `spdf`, or whichever a client asks for. `more` are settings of its own.
     """
     directory.mkdir(mode=0o755)
-    port = _free_port()
+    port = free_port()
     database = Pooled(HOST, cluster.port, cluster.user, cluster.password)
     configuration, users = lay_down(directory, database, host=HOST, port=port)
     text = configuration.read_text()
@@ -73,7 +73,8 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
