@@ -70,7 +70,8 @@ class Spread(_Base):
         return submitted
 
     def _release_limit_slot(self, flow_run_id: UUID) -> None:
-        self._tasks_here.pop(flow_run_id, None)
+        if self._tasks_here.pop(flow_run_id, None) is not None:
+            self.pace.hurry()
         super()._release_limit_slot(flow_run_id)
 
     def _wanted(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 BASE_S = 1.0
 """As often as a node asks where there are few."""
+PROMPT_S = 10.0
+"""How long a node asks that often after a pilot of it has ended: the next one is on its way."""
 
 
 def period_s(nodes: int, polls_per_s: float) -> float:
@@ -30,7 +32,7 @@ class Pace:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._next = 0.0
+        self._next = self._prompt_until = 0.0
 
     @property
     def period_s(self) -> float:
@@ -44,9 +46,13 @@ class Pace:
         """Whether to ask now. The next time is then a period away, give or take: nodes spread."""
         now = time.monotonic() if now is None else now
         period_s = self.period_s
-        if period_s <= BASE_S:
+        if period_s <= BASE_S or now < self._prompt_until:
             return True
         if now < self._next <= now + 2 * period_s:
             return False
         self._next = now + period_s * random.uniform(0.7, 1.3)
         return True
+
+    def hurry(self, now: float | None = None) -> None:
+        """Ask as often as where there are few nodes, for a while: a pilot has ended here."""
+        self._prompt_until = (time.monotonic() if now is None else now) + PROMPT_S

@@ -137,6 +137,7 @@ def _compose(logins: Logins, host: str, image: str) -> dict[str, str]:
     return {
         "SPDF_IMAGE": image,
         "SPDF_HOST": host,
+        "SERVER_PROCESSES": "1",
         **IMAGES,
         "POSTGRES_PASSWORD": logins.postgres,
         "REDIS_PASSWORD": logins.redis,

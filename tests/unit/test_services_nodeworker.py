@@ -67,6 +67,14 @@ def test_a_worker_keeps_the_pace_that_it_was_told(tmp_path: Path) -> None:
     assert all(kept.is_due(now) for now in range(1005, 1010)), "nodes have left"
 
 
+def test_a_node_whose_pilot_has_ended_asks_for_the_next_at_once(tmp_path: Path) -> None:
+    pace.tell(tmp_path / "pace", 100.0)
+    kept = Pace(tmp_path / "pace")
+    assert kept.is_due(0)
+    kept.hurry(20)
+    assert [now for now in range(10, 60) if kept.is_due(now)] == list(range(10, 30))
+
+
 def test_a_shorter_pace_ends_a_longer_wait(tmp_path: Path) -> None:
     pace.tell(tmp_path / "pace", 100.0)
     kept = Pace(tmp_path / "pace")
