@@ -31,9 +31,11 @@ class Catalog:
 
     On SQLite every write transaction first takes a file lock beside the database
     (`catalog.lock`): SQLite's own busy timeout starves some writers under load.
+
+    Sessions go through the `pooler` (host:port) where one is named; `url` is the database's own.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, pooler: str = "") -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -42,13 +44,12 @@ class Catalog:
             self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE")
         else:
             self._lock_path = None
-            self._reader = self._writer = sa.create_engine(
-                self.url.set(drivername="postgresql+psycopg"),
-                pool_size=pool_size,
-                pool_pre_ping=True,
-                connect_args={**_PATIENCE, **self.url.query},
-                isolation_level="READ COMMITTED",
+            self._reader = self._writer = _postgresql_engine(
+                self.url, pooler, pool_size=pool_size, pool_pre_ping=True
             )
+        self._direct = self._writer
+        if pooler and not self.is_sqlite:
+            self._direct = _postgresql_engine(self.url, "", poolclass=sa.NullPool)
         self._thread_lock = threading.Lock()
         self._writing: int | None = None
 
@@ -59,8 +60,8 @@ class Catalog:
 
     @property
     def engine(self) -> sa.Engine:
-        """The engine that writes, for migrations."""
-        return self._writer
+        """The engine that writes, past any pooler: for migrations."""
+        return self._direct
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -109,6 +110,25 @@ class Catalog:
         self._writer.dispose()
 
 
+def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
+    """An engine that reaches the database of `url`, at the address of the `pooler` if there is one.
+
+    A pooler lends a server's connection for a transaction. Statements prepared there would be
+    another client's, so nothing is prepared.
+    """
+    unprepared: dict[str, Any] = {}
+    if pooler:
+        host, _, port = pooler.rpartition(":")
+        url = url.difference_update_query(("host", "port")).set(host=host, port=int(port))
+        unprepared["prepare_threshold"] = None
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={**_PATIENCE, **url.query, **unprepared},
+        isolation_level="READ COMMITTED",
+        **pool,
+    )
+
+
 def _lock_path(database: str | None) -> Path | None:
     if not database or database == ":memory:":
         raise ValueError("the catalog needs a file: an in-memory SQLite can't be shared")
@@ -141,11 +161,13 @@ def _sqlite_engine(url: sa.URL, begin: str) -> sa.Engine:
 
 
 @lru_cache(maxsize=4)
-def _catalog(url: str) -> Catalog:
+def _catalog(url: str, pooler: str) -> Catalog:
     settings = get_settings()
-    return Catalog(url, pool_size=settings.db_connections or settings.slots + 6)
+    size = settings.db_connections or settings.slots + 6
+    return Catalog(url, pool_size=size, pooler=pooler)
 
 
 def get_catalog() -> Catalog:
-    """The catalog of the settings, one per process and URL."""
-    return _catalog(get_settings().catalog_url)
+    """The catalog of the settings, one per process, URL and pooler."""
+    settings = get_settings()
+    return _catalog(settings.catalog_url, settings.db_pooler)

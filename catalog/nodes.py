@@ -145,6 +145,16 @@ def online(session: Session, pool: str) -> list[NodeInfo]:
     return _list(session, sa.and_(col(Node.state) == NodeState.ONLINE, col(Node.pool) == pool))
 
 
+def count_online(session: Session, pool: str) -> int:
+    """How many nodes take pilots of a pool."""
+    count: int = session.execute(
+        sa.select(sa.func.count())
+        .select_from(Node)
+        .where(col(Node.state) == NodeState.ONLINE, col(Node.pool) == pool)
+    ).scalar_one()
+    return count
+
+
 def _list(session: Session, where: sa.ColumnElement[bool]) -> list[NodeInfo]:
     names = NodeInfo.__dataclass_fields__
     query = (

@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         0, ge=0, description="Most live pilots per task by default; 0: one per online worker."
     )
 
+    worker_polls_per_s: float = Field(
+        10.0, gt=0, description="Most polls per second of all nodes of a pool for pilots."
+    )
+
     recorder_unconfirmed: int = Field(
         2000, ge=1, description="Most task runs posted to Prefect and not yet read back."
     )
@@ -98,6 +102,11 @@ class Settings(BaseSettings):
     )
     db_connections: int = Field(
         0, ge=0, description="Connections to PostgreSQL of one process; 0: from its slots."
+    )
+    db_pooler: str = Field(
+        "",
+        pattern=r"^([^\s:]+:\d+)?$",
+        description="PgBouncer, host:port, that sessions with the catalog go through.",
     )
     outage_s: float = Field(
         300.0, gt=0, description="How long a pilot waits for a catalog or a storage that is away."

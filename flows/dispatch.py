@@ -27,6 +27,10 @@ _WAIT_S = 300.0
 _LOOK_SHARE = 0.02
 _MANY = 100
 """Pilots that ready jobs are counted for where nobody knows how many may be had."""
+MOST_WAITING = 50
+"""Most pilots of a task that were asked for and haven't begun. Each poll of each node is answered
+with all that wait, each turn asks after them, and a turn that asks for a thousand takes longer than
+the workflow's lease."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class Dispatcher:
     def _missing(self, need: _Need) -> int:
         """Pilots to be asked for, with what only Prefect knows; it may be away."""
         waiting = self._waiting(need.task_id)
-        return min(need.wanted, self._limit(need.stage, need.nodes_online)) - need.live - waiting
+        wanted = min(need.wanted, self._limit(need.stage, need.nodes_online))
+        return min(wanted - need.live, MOST_WAITING) - waiting
 
     def _waiting(self, task_id: int) -> int:
         """Pilots that were asked for and may still begin."""

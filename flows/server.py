@@ -54,6 +54,9 @@ WORKER_SETTINGS = {
     "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
 }
+NODE_SETTINGS = {**WORKER_SETTINGS, "PREFECT_WORKER_HEARTBEAT_SECONDS": "30"}
+"""A heartbeat costs the server as much as some commits, and the catalog has those of a site's
+nodes, too."""
 
 QUIET_SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -190,7 +193,7 @@ def node_env(settings: Settings, instance: str) -> dict[str, str]:
         **_python_path(kept),
         **(own if not settings.api_url else {}),
         **client_env(settings),
-        **WORKER_SETTINGS,
+        **NODE_SETTINGS,
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_CLI_COLORS": "false",
         "PYTHONUNBUFFERED": "1",

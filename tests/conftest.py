@@ -11,9 +11,14 @@ import pytest
 from catalog import clock, schema
 from catalog.db import Catalog
 from flows.services.postgres import Cluster
+from tests.servers.pgbouncer import pooler as pooler
 from tests.servers.postgres import postgres_server as postgres_server
 
-SQLITE, POSTGRESQL = "sqlite", "postgresql"
+SQLITE, POSTGRESQL, POOLED = "sqlite", "postgresql", "pooled"
+EVERY_WAY = pytest.mark.parametrize(
+    "backend", [SQLITE, POSTGRESQL, POOLED], indirect=True, scope="session"
+)
+"""For tests that shall run on PostgreSQL through a pooler, too."""
 
 
 @pytest.fixture(scope="session", params=[SQLITE, POSTGRESQL])
@@ -71,9 +76,10 @@ def bare_url(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def catalog(catalog_url: str) -> Iterator[Catalog]:
+def catalog(catalog_url: str, backend: str, request: pytest.FixtureRequest) -> Iterator[Catalog]:
     """An empty catalog of this test's own."""
-    opened = Catalog(catalog_url)
+    way = request.getfixturevalue("pooler") if backend == POOLED else ""
+    opened = Catalog(catalog_url, pooler=way)
     yield opened
     opened.close()
 

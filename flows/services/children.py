@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from catalog.settings import Settings
 from flows.containers import DOCKER, PROCESS, worker_values
 from flows.server import Server, base_env, server_env, worker_env
+from flows.services.pace import BASE_S
 
 BACKEND, SERVER, SETUP, WORKER, RECORDER = "backend", "server", "setup", "worker", "recorder"
 
@@ -64,14 +66,22 @@ def worker_name(settings: Settings, name: str) -> str:
 
 
 def workers_of_pool(
-    settings: Settings, env: Mapping[str, str], pool: str, *, kind: str = PROCESS
+    settings: Settings,
+    env: Mapping[str, str],
+    pool: str,
+    *,
+    kind: str = PROCESS,
+    pace: Path | None = None,
 ) -> list[Child]:
-    """The Prefect workers that serve a pool, of type `kind`, on one machine."""
+    """The Prefect workers that serve a pool, of type `kind`, on one machine.
+
+    Those for payloads read in the file `pace` how often they shall ask for pilots.
+    """
     if kind == DOCKER:
         env = {**env, **worker_values(settings)}
     if pool != "control":
         limit = settings.slots + 2
-        return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit)]
+        return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit, pace=pace)]
     return [
         _worker(settings, env, "worker-control", pool, queues=("default",)),
         _worker(
@@ -89,7 +99,8 @@ def _worker(
     kind: str = PROCESS,
     queues: Sequence[str] = (),
     limit: int | None = None,
-    query_s: float = 1.0,
+    query_s: float = BASE_S,
+    pace: Path | None = None,
 ) -> Child:
     command = [
         sys.executable, "-m", NODE_WORKER,
@@ -99,5 +110,7 @@ def _worker(
         command += ["--work-queue", queue]
     if limit:
         command += ["--limit", str(limit)]
+    if pace:
+        command += ["--pace", str(pace)]
     own = {**env, "PREFECT_WORKER_QUERY_SECONDS": f"{query_s:g}"}
     return Child(name, WORKER, tuple(command), own)

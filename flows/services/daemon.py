@@ -17,7 +17,7 @@ from catalog.outage import ride_out
 from catalog.settings import Settings
 from catalog.states import NodeState
 from flows.server import node_env
-from flows.services import children
+from flows.services import children, pace
 from flows.services.keeper import Keeper
 from flows.services.processes import ProcessId, end, marked
 from flows.services.records import held
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _CLEAN_S = 5.0
+_PACE_S = 30.0
 CONTROL = "control"
 
 
@@ -42,16 +43,17 @@ class Daemon:
         self._settings, self._pool, self._work_dir = settings, pool, settings.work_dir
         self._catalog = get_catalog()
         self.instance = f"{settings.node}:{pool}:{settings.work_dir}"
+        self._pace_file = self._work_dir / f"worker-{pool}.pace"
         env = node_env(settings, self.instance) | {"SPDF_SLOTS": str(settings.slots)}
         self._keeper = Keeper(
-            children.workers_of_pool(settings, env, pool, kind=kind),
+            children.workers_of_pool(settings, env, pool, kind=kind, pace=self._pace_file),
             cwd=settings.work_dir,
         )
         self._wake = Wake(env, self.instance, self._work_dir / f"worker-{pool}.runs")
         self._stopping: str | None = None
         self._displaced = False
         self._program = program_version()
-        self._beaten = self._cleaned = 0.0
+        self._beaten = self._cleaned = self._paced = 0.0
 
     def run(self) -> None:
         """Serve; raises `Conflict` where another worker serves the node and pool."""
@@ -112,6 +114,9 @@ class Daemon:
             if now - self._beaten >= self._settings.heartbeat_s:
                 self._beaten = now
                 self._beat()
+            if now - self._paced >= _PACE_S:
+                self._paced = now
+                self._set_pace()
             if now - self._cleaned >= _CLEAN_S:
                 self._cleaned = now
                 clean_dead(self._work_dir)
@@ -130,6 +135,12 @@ class Daemon:
             self._stopping, self._displaced = "another worker has its name", True
         if program_version() != self._program:
             self._start_anew()
+
+    def _set_pace(self) -> None:
+        """Let the worker ask for pilots as often as the number of nodes allows."""
+        with self._catalog.read() as session:
+            count = nodes.count_online(session, self._pool)
+        pace.tell(self._pace_file, pace.period_s(count, self._settings.worker_polls_per_s))
 
     def _start_anew(self) -> None:
         """Become the program that is installed now; pilots that run go on."""

@@ -1,8 +1,9 @@
 """The Prefect worker of a node: takes one pilot of a task, so that other nodes get the next.
 
-`python -m flows.services.nodeworker` is `prefect worker start` with that one difference. A worker
-of Prefect takes all it may at each poll: of a task's pilots, meant to be one for each node, the
-first node that asks would get all.
+`python -m flows.services.nodeworker` is `prefect worker start` with that difference, and one more:
+it asks less often where its pool has many nodes (see `flows.services.pace`). A worker of Prefect
+takes all it may at each poll: of a task's pilots, meant to be one for each node, the first node
+that asks would get all.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,6 +26,7 @@ from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.base import BaseWorker
 
 from flows.containers import DOCKER, remove_ended
+from flows.services.pace import Pace
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, WorkerFlowRunResponse
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-"""A second pilot of a task is taken where nobody else has wanted it for so long."""
+"""A second pilot of a task is taken where nobody else has wanted it for so long, and for so long
+that every node of the pool has been asked twice."""
 SWEEP_S = 30.0
 KEPT_S = 60.0
 """Time that the worker has to read how a container ended."""
@@ -45,9 +49,17 @@ else:
 class Spread(_Base):
     """What a worker of a node does differently, for workers of any type."""
 
+    pace = Pace()
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tasks_here: dict[UUID, object] = {}
+
+    async def get_and_submit_flow_runs(self) -> "list[FlowRun]":
+        if not self.pace.is_due():
+            return []
+        taken: list[FlowRun] = await super().get_and_submit_flow_runs()
+        return taken
 
     async def _submit_scheduled_flow_runs(
         self, flow_run_response: "list[WorkerFlowRunResponse]"
@@ -58,24 +70,26 @@ class Spread(_Base):
         return submitted
 
     def _release_limit_slot(self, flow_run_id: UUID) -> None:
-        self._tasks_here.pop(flow_run_id, None)
+        if self._tasks_here.pop(flow_run_id, None) is not None:
+            self.pace.hurry()
         super()._release_limit_slot(flow_run_id)
 
     def _wanted(
         self, responses: "Sequence[WorkerFlowRunResponse]"
     ) -> "list[WorkerFlowRunResponse]":
         served, wanted = set(self._tasks_here.values()), []
+        patience_s = max(PATIENCE_S, 2 * self.pace.period_s)
         for response in responses:
             task = response.flow_run.parameters.get("task")
-            if task is None or task not in served or _waits(response.flow_run):
+            if task is None or task not in served or _waits(response.flow_run, patience_s):
                 wanted.append(response)
                 served.add(task)
         return wanted
 
 
-def _waits(run: "FlowRun") -> bool:
+def _waits(run: "FlowRun", patience_s: float) -> bool:
     due = run.next_scheduled_start_time or run.expected_start_time
-    return due is not None and (datetime.now(UTC) - due).total_seconds() > PATIENCE_S
+    return due is not None and (datetime.now(UTC) - due).total_seconds() > patience_s
 
 
 def worker_class(kind: str) -> Any:
@@ -114,6 +128,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--work-queue", action="append")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--pace", type=Path)
     given = parser.parse_args(words)
     if given.type == DOCKER:
         threading.Thread(target=_sweep, name="sweep", daemon=True).start()
@@ -128,6 +143,7 @@ def main(words: Sequence[str] | None = None) -> int:
         heartbeat_interval_seconds=int(settings.heartbeat_seconds),
         create_pool_if_not_found=False,
     )
+    worker.pace = Pace(given.pace)
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(worker.start(printer=_say))
     return 0

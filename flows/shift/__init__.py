@@ -44,6 +44,18 @@ _AWAY_S = 1.0
 _SHORT_S = 0.05
 _RECENT = 20
 """Jobs that the mean time of recent ones looks back on, roughly."""
+_COUNT_S = 60.0
+_ASKS_PER_S = 200.0
+"""Leases that find nothing, of all pilots of a task together. Each costs the database more than a
+heartbeat does: four a second of each of a thousand pilots would be by far its largest load."""
+
+
+def quiet_s(pilots: int) -> float:
+    """How long a pilot that found no job waits before it asks again, where a task has so many.
+
+    A job that becomes READY meanwhile is another's: some pilot asks within a moment.
+    """
+    return max(_POLL_S, pilots / _ASKS_PER_S)
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,8 @@ class Shift:
         self._turn = Turn()
         self._leased, self._ended, self._begun = 0, 0, time.monotonic()
         self._recent_s = 0.0
+        self._quiet_s, self._counted = _POLL_S, -math.inf
+        self._ask_at = self._look_at = 0.0
         self._reason = "no jobs left"
 
     def _sign_on(self) -> dict[int, StorageDriver]:
@@ -214,6 +228,8 @@ class Shift:
         room = self._target() - len(self._hand)
         if room < max(1, self._target() // 2) or not self._heart.may_lease:
             return []
+        if time.monotonic() < self._ask_at:
+            return []
         try:
             if self._doubtful:
                 self._return_unheard()
@@ -222,6 +238,8 @@ class Shift:
                 leases = self._take(session, room, after, alone=False)
                 if not leases and not len(self._hand):
                     leases = self._take(session, 1, after, alone=True)
+                if not leases:
+                    self._count_peers(session)
                 self._turn.took(leases)
         except DBAPIError as error:
             if not is_away(error):
@@ -231,7 +249,17 @@ class Shift:
             time.sleep(_AWAY_S)
             return []
         self._leased += len(leases)
+        if not leases:
+            self._ask_at = time.monotonic() + self._quiet_s
         return leases
+
+    def _count_peers(self, session: Session) -> None:
+        """Find out now and then with how many pilots this one shares the asking."""
+        now = time.monotonic()
+        if now - self._counted >= _COUNT_S:
+            task_id = self._roster.task_id
+            count = pilots.live_counts(session, [task_id]).get(task_id, 1)
+            self._quiet_s, self._counted = quiet_s(count), now
 
     def _return_unheard(self) -> None:
         """Hand back what was leased by a transaction whose answer was lost."""
@@ -280,6 +308,10 @@ class Shift:
 
     def _leave(self, idle_s: float) -> bool:
         """Whether a pilot without jobs should go: others are waiting, or nothing more comes."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + self._quiet_s
         try:
             with self._catalog.read() as session:
                 if is_final(tasks.get(session, self._roster.task_id).state):
@@ -291,7 +323,7 @@ class Shift:
             if not is_away(error):
                 raise
             return idle_s > self._settings.outage_s
-        return idle_s > _IDLE_S
+        return idle_s > max(_IDLE_S, 2 * self._quiet_s)
 
     def _tell(self, what: Callable[[Session], object]) -> None:
         """One last transaction of a pilot that leaves; if it can't be, the lease's end says it."""

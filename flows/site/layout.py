@@ -18,6 +18,7 @@ from flows.server import (
     project_file,
     write_private,
 )
+from flows.site import pooler
 
 LOOPBACK = "127.0.0.1"
 SETTINGS = "spdf.env"
@@ -77,6 +78,8 @@ def lay_down(directory: Path, *, host: str = LOOPBACK, image: str | None = None)
     }
     for name, values in made.items():
         write_private(directory / name, _text(values))
+    database = pooler.Pooled(host, POSTGRES_PORT, USER, logins.postgres)
+    pooler.lay_down(directory, database, host=host)
     (directory / "prefect-database.sql").write_text("CREATE DATABASE prefect;\n")
     shutil.copyfile(project_file("deployments/compose.yaml"), directory / "compose.yaml")
     shutil.copytree(project_file("deployments/systemd"), directory / "systemd")
@@ -134,6 +137,7 @@ def _compose(logins: Logins, host: str, image: str) -> dict[str, str]:
     return {
         "SPDF_IMAGE": image,
         "SPDF_HOST": host,
+        "SERVER_PROCESSES": "1",
         **IMAGES,
         "POSTGRES_PASSWORD": logins.postgres,
         "REDIS_PASSWORD": logins.redis,

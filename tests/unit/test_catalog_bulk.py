@@ -11,6 +11,9 @@ from catalog.db import Catalog
 from catalog.models import File, Job, Replica
 from catalog.states import JobState, ReplicaState
 from catalog.storages import StorageInfo
+from tests.conftest import EVERY_WAY
+
+pytestmark = EVERY_WAY
 
 HARD = ["plain", "tab\tin it", "line\nin it", "back\\slash", "\\N", "\\.", "ümläut ☃", "'quoted\""]
 

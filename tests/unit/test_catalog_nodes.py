@@ -34,6 +34,7 @@ def test_a_node_is_what_its_worker_said_last(catalog: Catalog) -> None:
         assert (cpu.pool, cpu.engine, cpu.devices) == ("cpu", "podman", [])
         assert (gpu.pool, gpu.pid, gpu.slots, gpu.devices) == ("gpu", 11, 16, [GPU])
         assert [node.id for node in nodes.online(session, "gpu")] == [first]
+        assert nodes.count_online(session, "gpu") == 1
         with pytest.raises(NotFound, match="'n1 in the pool control'"):
             nodes.find(session, "n1", "control")
 
@@ -46,6 +47,7 @@ def test_a_drained_node_takes_no_pilots_and_leaves(catalog: Catalog) -> None:
         assert nodes.drain(session, [node], "again") == []
         assert nodes.beat(session, node, 10) is NodeState.DRAINING
         assert nodes.online(session, "gpu") == []
+        assert nodes.count_online(session, "gpu") == 0
         assert [one.id for one in nodes.list_nodes(session, present=True)] == [node]
         nodes.leave(session, node, 10, "done")
         assert nodes.list_nodes(session, present=True) == []

@@ -2,6 +2,7 @@
 
 import re
 import stat
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from catalog.settings import Settings
 from flows.server import client_env
 from flows.site.layout import lay_down, lay_down_local
 
-PRIVATE = (".env", "server.env", "node.env", "spdf.env")
+PRIVATE = (".env", "server.env", "node.env", "spdf.env", "pgbouncer.ini", "pgbouncer-users.txt")
 
 
 def values(path: Path) -> dict[str, str]:
@@ -40,6 +41,19 @@ def test_a_site_has_passwords_of_its_own(tmp_path: Path) -> None:
 def test_files_with_logins_are_their_owners_alone(tmp_path: Path, name: str) -> None:
     lay_down(tmp_path / "site")
     assert stat.S_IMODE((tmp_path / "site" / name).stat().st_mode) == 0o600
+
+
+def test_the_pooler_gets_the_addresses_and_the_login_of_the_site(tmp_path: Path) -> None:
+    lay_down(tmp_path / "site", host="10.1.2.3")
+    made = ConfigParser(comment_prefixes=(";",), interpolation=None)
+    made.read_string((tmp_path / "site" / "pgbouncer.ini").read_text())
+    assert made["databases"]["spdf"] == "host=10.1.2.3 port=5432"
+    assert (made["pgbouncer"]["listen_addr"], made["pgbouncer"]["listen_port"]) == (
+        "10.1.2.3", "6432",
+    )  # fmt: skip
+    users = (tmp_path / "site" / made["pgbouncer"]["auth_file"]).read_text()
+    password = values(tmp_path / "site" / ".env")["POSTGRES_PASSWORD"]
+    assert users == f'"spdf" "{password}"\n'
 
 
 def test_compose_gets_every_value_that_it_asks_for(tmp_path: Path) -> None:

@@ -45,7 +45,10 @@ from catalog.states import (
 from catalog.workflows import NewTask
 from flows.advance import Chain, OwnershipLost, advance, load, take_back
 from flows.plan import Link, Pick, Plan, Source, Stage, StageKind, plan_to_json
+from tests.conftest import EVERY_WAY
 from workers.spec import OutputPort, Resources, StepSpec
+
+pytestmark = EVERY_WAY
 
 LEASE_S = 60.0
 
