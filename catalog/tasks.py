@@ -191,8 +191,11 @@ def ready_counts(session: Session, task_ids: Sequence[int], most: int = 10_000) 
     return counts
 
 
-def others_ready(session: Session, pool: str, task_id: int) -> bool:
-    """Whether another task of the pool has READY jobs and no pilot that works on them."""
+def others_ready(session: Session, pool: str, task_id: int, *, waited_s: float = 0.0) -> bool:
+    """Whether another task of the pool has READY jobs and no pilot that works on them.
+
+    Only jobs count that were defined `waited_s` ago or earlier.
+    """
     served = sa.select(col(Pilot.task_id)).where(
         col(Pilot.state).in_((PilotState.ACTIVE, PilotState.DRAINING))
     )
@@ -206,6 +209,7 @@ def others_ready(session: Session, pool: str, task_id: int) -> bool:
             col(Task.state) == TaskState.IN_PROGRESS,
             col(Task.id).not_in(served),
             col(Job.state) == JobState.READY,
+            col(Job.created_at) <= now(-waited_s),
         )
         .limit(1)
     ).scalar()

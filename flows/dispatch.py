@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
@@ -43,6 +43,7 @@ class Dispatcher:
 
     chain: Chain
     settings: Settings
+    client: SyncPrefectClient
     dataset: str
     rank: int = 0
     _asked: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -80,15 +81,22 @@ class Dispatcher:
 
     def _missing(self, need: _Need) -> int:
         """Pilots to be asked for, with what only Prefect knows; it may be away."""
-        waiting = self._waiting(need.task_id, need.started)
-        return min(need.wanted, self._limit(need.stage, need.nodes_online)) - need.live - waiting
+        there = need.live + self._waiting(need.task_id, need.started)
+        if need.wanted <= there:
+            return 0
+        return min(need.wanted, self._limit(need.stage, need.nodes_online)) - there
+
+    @property
+    def waits(self) -> bool:
+        """Whether pilots were asked for that have not begun, as far as was known last."""
+        return any(self._asked.values())
 
     def _waiting(self, task_id: int, started: frozenset[str]) -> int:
         """Pilots that were asked for and may still begin."""
         asked = self._asked.setdefault(task_id, {})
         for run_id, since in list(asked.items()):
             old = time.monotonic() - since
-            if run_id in started or old > _WAIT_S or (old > 10.0 and _ended(run_id)):
+            if run_id in started or old > _WAIT_S or (old > 10.0 and _ended(self.client, run_id)):
                 del asked[run_id]
         return len(asked)
 
@@ -102,14 +110,13 @@ class Dispatcher:
         if self.settings.max_pilots:
             return self.settings.max_pilots
         if not nodes_online:
-            return max(1, _online_workers(stage.pool))
+            return max(1, _online_workers(self.client, stage.pool))
         own = not self.settings.api_url and self.settings.local_payloads
         return nodes_online + own
 
     def _submit(self, stage: Stage) -> None:
         task_id = self.chain.task_ids[stage.name]
-        with get_client(sync_client=True) as client:
-            queue = queue_of_rank(client, stage.pool, self.rank + stage.rank)
+        queue = queue_of_rank(self.client, stage.pool, self.rank + stage.rank)
         run = run_deployment(
             f"pilot/{stage.pool}",
             parameters={"task": task_id},
@@ -124,10 +131,9 @@ class Dispatcher:
 
     def stop_waiting(self) -> None:
         """Delete the runs of pilots that were asked for and are not needed any more."""
-        with get_client(sync_client=True) as client:
-            for asked in self._asked.values():
-                for run_id in asked:
-                    _delete_unstarted(client, run_id)
+        for asked in self._asked.values():
+            for run_id in asked:
+                _delete_unstarted(self.client, run_id)
 
 
 def _delete_unstarted(client: SyncPrefectClient, run_id: str) -> None:
@@ -139,18 +145,16 @@ def _delete_unstarted(client: SyncPrefectClient, run_id: str) -> None:
         log.debug("pilot run not removed", extra={"fault": str(error)})
 
 
-def _ended(run_id: str) -> bool:
-    with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(UUID(run_id)).state
-        except ObjectNotFound:
-            return True
-        except httpx.HTTPError:
-            return False
-        return state is not None and state.is_final()
+def _ended(client: SyncPrefectClient, run_id: str) -> bool:
+    try:
+        state = client.read_flow_run(UUID(run_id)).state
+    except ObjectNotFound:
+        return True
+    except httpx.HTTPError:
+        return False
+    return state is not None and state.is_final()
 
 
-def _online_workers(pool: str) -> int:
-    with get_client(sync_client=True) as client:
-        workers = client.read_workers_for_work_pool(pool)
+def _online_workers(client: SyncPrefectClient, pool: str) -> int:
+    workers = client.read_workers_for_work_pool(pool)
     return sum(worker.status is WorkerStatus.ONLINE for worker in workers)

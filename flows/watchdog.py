@@ -72,11 +72,11 @@ def tick(catalog: Catalog, settings: Settings, client: SyncPrefectClient) -> int
     assert settings.work_dir is not None
     clean_dead(settings.work_dir)
     for info in owned:
-        cancel_if_told(catalog, info.id, info.flow_run_id)
+        cancel_if_told(client, catalog, info.id, info.flow_run_id)
     count = 0
     for info in left:
         if run_state(client, info.flow_run_id) in CANCELLED:
-            cancel_if_told(catalog, info.id, info.flow_run_id)
+            cancel_if_told(client, catalog, info.id, info.flow_run_id)
         elif not may_take(client, info):
             run_id = start_run(client, catalog, info, instead_of=info.flow_run_id)
             log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})

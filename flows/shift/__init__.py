@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from catalog import attempts, jobs, pilots, storages, tasks
+from catalog import attempts, jobs, pilots, storages
 from catalog.attempts import Lease
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -18,10 +18,11 @@ from catalog.errors import SpdfError
 from catalog.outage import is_away, ride_out
 from catalog.refs import FileRef
 from catalog.settings import Settings
-from catalog.states import PilotState, is_final
+from catalog.states import PilotState
 from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 from flows.shift.heart import Heart
+from flows.shift.idle import Idle
 from flows.taskspecs import load_task
 from workers.cwl.containers import Containers
 from workers.job import RunningJob, run_attempt, unprepared
@@ -37,7 +38,6 @@ Submit = Callable[[Sequence[RunningJob]], Iterable[object]]
 """Starts jobs soon, each by a call of `Shift.run_job`; the window's futures are not kept."""
 
 _AHEAD_S = 1.0
-_IDLE_S = 5.0
 _POLL_S = 0.25
 _AWAY_S = 1.0
 
@@ -93,6 +93,7 @@ class Shift:
             most=settings.commit_jobs,
             wait_s=settings.commit_s,
         )
+        self._idle = Idle(catalog, settings, roster.task_id, roster.pool)
         self._prepared: PreparedTask | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
         self._doubtful = False
@@ -145,7 +146,8 @@ class Shift:
         except (SpdfError, OSError) as error:
             log.warning("task can't be prepared", extra={"fault": str(error)})
             self._fault = error
-        begun = idle_since = time.monotonic()
+        begun = time.monotonic()
+        self._idle.over()
         while self._on_duty(begun):
             leases = self._lease()
             if leases:
@@ -153,12 +155,12 @@ class Shift:
                 self._hand.add(window)
                 submit(window)
             if leases or len(self._hand):
-                idle_since = time.monotonic()
+                self._idle.over()
                 self._hand.wait(_POLL_S)
-            elif self._leave(time.monotonic() - idle_since):
+            elif self._leave():
                 break
             else:
-                time.sleep(_POLL_S)
+                self._idle.wait()
         while len(self._hand) and self._whole and self._heart.state is PilotState.ACTIVE:
             self._hand.wait(_POLL_S)
         return self._committer.done
@@ -207,6 +209,8 @@ class Shift:
         try:
             if self._doubtful:
                 self._return_unheard()
+            if not self._idle.work_there():
+                return []
             with self._catalog.write() as session:
                 leases = self._take(session, room, alone=False)
                 if not leases and not len(self._hand):
@@ -265,20 +269,16 @@ class Shift:
         with self._catalog.read() as session:
             return jobs.inputs(session, [lease.job_id for lease in leases])
 
-    def _leave(self, idle_s: float) -> bool:
-        """Whether a pilot without jobs should go: others are waiting, or nothing more comes."""
+    def _leave(self) -> bool:
+        """Whether a pilot without jobs should go."""
         try:
-            with self._catalog.read() as session:
-                if is_final(tasks.get(session, self._roster.task_id).state):
-                    return True
-                if tasks.others_ready(session, self._roster.pool, self._roster.task_id):
-                    self._reason = "other tasks wait"
-                    return True
+            reason = self._idle.reason_to_go()
         except DBAPIError as error:
             if not is_away(error):
                 raise
-            return idle_s > self._settings.outage_s
-        return idle_s > _IDLE_S
+            return self._idle.idle_s > self._settings.outage_s
+        self._reason = reason or self._reason
+        return reason is not None
 
     def _tell(self, what: Callable[[Session], object]) -> None:
         """One last transaction of a pilot that leaves; if it can't be, the lease's end says it."""

@@ -65,7 +65,8 @@ class Committer(threading.Thread):
         if first is None:
             return [], False
         group, deadline = [first], time.monotonic() + self._wait_s
-        while len(group) < self._most:
+        # Where all that is in hand has ended nothing more comes: there is no company to wait for.
+        while len(group) < min(self._most, len(self._hand)):
             try:
                 result = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:

@@ -131,15 +131,20 @@ def submitter(
 
 
 @pytest.fixture
-def site(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(catalog: Catalog, tmp_path: Path) -> Site:
     """An empty site with an input, an internal and an output storage."""
     settings = Settings(
-        home=tmp_path / "home", slots=2, heartbeat_s=0.2, lease_s=5.0, drain_s=1.0, commit_s=0.05
+        home=tmp_path / "home",
+        slots=2,
+        heartbeat_s=0.2,
+        lease_s=5.0,
+        drain_s=1.0,
+        commit_s=0.05,
+        pilot_idle_s=0.2,
     )
     with catalog.write() as session:
         for role in StorageRole:
             storages.add(session, role, StorageKind.LOCAL, role, str(tmp_path / role))
-    monkeypatch.setattr("flows.shift._IDLE_S", 0.2)
     return Site(catalog, settings, tmp_path)
 
 
