@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from catalog.clock import now
@@ -191,29 +193,31 @@ def ready_counts(session: Session, task_ids: Sequence[int], most: int = 10_000) 
     return counts
 
 
-def others_ready(session: Session, pool: str, task_id: int, *, waited_s: float = 0.0) -> bool:
-    """Whether another task of the pool has READY jobs and no pilot that works on them.
-
-    Only jobs count that were defined `waited_s` ago or earlier.
-    """
+def others_ready_query(pool: str, task_id: int, *, waited_s: float = 0.0) -> sa.Select[Any]:
+    """READY jobs of other tasks of the pool that no pilot works on, defined `waited_s` ago."""
+    job, task = aliased(Job), aliased(Task)
     served = sa.select(col(Pilot.task_id)).where(
         col(Pilot.state).in_((PilotState.ACTIVE, PilotState.DRAINING))
     )
-    found = session.execute(
+    return (
         sa.select(sa.literal(1))
-        .select_from(Task)
-        .join(Job, col(Job.task_id) == col(Task.id))
+        .select_from(task)
+        .join(job, col(job.task_id) == col(task.id))
         .where(
-            col(Task.pool) == pool,
-            col(Task.id) != task_id,
-            col(Task.state) == TaskState.IN_PROGRESS,
-            col(Task.id).not_in(served),
-            col(Job.state) == JobState.READY,
-            col(Job.created_at) <= now(-waited_s),
+            col(task.pool) == pool,
+            col(task.id) != task_id,
+            col(task.state) == TaskState.IN_PROGRESS,
+            col(task.id).not_in(served),
+            col(job.state) == JobState.READY,
+            col(job.created_at) <= now(-waited_s),
         )
         .limit(1)
-    ).scalar()
-    return found is not None
+    )
+
+
+def others_ready(session: Session, pool: str, task_id: int) -> bool:
+    """Whether another task of the pool has READY jobs and no pilot that works on them."""
+    return session.execute(others_ready_query(pool, task_id)).scalar() is not None
 
 
 def has_unfinished(session: Session, task_id: int) -> bool:

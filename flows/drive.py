@@ -28,7 +28,7 @@ from flows.runs import CANCELLED, run_state
 log = logging.getLogger(__name__)
 
 _STANDBY_S = 2.0
-_ASK_S = 3.0
+_ASK_S = 5.0
 _QUIET_S = 10.0
 """Longest time between two advances of a workflow in which nothing happens."""
 
@@ -94,7 +94,7 @@ class _Drive:
         self._client = client
         self._chain: Chain = load(catalog, info.id, epoch, settings.workflow_lease_s)
         self._dispatcher = Dispatcher(self._chain, settings, client, info.dataset, info.rank)
-        self._signs = WorkflowSigns(info.id, list(self._chain.task_ids.values()))
+        self._signs = WorkflowSigns(catalog, info.id, list(self._chain.task_ids.values()))
         self._lookout = Lookout(
             self._look,
             busy_s=settings.advance_s,
@@ -140,8 +140,7 @@ class _Drive:
     def _look(self) -> object:
         """The signs of something to do; None while the catalog is away."""
         try:
-            with self._catalog.read() as session:
-                return self._signs.look(session)
+            return self._signs.look()
         except DBAPIError as error:
             if not is_away(error):
                 raise

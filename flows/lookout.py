@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LOOK_S = (0.1, 0.4)
+LOOK_S = (0.1, 0.5)
 """Time between two looks: the first after something happened, and the longest."""
 _GROWTH = 1.1
 _SHARE = 0.1

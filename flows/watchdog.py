@@ -34,16 +34,16 @@ def watchdog() -> int:
 def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
     """Tick until the monotonic clock says `until`; a server or catalog that is away is survived."""
     count, steady = 0, True
-    while True:
-        try:
-            with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
+        while True:
+            try:
                 count += tick(catalog, settings, client)
-        except (httpx.HTTPError, PrefectException, DBAPIError) as error:
-            steady = False
-            log.warning("watchdog could not look", extra={"fault": str(error)})
-        if time.monotonic() + _TICK_S >= until:
-            break
-        time.sleep(_TICK_S)
+            except (httpx.HTTPError, PrefectException, DBAPIError) as error:
+                steady = False
+                log.warning("watchdog could not look", extra={"fault": str(error)})
+            if time.monotonic() + _TICK_S >= until:
+                break
+            time.sleep(_TICK_S)
     if steady:
         _bury(catalog, settings)
     return count

@@ -2,13 +2,12 @@
 
 import time
 
-from catalog import pilots, signs, tasks
 from catalog.db import Catalog
 from catalog.settings import Settings
-from catalog.states import is_final
+from catalog.signs import TaskSigns
 from flows.lookout import Pause
 
-_THINK_S = 1.0
+_THINK_S = 2.0
 """Time between two thoughts of going."""
 _OVER_S = 5.0
 """Longest stay where nothing more comes: jobs may yet be handed back, or tried again."""
@@ -20,8 +19,8 @@ class Idle:
     """The time of a pilot since it last had a job."""
 
     def __init__(self, catalog: Catalog, settings: Settings, task_id: int, pool: str) -> None:
-        self._catalog, self._settings = catalog, settings
-        self._task_id, self._pool = task_id, pool
+        self._settings = settings
+        self._signs = TaskSigns(catalog, task_id, pool=pool, node=settings.node, long_s=_START_S)
         self._pause = Pause()
         self.over()
 
@@ -37,9 +36,8 @@ class Idle:
         return time.monotonic() - self._since
 
     def work_there(self) -> bool:
-        """Whether the task has a job to be leased; one statement, so that it can be asked often."""
-        with self._catalog.read() as session:
-            return signs.has_ready(session, self._task_id)
+        """Whether the task has a job to be leased; it costs little to ask."""
+        return self._signs.work_there()
 
     def wait(self) -> None:
         """Wait until the next look."""
@@ -47,18 +45,15 @@ class Idle:
 
     def reason_to_go(self) -> str | None:
         """Why the pilot should go: nothing more comes, others need its place, or it waited long."""
-        if time.monotonic() - self._thought < _THINK_S:
+        if time.monotonic() - self._thought < min(_THINK_S, self._settings.pilot_idle_s):
             return None
         self._thought = time.monotonic()
-        settings = self._settings
-        with self._catalog.read() as session:
-            if is_final(tasks.get(session, self._task_id).state):
-                return "no jobs left"
-            here = len(pilots.live_on(session, settings.node, self._pool))
-            waited_s = _START_S if here < settings.pilots_at_once else 0.0
-            if tasks.others_ready(session, self._pool, self._task_id, waited_s=waited_s):
-                return "other tasks wait"
-            stay_s = settings.pilot_idle_s
-            if not signs.more_may_come(session, self._task_id):
-                stay_s = min(stay_s, _OVER_S)
+        seen, stay_s = self._signs.outlook(), self._settings.pilot_idle_s
+        if seen.ended:
+            return "no jobs left"
+        room = seen.here < self._settings.pilots_at_once
+        if seen.others_waited if room else seen.others_wait:
+            return "other tasks wait"
+        if not seen.more_may_come:
+            stay_s = min(stay_s, _OVER_S)
         return "no jobs left" if self.idle_s > stay_s else None

@@ -34,6 +34,7 @@ from catalog.models import (
     StorageRole,
 )
 from catalog.refs import JobResult, NewFile, Outcome
+from catalog.signs import Outlook, TaskSigns, WorkflowSigns
 from catalog.states import (
     AttemptState,
     DatasetState,
@@ -383,6 +384,95 @@ def test_a_pilot_makes_room_only_for_a_task_that_has_none(start: Callable[..., R
         assert not tasks.others_ready(session, "gpu", run.chain.task_ids["a"])
     run.pilot("b")
     assert not wanted(), "somebody works on them"
+
+
+def outlook(run: Run, stage: str, long_s: float = 1e6) -> Outlook:
+    task_id = run.chain.task_ids[stage]
+    return TaskSigns(run.catalog, task_id, pool="cpu", node="n", long_s=long_s).outlook()
+
+
+def test_a_pilot_sees_whether_more_may_come(
+    start: Callable[..., Run], add_files: Callable[[int, Sequence[str]], list[int]]
+) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=1, close=False)
+    run.advance()
+    assert outlook(run, "a").more_may_come
+    run.finish_all("a")
+    with run.catalog.write() as session:
+        datasets.close(session, run.chain.dataset_id)
+    assert not outlook(run, "a").more_may_come, "the input is closed"
+    assert outlook(run, "b").more_may_come, "the stage before has not ended"
+    run.advance()
+    assert outlook(run, "a").ended
+    assert not outlook(run, "b").more_may_come
+    assert not outlook(run, "b").ended
+
+
+def test_a_pilot_sees_who_waits_for_its_place(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=2, close=False)
+    run.advance()
+    run.finish_all("a")
+    assert outlook(run, "a", 0.0).here == 1
+    assert not outlook(run, "a", 0.0).others_wait
+    run.advance()
+    seen = outlook(run, "a")
+    assert seen.others_wait
+    assert not seen.others_waited, "its pilot may be on its way"
+    assert outlook(run, "a", 0.0).others_waited
+    run.pilot("b")
+    assert not outlook(run, "a", 0.0).others_wait
+    assert outlook(run, "a").here == 2
+
+
+def test_a_look_tells_whether_a_job_can_be_leased(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=2, close=False)
+    signs = TaskSigns(run.catalog, run.chain.task_ids["a"], pool="cpu", node="n", long_s=1.0)
+    assert not signs.work_there()
+    run.advance()
+    assert signs.work_there()
+    first, second = run.lease("a")
+    assert not signs.work_there()
+    run.end("a", [first], outcome=Outcome.FAILED, error=ErrorCode.NODE_DISK_FULL)
+    assert not signs.work_there(), "its next attempt is not due"
+    with run.catalog.write() as session:
+        pair = (second.job_id, second.number)
+        attempts.hand_back(session, run.pilot("a"), [pair])
+    assert signs.work_there()
+
+
+def test_the_signs_of_a_workflow_change_with_what_an_advance_would_find(
+    start: Callable[..., Run], add_files: Callable[[int, Sequence[str]], list[int]]
+) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=1, close=False)
+    chain = run.chain
+    signs = WorkflowSigns(run.catalog, chain.workflow_id, list(chain.task_ids.values()))
+    seen = [signs.look()]
+
+    def changed() -> bool:
+        seen.append(signs.look())
+        return seen[-1] != seen[-2]
+
+    assert not changed()
+    add_files(chain.dataset_id, ["late"])
+    assert changed(), "a file came"
+    run.advance()
+    assert changed(), "jobs for which there is no pilot"
+    run.pilot("a")
+    assert changed(), "a pilot came"
+    leases = run.lease("a")
+    assert not changed(), "a lease is nothing to advance"
+    run.end("a", leases[:1])
+    assert changed(), "a job ended"
+    run.pilot("b")
+    assert changed()
+    run.advance()
+    assert not changed(), "what an advance does itself, for pilots that are there, is no sign"
+    with run.catalog.write() as session:
+        datasets.close(session, chain.dataset_id)
+    assert changed(), "the dataset is closed"
+    with run.catalog.write() as session:
+        workflows.cancel(session, chain.workflow_id, "test")
+    assert changed(), "the workflow is cancelled"
 
 
 def test_a_group_waits_for_keys_that_have_no_job_yet(start: Callable[..., Run]) -> None:
