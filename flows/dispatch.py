@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -15,8 +16,9 @@ from sqlmodel import Session
 from catalog import nodes, pilots, tasks
 from catalog.settings import Settings
 from catalog.states import TaskState
+from catalog.tasks import TaskInfo
 from flows.advance import Chain
-from flows.plan import Stage
+from flows.plan import Stage, StageKind
 from flows.pools import queue_of_rank
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Dispatcher:
     dataset: str
     rank: int = 0
     _asked: dict[int, dict[str, float]] = field(default_factory=dict)
+    _ahead: set[int] = field(default_factory=set)
 
     def dispatch(self) -> int:
         """Ask for the pilots that are missing; gives how many. Prefect's errors are survived."""
@@ -58,16 +61,16 @@ class Dispatcher:
                 for _ in range(self._missing(need)):
                     self._submit(need.stage)
                     count += 1
+                self._ahead.add(need.task_id)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("no pilots could be asked for", extra={"fault": str(error)})
         return count
 
     def _needs(self, session: Session) -> list[_Need]:
-        ids = {
-            task.id: task.stage
-            for task in tasks.of_workflow(session, self.chain.workflow_id)
-            if task.state is TaskState.IN_PROGRESS
-        }
+        rows = tasks.of_workflow(session, self.chain.workflow_id)
+        moving = {row.id: row.stage for row in rows if row.state is TaskState.IN_PROGRESS}
+        soon = self._soon(rows, set(moving.values()))
+        ids = moving | soon
         ready = tasks.ready_counts(session, list(ids))
         live = pilots.live_counts(session, list(ids))
         started = frozenset(pilots.started_runs(session, list(ids)))
@@ -76,7 +79,23 @@ class Dispatcher:
             stage = self.chain.plan.stage(name)
             offers = [node.slots for node in nodes.online(session, stage.pool)]
             wanted = -(-ready[task_id] // min(offers, default=self.settings.slots))
+            wanted = max(wanted, int(task_id in soon))
             found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), started, len(offers)))
+        return found
+
+    def _soon(self, rows: Sequence[TaskInfo], moving: set[str]) -> dict[int, str]:
+        """Tasks that get their first jobs when the stage before ends its own, by id.
+
+        One pilot is asked for ahead, once: it starts while that stage works.
+        """
+        found = {}
+        for row in rows:
+            stage = self.chain.plan.stage(row.stage)
+            waits = stage.barrier or (stage.kind is StageKind.MERGE and not stage.files_per_job)
+            if row.state is not TaskState.DEFINED or waits or row.id in self._ahead:
+                continue
+            if moving & set(stage.upstreams):
+                found[row.id] = row.stage
         return found
 
     def _missing(self, need: _Need) -> int:

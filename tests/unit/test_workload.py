@@ -34,6 +34,7 @@ from catalog.models import (
     StorageRole,
 )
 from catalog.refs import JobResult, NewFile, Outcome
+from catalog.settings import Settings
 from catalog.signs import Outlook, TaskSigns, WorkflowSigns
 from catalog.states import (
     AttemptState,
@@ -45,6 +46,7 @@ from catalog.states import (
 )
 from catalog.workflows import NewTask
 from flows.advance import Chain, OwnershipLost, advance, load, take_back
+from flows.dispatch import Dispatcher
 from flows.plan import Link, Pick, Plan, Source, Stage, StageKind, plan_to_json
 from workers.spec import OutputPort, Resources, StepSpec
 
@@ -473,6 +475,41 @@ def test_the_signs_of_a_workflow_change_with_what_an_advance_would_find(
     with run.catalog.write() as session:
         workflows.cancel(session, chain.workflow_id, "test")
     assert changed(), "the workflow is cancelled"
+
+
+class Asking(Dispatcher):
+    """Remembers for which stages it would ask Prefect for a pilot."""
+
+    def _submit(self, stage: Stage) -> None:
+        self._asked.setdefault(-1, {})[f"{len(self.asked())}:{stage.name}"] = 0.0
+
+    def asked(self) -> list[str]:
+        return [key.partition(":")[2] for key in self._asked.get(-1, {})]
+
+
+def test_a_pilot_is_asked_for_once_while_the_stage_before_works(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    merge = stage("all", link("a"), kind=StageKind.MERGE, descent="m")
+    run = start(
+        stage("a", link(None)), stage("b", link("a")), stage("c", link("b")), merge,
+        stage("late", link("a"), barrier=True), files=4,
+    )  # fmt: skip
+    settings = Settings(_env_file=None, home=tmp_path, slots=2, max_pilots=1)
+    dispatcher = Asking(run.chain, settings, None, "run-1")  # type: ignore[arg-type]
+    dispatcher.dispatch()
+    assert dispatcher.asked() == [], "nothing moves yet"
+    run.advance()
+    dispatcher.dispatch()
+    assert dispatcher.asked() == ["a", "b"], "one for its jobs, one ahead, none for what waits"
+    run.pilot("a")
+    dispatcher.dispatch()
+    assert dispatcher.asked() == ["a", "b"], "ahead once"
+    run.end("a", run.lease("a", 1))
+    run.advance()
+    run.pilot("b")
+    dispatcher.dispatch()
+    assert dispatcher.asked() == ["a", "b", "c"]
 
 
 def test_a_group_waits_for_keys_that_have_no_job_yet(start: Callable[..., Run]) -> None:
