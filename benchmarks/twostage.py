@@ -15,7 +15,7 @@ RECORDED_S = 300.0
 """How long the recorder may take after the last job until a count of Prefect's is final."""
 
 
-def lay_down(folder: Path, inputs: Path) -> str:
+def lay_down(folder: Path, inputs: Path, template: Path = TEMPLATE) -> str:
     """Storages below `folder`, and the template; gives its reference."""
     from catalog import storages, templates
     from catalog.db import get_catalog
@@ -30,7 +30,7 @@ def lay_down(folder: Path, inputs: Path) -> str:
         for role in StorageRole:
             if role not in known or role is StorageRole.INPUT:
                 storages.add(session, f"bench-{role}", StorageKind.LOCAL, role, str(places[role]))
-    info, _ = template_files.create(catalog, TEMPLATE)
+    info, _ = template_files.create(catalog, template)
     with catalog.write() as session:
         return templates.activate(session, info.id).ref
 

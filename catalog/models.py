@@ -22,7 +22,15 @@ from catalog.states import (
     WorkflowState,
 )
 
-IS_OPEN = sa.text("job.state IN ('WAITING', 'READY', 'RUNNING', 'HELD')")
+_OPEN = "state IN ('WAITING', 'READY', 'RUNNING', 'HELD')"
+
+
+def is_open(name: str) -> sa.TextClause:
+    """`IS_OPEN` where the table of jobs has another name in a query."""
+    return sa.text(f"{name}.{_OPEN}")
+
+
+IS_OPEN = is_open("job")
 """Condition of jobs that have not ended. Queries say it in these words beside their own, so that
 every database sees, whatever their parameters, that the partial index has all they ask for."""
 
@@ -218,7 +226,7 @@ class Job(SQLModel, table=True):
             "task_id",
             "state",
             "ordinal",
-            **_rows("state IN ('WAITING', 'READY', 'RUNNING', 'HELD')"),
+            **_rows(_OPEN),
         ),
         sa.Index(
             "ix_job_unpassed",

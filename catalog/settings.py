@@ -69,10 +69,17 @@ class Settings(BaseSettings):
     workflow_lease_s: float = Field(
         45.0, gt=0, description="Life of a workflow's ownership without a beat."
     )
-    advance_s: float = Field(1.0, gt=0, description="Time between advances of a workflow.")
+    advance_s: float = Field(
+        1.0, gt=0, description="Longest time between advances of a workflow that moves."
+    )
     watchdog_s: float = Field(60.0, gt=0, description="Time between starts of the watchdog.")
     pilot_shift_jobs: int = Field(20_000, ge=1, description="Jobs after which a pilot ends.")
     pilot_shift_s: float = Field(1800.0, gt=0, description="Time after which a pilot ends.")
+    pilot_idle_s: float = Field(
+        300.0,
+        ge=0,
+        description="How long a pilot without jobs stays while its task may yet get some.",
+    )
     drain_s: float = Field(30.0, gt=0, description="Time a stopping pilot gives running jobs.")
     history_days: float = Field(
         90.0, ge=0, description="Days that the history of ended workflows is kept; 0: for ever."
@@ -134,6 +141,11 @@ class Settings(BaseSettings):
     )
 
     log_json: bool = Field(False, description="Log lines as JSON.")
+
+    @property
+    def pilots_at_once(self) -> int:
+        """Most pilots of a pool on this node: some wait for others' cores, or for jobs."""
+        return self.slots + 2
 
     def model_post_init(self, _context: Any) -> None:
         """Make paths absolute and fill in what depends on `home`."""

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from catalog.clock import now
 from catalog.errors import NotFound
-from catalog.models import IS_OPEN, Attempt, Dataset, DatasetFile, File, Job, Pilot, Task
+from catalog.models import IS_OPEN, Attempt, Dataset, DatasetFile, File, Job, Pilot, Task, is_open
 from catalog.states import FINAL, JobState, PilotState, TaskState
 from catalog.transitions import move, move_one
 
@@ -228,26 +230,32 @@ def count_ready(session: Session, task_id: int, most: int) -> int:
     return count
 
 
-def others_ready(session: Session, pool: str, task_id: int) -> bool:
-    """Whether another task of the pool has READY jobs and no pilot that works on them."""
+def others_ready_query(pool: str, task_id: int, *, waited_s: float = 0.0) -> sa.Select[Any]:
+    """READY jobs of other tasks of the pool that no pilot works on, defined `waited_s` ago."""
+    job, task = aliased(Job, name="other_job"), aliased(Task)
     served = sa.select(col(Pilot.task_id)).where(
         col(Pilot.state).in_((PilotState.ACTIVE, PilotState.DRAINING))
     )
-    found = session.execute(
+    return (
         sa.select(sa.literal(1))
-        .select_from(Task)
-        .join(Job, col(Job.task_id) == col(Task.id))
+        .select_from(task)
+        .join(job, col(job.task_id) == col(task.id))
         .where(
-            col(Task.pool) == pool,
-            col(Task.id) != task_id,
-            col(Task.state) == TaskState.IN_PROGRESS,
-            col(Task.id).not_in(served),
-            IS_OPEN,
-            col(Job.state) == JobState.READY,
+            col(task.pool) == pool,
+            col(task.id) != task_id,
+            col(task.state) == TaskState.IN_PROGRESS,
+            col(task.id).not_in(served),
+            is_open("other_job"),
+            col(job.state) == JobState.READY,
+            col(job.created_at) <= now(-waited_s),
         )
         .limit(1)
-    ).scalar()
-    return found is not None
+    )
+
+
+def others_ready(session: Session, pool: str, task_id: int) -> bool:
+    """Whether another task of the pool has READY jobs and no pilot that works on them."""
+    return session.execute(others_ready_query(pool, task_id)).scalar() is not None
 
 
 def has_unfinished(session: Session, task_id: int) -> bool:

@@ -2,11 +2,12 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
@@ -15,8 +16,9 @@ from sqlmodel import Session
 from catalog import nodes, pilots, tasks
 from catalog.settings import Settings
 from catalog.states import TaskState
+from catalog.tasks import TaskInfo
 from flows.advance import Chain
-from flows.plan import Stage
+from flows.plan import Stage, StageKind
 from flows.pools import queue_of_rank
 from flows.share import Share
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _WAIT_S = 300.0
 """How long a pilot that was asked for counts, though it has not begun."""
-_LOOK_SHARE = 0.02
+_LOOK_SHARE = 0.1
 _MANY = 100
 """Pilots that ready jobs are counted for where nobody knows how many may be had."""
 MOST_WAITING = 50
@@ -50,10 +52,12 @@ class Dispatcher:
 
     chain: Chain
     settings: Settings
+    client: SyncPrefectClient
     dataset: str
     rank: int = 0
     _asked: dict[int, dict[str, float]] = field(default_factory=dict)
     _looking: Share = field(default_factory=lambda: Share(0.0, _LOOK_SHARE))
+    _ahead: set[int] = field(default_factory=set)
 
     def dispatch(self) -> int:
         """Ask for the pilots that are missing; gives how many. Prefect's errors are survived."""
@@ -70,16 +74,16 @@ class Dispatcher:
                 for _ in range(self._missing(need)):
                     self._submit(need.stage)
                     count += 1
+                self._ahead.add(need.task_id)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("no pilots could be asked for", extra={"fault": str(error)})
         return count
 
     def _needs(self, session: Session) -> list[_Need]:
-        ids = {
-            task.id: task.stage
-            for task in tasks.of_workflow(session, self.chain.workflow_id)
-            if task.state is TaskState.IN_PROGRESS
-        }
+        rows = tasks.of_workflow(session, self.chain.workflow_id)
+        moving = {row.id: row.stage for row in rows if row.state is TaskState.IN_PROGRESS}
+        soon = self._soon(rows, set(moving.values()))
+        ids = moving | soon
         live = pilots.live_counts(session, list(ids))
         found = []
         for task_id, name in ids.items():
@@ -89,9 +93,8 @@ class Dispatcher:
             most = stage.max_pilots or self.settings.max_pilots or len(offers) + 1
             most = most if offers else max(most, _MANY)
             ready = tasks.count_ready(session, task_id, most * slots)
-            found.append(
-                _Need(task_id, stage, -(-ready // slots), live.get(task_id, 0), len(offers))
-            )
+            wanted = max(-(-ready // slots), int(task_id in soon))
+            found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), len(offers)))
         return found
 
     def _forget(self, started: set[str]) -> None:
@@ -99,18 +102,40 @@ class Dispatcher:
             for run_id in started & asked.keys():
                 del asked[run_id]
 
+    def _soon(self, rows: Sequence[TaskInfo], moving: set[str]) -> dict[int, str]:
+        """Tasks that get their first jobs when the stage before ends its own, by id.
+
+        One pilot is asked for ahead, once: it starts while that stage works.
+        """
+        found = {}
+        for row in rows:
+            stage = self.chain.plan.stage(row.stage)
+            waits = stage.barrier or (stage.kind is StageKind.MERGE and not stage.files_per_job)
+            if row.state is not TaskState.DEFINED or waits or row.id in self._ahead:
+                continue
+            if moving & set(stage.upstreams):
+                found[row.id] = row.stage
+        return found
+
     def _missing(self, need: _Need) -> int:
         """Pilots to be asked for, with what only Prefect knows; it may be away."""
         waiting = self._waiting(need.task_id)
+        if need.wanted <= need.live + waiting:
+            return 0
         wanted = min(need.wanted, self._limit(need.stage, need.nodes_online))
         return min(wanted - need.live, MOST_WAITING) - waiting
+
+    @property
+    def waits(self) -> bool:
+        """Whether pilots were asked for that have not begun, as far as was known last."""
+        return any(self._asked.values())
 
     def _waiting(self, task_id: int) -> int:
         """Pilots that were asked for and may still begin."""
         asked = self._asked.setdefault(task_id, {})
         for run_id, since in list(asked.items()):
             old = time.monotonic() - since
-            if old > _WAIT_S or (old > 10.0 and _ended(run_id)):
+            if old > _WAIT_S or (old > 10.0 and _ended(self.client, run_id)):
                 del asked[run_id]
         return len(asked)
 
@@ -124,14 +149,13 @@ class Dispatcher:
         if self.settings.max_pilots:
             return self.settings.max_pilots
         if not nodes_online:
-            return max(1, _online_workers(stage.pool))
+            return max(1, _online_workers(self.client, stage.pool))
         own = not self.settings.api_url and self.settings.local_payloads
         return nodes_online + own
 
     def _submit(self, stage: Stage) -> None:
         task_id = self.chain.task_ids[stage.name]
-        with get_client(sync_client=True) as client:
-            queue = queue_of_rank(client, stage.pool, self.rank + stage.rank)
+        queue = queue_of_rank(self.client, stage.pool, self.rank + stage.rank)
         run = run_deployment(
             f"pilot/{stage.pool}",
             parameters={"task": task_id},
@@ -146,10 +170,9 @@ class Dispatcher:
 
     def stop_waiting(self) -> None:
         """Delete the runs of pilots that were asked for and are not needed any more."""
-        with get_client(sync_client=True) as client:
-            for asked in self._asked.values():
-                for run_id in asked:
-                    _delete_unstarted(client, run_id)
+        for asked in self._asked.values():
+            for run_id in asked:
+                _delete_unstarted(self.client, run_id)
 
 
 def _delete_unstarted(client: SyncPrefectClient, run_id: str) -> None:
@@ -161,18 +184,16 @@ def _delete_unstarted(client: SyncPrefectClient, run_id: str) -> None:
         log.debug("pilot run not removed", extra={"fault": str(error)})
 
 
-def _ended(run_id: str) -> bool:
-    with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(UUID(run_id)).state
-        except ObjectNotFound:
-            return True
-        except httpx.HTTPError:
-            return False
-        return state is not None and state.is_final()
+def _ended(client: SyncPrefectClient, run_id: str) -> bool:
+    try:
+        state = client.read_flow_run(UUID(run_id)).state
+    except ObjectNotFound:
+        return True
+    except httpx.HTTPError:
+        return False
+    return state is not None and state.is_final()
 
 
-def _online_workers(pool: str) -> int:
-    with get_client(sync_client=True) as client:
-        workers = client.read_workers_for_work_pool(pool)
+def _online_workers(client: SyncPrefectClient, pool: str) -> int:
+    workers = client.read_workers_for_work_pool(pool)
     return sum(worker.status is WorkerStatus.ONLINE for worker in workers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import httpx
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
@@ -16,10 +16,12 @@ from catalog.db import Catalog
 from catalog.errors import StateConflict
 from catalog.outage import is_away, ride_out
 from catalog.settings import Settings
+from catalog.signs import WorkflowSigns
 from catalog.states import WorkflowState, is_final
 from catalog.workflows import WorkflowInfo
 from flows.advance import Chain, NotRunning, OwnershipLost, advance, load, take_back
 from flows.dispatch import Dispatcher
+from flows.lookout import Lookout
 from flows.progress import ProgressBoard, leave_summary
 from flows.runs import CANCELLED, run_state
 from flows.share import Share
@@ -27,9 +29,9 @@ from flows.share import Share
 log = logging.getLogger(__name__)
 
 _STANDBY_S = 2.0
-_ASK_S = 3.0
-_ADVANCE_SHARE, _ADVANCE_MOST_S = 0.1, 5.0
-"""Of the time, for advancing; but it is never longer than that between two advances."""
+_ASK_S = 5.0
+_QUIET_S = 10.0
+"""Longest time between two advances of a workflow in which nothing happens."""
 _TAKE_BACK_SHARE = 0.005
 
 
@@ -62,7 +64,8 @@ def drive(catalog: Catalog, settings: Settings, workflow_id: int, flow_run_id: s
         epoch, info = ride_out(claim, limit_s=settings.outage_s)
         if epoch is not None:
             try:
-                return _Drive(catalog, settings, info, epoch).run()
+                with get_client(sync_client=True) as client:
+                    return _Drive(catalog, settings, info, epoch, client).run()
             except DBAPIError as error:
                 if not is_away(error):
                     raise
@@ -82,23 +85,35 @@ class _Drive:
     """One ownership of a workflow, from the claim to its loss or the workflow's end."""
 
     def __init__(
-        self, catalog: Catalog, settings: Settings, info: WorkflowInfo, epoch: int
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        info: WorkflowInfo,
+        epoch: int,
+        client: SyncPrefectClient,
     ) -> None:
         self._catalog, self._settings, self._info = catalog, settings, info
+        self._client = client
         self._chain: Chain = load(catalog, info.id, epoch, settings.workflow_lease_s)
-        self._dispatcher = Dispatcher(self._chain, settings, info.dataset, info.rank)
+        self._dispatcher = Dispatcher(self._chain, settings, client, info.dataset, info.rank)
+        self._signs = WorkflowSigns(catalog, info.id, list(self._chain.task_ids.values()))
+        self._lookout = Lookout(
+            self._look,
+            busy_s=settings.advance_s,
+            quiet_s=min(_QUIET_S, settings.lease_s / 4, settings.workflow_lease_s / 4),
+        )
         with catalog.read() as session:
             total = datasets.get(session, info.dataset_id).file_count
         self._board = ProgressBoard(catalog, info.id, total)
         self._asked = time.monotonic()
         self._good_until = time.monotonic() + settings.lease_s
-        self._advancing = Share(settings.advance_s, _ADVANCE_SHARE)
         self._taking_back = Share(settings.advance_s, _TAKE_BACK_SHARE)
 
     def run(self) -> End:
         """Loop until the workflow ends. Raises `OwnershipLost`."""
         try:
             while True:
+                self._lookout.begin()
                 try:
                     state = self._turn()
                 except NotRunning as stop:
@@ -109,16 +124,13 @@ class _Drive:
                     state = WorkflowState.IN_PROGRESS
                 if is_final(state):
                     return ride_out(self._end, limit_s=self._settings.outage_s)
-                ride_out(self._obey_prefect, limit_s=self._settings.outage_s)
-                most_s = max(self._settings.advance_s, _ADVANCE_MOST_S)
-                time.sleep(min(self._advancing.wait_s, most_s))
+                self._lookout.rest(self._obey_prefect, awaited=self._dispatcher.waits)
         except BaseException:
             self._let_go()
             raise
 
     def _turn(self) -> WorkflowState:
-        with self._advancing.spend():
-            state = advance(self._chain)
+        state = advance(self._chain)
         if is_final(state):
             return state
         # After a gap of ours (a start, an outage) the pilots get a whole lease to beat again.
@@ -129,12 +141,24 @@ class _Drive:
         self._board.update()
         return state
 
+    def _look(self) -> object:
+        """The signs of something to do; None while the catalog is away."""
+        try:
+            return self._signs.look()
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            return None
+
     def _obey_prefect(self) -> None:
         """A run cancelled in Prefect is a command: cancel the workflow."""
         if time.monotonic() - self._asked < _ASK_S:
             return
         self._asked = time.monotonic()
-        cancel_if_told(self._catalog, self._info.id, self._run_id)
+        ride_out(self._cancel_if_told, limit_s=self._settings.outage_s)
+
+    def _cancel_if_told(self) -> None:
+        cancel_if_told(self._client, self._catalog, self._info.id, self._run_id)
 
     @property
     def _run_id(self) -> str | None:
@@ -151,18 +175,19 @@ class _Drive:
     def _let_go(self) -> None:
         """Leaving in the middle: cancel if that is why, and free the ownership for the next."""
         try:
-            cancel_if_told(self._catalog, self._info.id, self._run_id)
+            self._cancel_if_told()
             with self._catalog.write() as session:
                 ownership.release(session, self._info.id, self._chain.epoch)
         except DBAPIError as error:
             log.warning("ownership runs out by itself", extra={"fault": str(error.orig)})
 
 
-def cancel_if_told(catalog: Catalog, workflow_id: int, flow_run_id: str | None) -> bool:
+def cancel_if_told(
+    client: SyncPrefectClient, catalog: Catalog, workflow_id: int, flow_run_id: str | None
+) -> bool:
     """Cancel a workflow whose flow run was cancelled in Prefect; whether it was."""
     try:
-        with get_client(sync_client=True) as client:
-            told = run_state(client, flow_run_id) in CANCELLED
+        told = run_state(client, flow_run_id) in CANCELLED
     except (httpx.HTTPError, PrefectException) as error:
         log.debug("Prefect away", extra={"fault": str(error)})
         return False

@@ -33,17 +33,17 @@ def watchdog() -> int:
 def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
     """Tick until the monotonic clock says `until`; a server or catalog that is away is survived."""
     count, steady, after = 0, True, 0
-    while True:
-        try:
-            with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
+        while True:
+            try:
                 new, after = tick(catalog, settings, client, after)
-            count += new
-        except (httpx.HTTPError, PrefectException, DBAPIError) as error:
-            steady = False
-            log.warning("watchdog could not look", extra={"fault": str(error)})
-        if time.monotonic() + _TICK_S >= until:
-            break
-        time.sleep(_TICK_S)
+                count += new
+            except (httpx.HTTPError, PrefectException, DBAPIError) as error:
+                steady = False
+                log.warning("watchdog could not look", extra={"fault": str(error)})
+            if time.monotonic() + _TICK_S >= until:
+                break
+            time.sleep(_TICK_S)
     if steady:
         _bury(catalog, settings)
     return count
@@ -85,7 +85,7 @@ def tick(
     cancelled = {info.id: info.flow_run_id for info in left if info.flow_run_id in told}
     cancelled |= {driven[run]: run for run in driven.keys() & told}
     for workflow_id, run in cancelled.items():
-        cancel_if_told(catalog, workflow_id, run)
+        cancel_if_told(client, catalog, workflow_id, run)
     count = 0
     for info in left:
         if info.id in cancelled or may_take(info, states.get(info.flow_run_id or "")):

@@ -80,7 +80,7 @@ def workers_of_pool(
     if kind == DOCKER:
         env = {**env, **worker_values(settings)}
     if pool != "control":
-        limit = settings.slots + 2
+        limit = settings.pilots_at_once
         return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit, pace=pace)]
     return [
         _worker(settings, env, "worker-control", pool, queues=("default",)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from catalog import attempts, jobs, pilots, storages, tasks
+from catalog import attempts, jobs, pilots, storages
 from catalog.attempts import Lease
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -18,10 +18,11 @@ from catalog.errors import SpdfError
 from catalog.outage import is_away, ride_out
 from catalog.refs import FileRef
 from catalog.settings import Settings
-from catalog.states import PilotState, is_final
+from catalog.states import PilotState
 from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 from flows.shift.heart import Heart
+from flows.shift.idle import Idle
 from flows.shift.turn import Turn
 from flows.taskspecs import load_task
 from workers.cwl.containers import Containers
@@ -38,24 +39,11 @@ Submit = Callable[[Sequence[RunningJob]], Iterable[object]]
 """Starts jobs soon, each by a call of `Shift.run_job`; the window's futures are not kept."""
 
 _AHEAD_S = 1.0
-_IDLE_S = 5.0
 _POLL_S = 0.25
 _AWAY_S = 1.0
 _SHORT_S = 0.05
 _RECENT = 20
 """Jobs that the mean time of recent ones looks back on, roughly."""
-_COUNT_S = 60.0
-_ASKS_PER_S = 200.0
-"""Leases that find nothing, of all pilots of a task together. Each costs the database more than a
-heartbeat does: four a second of each of a thousand pilots would be by far its largest load."""
-
-
-def quiet_s(pilots: int) -> float:
-    """How long a pilot that found no job waits before it asks again, where a task has so many.
-
-    A job that becomes READY meanwhile is another's: some pilot asks within a moment.
-    """
-    return max(_POLL_S, pilots / _ASKS_PER_S)
 
 
 @dataclass(frozen=True)
@@ -110,14 +98,13 @@ class Shift:
             most=settings.commit_jobs,
             wait_s=settings.commit_s,
         )
+        self._idle = Idle(catalog, settings, roster.task_id, roster.pool)
         self._prepared: PreparedTask | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
         self._doubtful = False
         self._turn = Turn()
         self._leased, self._ended, self._begun = 0, 0, time.monotonic()
         self._recent_s = 0.0
-        self._quiet_s, self._counted = _POLL_S, -math.inf
-        self._ask_at = self._look_at = 0.0
         self._reason = "no jobs left"
 
     def _sign_on(self) -> dict[int, StorageDriver]:
@@ -170,7 +157,8 @@ class Shift:
         except (SpdfError, OSError) as error:
             log.warning("task can't be prepared", extra={"fault": str(error)})
             self._fault = error
-        self._begun = idle_since = time.monotonic()
+        self._begun = time.monotonic()
+        self._idle.over()
         while self._on_duty():
             leases = self._lease()
             if leases:
@@ -178,12 +166,12 @@ class Shift:
                 self._hand.add(window)
                 submit(window)
             if leases or len(self._hand):
-                idle_since = time.monotonic()
+                self._idle.over()
                 self._hand.wait(_POLL_S)
-            elif self._leave(time.monotonic() - idle_since):
+            elif self._leave():
                 break
             else:
-                time.sleep(_POLL_S)
+                self._idle.wait()
         while len(self._hand) and self._whole and self._heart.state is PilotState.ACTIVE:
             self._hand.wait(_POLL_S)
         return self._committer.done
@@ -228,18 +216,16 @@ class Shift:
         room = self._target() - len(self._hand)
         if room < max(1, self._target() // 2) or not self._heart.may_lease:
             return []
-        if time.monotonic() < self._ask_at:
-            return []
         try:
             if self._doubtful:
                 self._return_unheard()
+            if not self._idle.work_there():
+                return []
             with self._catalog.write() as session:
                 after = self._turn.after()
                 leases = self._take(session, room, after, alone=False)
                 if not leases and not len(self._hand):
                     leases = self._take(session, 1, after, alone=True)
-                if not leases:
-                    self._count_peers(session)
                 self._turn.took(leases)
         except DBAPIError as error:
             if not is_away(error):
@@ -249,17 +235,7 @@ class Shift:
             time.sleep(_AWAY_S)
             return []
         self._leased += len(leases)
-        if not leases:
-            self._ask_at = time.monotonic() + self._quiet_s
         return leases
-
-    def _count_peers(self, session: Session) -> None:
-        """Find out now and then with how many pilots this one shares the asking."""
-        now = time.monotonic()
-        if now - self._counted >= _COUNT_S:
-            task_id = self._roster.task_id
-            count = pilots.live_counts(session, [task_id]).get(task_id, 1)
-            self._quiet_s, self._counted = quiet_s(count), now
 
     def _return_unheard(self) -> None:
         """Hand back what was leased by a transaction whose answer was lost."""
@@ -306,24 +282,16 @@ class Shift:
         with self._catalog.read() as session:
             return jobs.inputs(session, [lease.job_id for lease in leases])
 
-    def _leave(self, idle_s: float) -> bool:
-        """Whether a pilot without jobs should go: others are waiting, or nothing more comes."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return False
-        self._look_at = now + self._quiet_s
+    def _leave(self) -> bool:
+        """Whether a pilot without jobs should go."""
         try:
-            with self._catalog.read() as session:
-                if is_final(tasks.get(session, self._roster.task_id).state):
-                    return True
-                if tasks.others_ready(session, self._roster.pool, self._roster.task_id):
-                    self._reason = "other tasks wait"
-                    return True
+            reason = self._idle.reason_to_go()
         except DBAPIError as error:
             if not is_away(error):
                 raise
-            return idle_s > self._settings.outage_s
-        return idle_s > max(_IDLE_S, 2 * self._quiet_s)
+            return self._idle.idle_s > self._settings.outage_s
+        self._reason = reason or self._reason
+        return reason is not None
 
     def _tell(self, what: Callable[[Session], object]) -> None:
         """One last transaction of a pilot that leaves; if it can't be, the lease's end says it."""

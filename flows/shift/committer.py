@@ -49,7 +49,7 @@ class Committer(threading.Thread):
         with self._changed:
             self._results.append(result)
             # Waking the thread for each result would cost more than the result.
-            if len(self._results) in (1, self._most):
+            if len(self._results) == 1 or len(self._results) >= self._enough:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -68,10 +68,15 @@ class Committer(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: self._results or self._closing)
             self._changed.wait_for(
-                lambda: len(self._results) >= self._most or self._closing, self._wait_s
+                lambda: len(self._results) >= self._enough or self._closing, self._wait_s
             )
             group, self._results = self._results[: self._most], self._results[self._most :]
             return group
+
+    @property
+    def _enough(self) -> int:
+        """Results that a commit waits for: where all in hand has ended there is no company more."""
+        return min(self._most, len(self._hand))
 
     def _commit(self, group: Sequence[JobResult]) -> None:
         """Register a group; a transaction whose answer was lost is looked up, then tried again."""

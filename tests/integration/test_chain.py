@@ -40,7 +40,7 @@ from catalog.states import (
 )
 from flows import templates as template_files
 from flows.advance import Chain, advance, load
-from flows.shift import Roster, Shift
+from flows.shift import Roster, Shift, idle
 from flows.submit import Submission, submit
 from workers.job import RunningJob
 from workers.slots import Capacity
@@ -58,6 +58,15 @@ class Site:
     chains: dict[int, Chain] = field(default_factory=dict)
 
     def dataset(self, name: str, files: Mapping[str, bytes]) -> int:
+        """A closed dataset of these files."""
+        with self.catalog.write() as session:
+            dataset = datasets.create(session, name)
+        self.add(dataset, name, files)
+        with self.catalog.write() as session:
+            datasets.close(session, dataset)
+        return dataset
+
+    def add(self, dataset: int, name: str, files: Mapping[str, bytes]) -> None:
         root = self.home / "input"
         paths = []
         for file, content in files.items():
@@ -69,10 +78,7 @@ class Site:
             places = storages.list_all(session)
         measured = intake.measure(paths, places)
         with self.catalog.write() as session:
-            dataset = datasets.create(session, name)
             intake.add(session, dataset, measured)
-            datasets.close(session, dataset)
-        return dataset
 
     def template(self, path: Path, mask: str | None = None) -> str:
         info, _ = template_files.create(self.catalog, path, mask=mask)
@@ -131,15 +137,20 @@ def submitter(
 
 
 @pytest.fixture
-def site(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(catalog: Catalog, tmp_path: Path) -> Site:
     """An empty site with an input, an internal and an output storage."""
     settings = Settings(
-        home=tmp_path / "home", slots=2, heartbeat_s=0.2, lease_s=5.0, drain_s=1.0, commit_s=0.05
+        home=tmp_path / "home",
+        slots=2,
+        heartbeat_s=0.2,
+        lease_s=5.0,
+        drain_s=1.0,
+        commit_s=0.05,
+        pilot_idle_s=0.2,
     )
     with catalog.write() as session:
         for role in StorageRole:
             storages.add(session, role, StorageKind.LOCAL, role, str(tmp_path / role))
-    monkeypatch.setattr("flows.shift._IDLE_S", 0.2)
     return Site(catalog, settings, tmp_path)
 
 
@@ -329,6 +340,93 @@ def test_cancelling_kills_payloads_within_a_heartbeat(site: Site, tmp_path: Path
     with site.catalog.read() as session:
         states = {row.state for row in jobs.list_jobs(session, workflow_id=chain.workflow_id)}
     assert states == {JobState.CANCELLED}
+
+
+class Watched:
+    """A pilot on an OPEN dataset, given files one at a time; counts its thoughts of going."""
+
+    def __init__(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.site, self.thoughts = site, 0
+        think = idle.Idle.reason_to_go
+
+        def counted(pilot: idle.Idle) -> str | None:
+            self.thoughts += 1
+            return think(pilot)
+
+        monkeypatch.setattr(idle.Idle, "reason_to_go", counted)
+        monkeypatch.setattr(idle, "_THINK_S", 0.0)
+        monkeypatch.setattr(idle, "_OVER_S", 0.0)
+        with site.catalog.write() as session:
+            self.dataset = datasets.create(session, "files-1")
+        template = site.template(EXAMPLES / "md5" / "md5.cwl")
+        self.chain = site.submit(template, "files-1")
+        (self.stage,) = self.chain.plan.stages
+        self.thread = threading.Thread(
+            target=site.shift, args=(self.chain, self.stage.name), daemon=True
+        )
+
+    def give(self, number: int) -> None:
+        """One more file becomes a job."""
+        self.site.add(self.dataset, "files-1", {f"f{number}": b"%d" % number})
+        advance(self.chain)
+
+    def finished(self) -> int:
+        with self.site.catalog.read() as session:
+            rows = jobs.list_jobs(session, workflow_id=self.chain.workflow_id)
+        return sum(row.state is JobState.FINISHED for row in rows)
+
+    def until(self, there: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not there():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def pilot(self) -> pilots.PilotInfo:
+        with self.site.catalog.read() as session:
+            (info,) = pilots.list_pilots(session, workflow_id=self.chain.workflow_id)
+        return info
+
+
+def test_a_pilot_stays_while_its_input_is_open_and_goes_when_it_is_closed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.settings = site.settings.model_copy(update={"pilot_idle_s": 3600.0})
+    watched = Watched(site, monkeypatch)
+    watched.give(0)
+    watched.thread.start()
+    for count in range(1, 4):
+        watched.until(lambda count=count: watched.finished() == count)  # type: ignore[misc]
+        begun = watched.thoughts
+        watched.until(lambda begun=begun: watched.thoughts > begun + 2)  # type: ignore[misc]
+        assert watched.pilot().state is PilotState.ACTIVE
+        if count < 3:
+            watched.give(count)
+    with site.catalog.write() as session:
+        datasets.close(session, watched.dataset)
+    watched.thread.join(30)
+    assert (watched.pilot().state, watched.pilot().jobs_done) == (PilotState.DONE, 3)
+
+
+def test_a_pilot_without_files_goes_after_its_time_though_its_input_is_open(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(site, monkeypatch)
+    watched.give(0)
+    watched.thread.start()
+    watched.thread.join(30)
+    assert (watched.pilot().state, watched.pilot().jobs_done) == (PilotState.DONE, 1)
+
+
+def test_the_end_of_a_lone_job_is_committed_without_waiting_for_company(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.settings = site.settings.model_copy(update={"commit_s": 3600.0, "drain_s": 1.0})
+    watched = Watched(site, monkeypatch)
+    watched.give(0)
+    watched.thread.start()
+    watched.thread.join(30)
+    assert not watched.thread.is_alive()
+    assert watched.finished() == 1
 
 
 def children(program: str) -> list[int]:

@@ -90,9 +90,8 @@ def one(
     """The job is READY."""
     settings = s3_server.settings(
         tmp_path / "home", slots=1, heartbeat_s=0.2, lease_s=5.0, drain_s=1.0, commit_s=0.05,
-        outage_s=1.0,
+        outage_s=1.0, pilot_idle_s=0.5,
     )  # fmt: skip
-    monkeypatch.setattr("flows.shift._IDLE_S", 0.5)
     for name in ("s3_access_key", "s3_secret_key"):
         monkeypatch.setenv(f"SPDF_{name.upper()}", getattr(settings, name).get_secret_value())
     get_settings.cache_clear()

@@ -8,19 +8,20 @@ import pytest
 
 from catalog.settings import Settings
 from flows.dispatch import MOST_WAITING, Dispatcher, _Need
-from flows.shift import quiet_s
+from flows.shift.idle import quiet_s
 
 
 @pytest.fixture
 def dispatcher() -> Any:
     """One that knows neither catalog nor server."""
     nothing: Any = None
-    return Dispatcher(nothing, Settings(api_url="http://site/api", _env_file=None), "run-1")
+    settings = Settings(api_url="http://site/api", _env_file=None)
+    return Dispatcher(nothing, settings, nothing, "run-1")
 
 
-def need(wanted: int, live: int = 0, started: frozenset[str] = frozenset()) -> _Need:
+def need(wanted: int, live: int = 0) -> _Need:
     stage: Any = SimpleNamespace(max_pilots=None, pool="cpu")
-    return _Need(1, stage, wanted, live, started, nodes_online=1000)
+    return _Need(1, stage, wanted, live, nodes_online=1000)
 
 
 def test_pilots_are_asked_for_a_few_at_a_time(dispatcher: Any) -> None:
@@ -28,8 +29,8 @@ def test_pilots_are_asked_for_a_few_at_a_time(dispatcher: Any) -> None:
     runs = [f"run-{number}" for number in range(MOST_WAITING)]
     dispatcher._asked[1] = dict.fromkeys(runs, time.monotonic())
     assert dispatcher._missing(need(1000)) == 0
-    begun = frozenset(runs[:20])
-    assert dispatcher._missing(need(1000, live=20, started=begun)) == 20
+    dispatcher._forget(set(runs[:20]))
+    assert dispatcher._missing(need(1000, live=20)) == 20
 
 
 def test_no_more_are_asked_for_than_are_missing(dispatcher: Any) -> None:
@@ -39,4 +40,4 @@ def test_no_more_are_asked_for_than_are_missing(dispatcher: Any) -> None:
 
 
 def test_pilots_that_find_nothing_ask_as_often_together_however_many_they_are() -> None:
-    assert [quiet_s(count) for count in (1, 50, 200, 1000)] == [0.25, 0.25, 1.0, 5.0]
+    assert [quiet_s(count) for count in (1, 50, 200, 1000)] == [0.005, 0.25, 1.0, 5.0]

@@ -1,5 +1,6 @@
 """Defining, leasing, ending and settling jobs: the catalog and the advancer without a node."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ from catalog.models import (
     StorageRole,
 )
 from catalog.refs import JobResult, NewFile, Outcome
+from catalog.settings import Settings
+from catalog.signs import Outlook, TaskSigns, WorkflowSigns
 from catalog.states import (
     AttemptState,
     DatasetState,
@@ -44,7 +47,9 @@ from catalog.states import (
 )
 from catalog.workflows import NewTask
 from flows.advance import Chain, OwnershipLost, advance, load, take_back
+from flows.dispatch import Dispatcher
 from flows.plan import Link, Pick, Plan, Source, Stage, StageKind, plan_to_json
+from flows.share import Share
 from tests.conftest import EVERY_WAY
 from workers.spec import OutputPort, Resources, StepSpec
 
@@ -386,6 +391,133 @@ def test_a_pilot_makes_room_only_for_a_task_that_has_none(start: Callable[..., R
         assert not tasks.others_ready(session, "gpu", run.chain.task_ids["a"])
     run.pilot("b")
     assert not wanted(), "somebody works on them"
+
+
+def outlook(run: Run, stage: str, long_s: float = 1e6) -> Outlook:
+    task_id = run.chain.task_ids[stage]
+    return TaskSigns(run.catalog, task_id, pool="cpu", node="n", long_s=long_s).outlook()
+
+
+def test_a_pilot_sees_whether_more_may_come(
+    start: Callable[..., Run], add_files: Callable[[int, Sequence[str]], list[int]]
+) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=1, close=False)
+    run.advance()
+    assert outlook(run, "a").more_may_come
+    run.finish_all("a")
+    with run.catalog.write() as session:
+        datasets.close(session, run.chain.dataset_id)
+    assert not outlook(run, "a").more_may_come, "the input is closed"
+    assert outlook(run, "b").more_may_come, "the stage before has not ended"
+    run.advance()
+    assert outlook(run, "a").ended
+    assert not outlook(run, "b").more_may_come
+    assert not outlook(run, "b").ended
+
+
+def test_a_pilot_sees_who_waits_for_its_place(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=2, close=False)
+    run.advance()
+    run.finish_all("a")
+    assert outlook(run, "a", 0.0).here == 1
+    assert not outlook(run, "a", 0.0).others_wait
+    run.advance()
+    seen = outlook(run, "a")
+    assert seen.others_wait
+    assert not seen.others_waited, "its pilot may be on its way"
+    assert outlook(run, "a", 0.0).others_waited
+    run.pilot("b")
+    assert not outlook(run, "a", 0.0).others_wait
+    assert outlook(run, "a").here == 2
+
+
+def test_a_look_tells_whether_a_job_can_be_leased(start: Callable[..., Run]) -> None:
+    run = start(stage("a", link(None)), files=2, close=False)
+    signs = TaskSigns(run.catalog, run.chain.task_ids["a"], pool="cpu", node="n", long_s=1.0)
+    assert not signs.work_there()
+    run.advance()
+    assert signs.work_there()
+    first, second = run.lease("a")
+    assert not signs.work_there()
+    run.end("a", [first], outcome=Outcome.FAILED, error=ErrorCode.NODE_DISK_FULL)
+    assert not signs.work_there(), "its next attempt is not due"
+    with run.catalog.write() as session:
+        pair = (second.job_id, second.number)
+        attempts.hand_back(session, run.pilot("a"), [pair])
+    assert signs.work_there()
+
+
+def test_the_signs_of_a_workflow_change_with_what_an_advance_would_find(
+    start: Callable[..., Run], add_files: Callable[[int, Sequence[str]], list[int]]
+) -> None:
+    run = start(stage("a", link(None)), stage("b", link("a")), files=1, close=False)
+    chain = run.chain
+    signs = WorkflowSigns(run.catalog, chain.workflow_id, list(chain.task_ids.values()))
+    seen = [signs.look()]
+
+    def changed() -> bool:
+        seen.append(signs.look())
+        return seen[-1] != seen[-2]
+
+    assert not changed()
+    add_files(chain.dataset_id, ["late"])
+    assert changed(), "a file came"
+    run.advance()
+    assert changed(), "jobs for which there is no pilot"
+    run.pilot("a")
+    assert changed(), "a pilot came"
+    leases = run.lease("a")
+    assert not changed(), "a lease is nothing to advance"
+    run.end("a", leases[:1])
+    assert changed(), "a job ended"
+    run.pilot("b")
+    assert changed()
+    run.advance()
+    assert not changed(), "what an advance does itself, for pilots that are there, is no sign"
+    with run.catalog.write() as session:
+        datasets.close(session, chain.dataset_id)
+    assert changed(), "the dataset is closed"
+    with run.catalog.write() as session:
+        workflows.cancel(session, chain.workflow_id, "test")
+    assert changed(), "the workflow is cancelled"
+
+
+class Asking(Dispatcher):
+    """Remembers for which stages it would ask Prefect for a pilot, however often it looks."""
+
+    def __post_init__(self) -> None:
+        self._looking = Share(0.0, math.inf)
+
+    def _submit(self, stage: Stage) -> None:
+        self._asked.setdefault(-1, {})[f"{len(self.asked())}:{stage.name}"] = 0.0
+
+    def asked(self) -> list[str]:
+        return [key.partition(":")[2] for key in self._asked.get(-1, {})]
+
+
+def test_a_pilot_is_asked_for_once_while_the_stage_before_works(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    merge = stage("all", link("a"), kind=StageKind.MERGE, descent="m")
+    run = start(
+        stage("a", link(None)), stage("b", link("a")), stage("c", link("b")), merge,
+        stage("late", link("a"), barrier=True), files=4,
+    )  # fmt: skip
+    settings = Settings(_env_file=None, home=tmp_path, slots=2, max_pilots=1)
+    dispatcher = Asking(run.chain, settings, None, "run-1")  # type: ignore[arg-type]
+    dispatcher.dispatch()
+    assert dispatcher.asked() == [], "nothing moves yet"
+    run.advance()
+    dispatcher.dispatch()
+    assert dispatcher.asked() == ["a", "b"], "one for its jobs, one ahead, none for what waits"
+    run.pilot("a")
+    dispatcher.dispatch()
+    assert dispatcher.asked() == ["a", "b"], "ahead once"
+    run.end("a", run.lease("a", 1))
+    run.advance()
+    run.pilot("b")
+    dispatcher.dispatch()
+    assert dispatcher.asked() == ["a", "b", "c"]
 
 
 def test_a_group_waits_for_keys_that_have_no_job_yet(start: Callable[..., Run]) -> None:
