@@ -483,10 +483,7 @@ def test_the_signs_of_a_workflow_change_with_what_an_advance_would_find(
 
 
 class Asking(Dispatcher):
-    """Remembers for which stages it would ask Prefect for a pilot, however often it looks."""
-
-    def __post_init__(self) -> None:
-        self._looking = Share(0.0, math.inf)
+    """Remembers for which stages it would ask Prefect for a pilot."""
 
     def _submit(self, stage: Stage) -> None:
         self._asked.setdefault(-1, {})[f"{len(self.asked())}:{stage.name}"] = 0.0
@@ -505,6 +502,7 @@ def test_a_pilot_is_asked_for_once_while_the_stage_before_works(
     )  # fmt: skip
     settings = Settings(_env_file=None, home=tmp_path, slots=2, max_pilots=1)
     dispatcher = Asking(run.chain, settings, None, "run-1")  # type: ignore[arg-type]
+    dispatcher._looking = Share(0.0, math.inf)
     dispatcher.dispatch()
     assert dispatcher.asked() == [], "nothing moves yet"
     run.advance()
