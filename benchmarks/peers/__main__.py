@@ -42,12 +42,13 @@ def main() -> int:
     }
     adopt_orphans()
     with scratch() as folder:
-        installed = {name: _install(PEERS[name].package) for name in counts}
+        packages = sorted({PEERS[name].package for name in counts})
+        installed = {package: _install(package) for package in packages}
         files = limit.make_files(folder / "input", max(counts.values()))
         xargs = limit.measure(files, folder / "xargs")
         wrong = wrong_outputs(files, folder / "xargs", ".cut")
         peers = {
-            name: _measure(name, files[:count], folder / name, installed[name], xargs.jobs_per_s)
+            name: _measure(name, files[:count], folder / name, installed, xargs.jobs_per_s)
             for name, count in counts.items()
         }
     faults = faults_of({"xargs": {"wrong_outputs": wrong}, **peers}, given.only or ())
@@ -73,10 +74,11 @@ def _measure(
     name: str,
     files: Sequence[Path],
     folder: Path,
-    programs: Path | NotInstalled,
+    installed: Mapping[str, Path | NotInstalled],
     limit_jobs_per_s: float,
 ) -> dict[str, Any]:
     peer = PEERS[name]
+    programs = installed[peer.package]
     figures = {"version": environments.version(peer.package), "files": len(files)}
     if isinstance(programs, NotInstalled):
         return {**figures, "not_measured": str(programs)}
