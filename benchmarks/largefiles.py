@@ -207,7 +207,7 @@ class Bench:
     def _copy_in(self) -> str:
         from catalog import intake
 
-        given = {self.source: intake.Expected(self.size_bytes, self.checksums["md5"])}
+        given = {self.source: intake.Expected(self.size_bytes, self.checksums["adler32"])}
         (measured,) = intake.copy_in([self.source], self.output, "run", expected=given)
         (self.folder / "out" / "run" / "file").unlink()
         return measured.row.checksum
@@ -218,7 +218,7 @@ class Bench:
         from cli.copies import Reader, Wanted
 
         replicas = (ReplicaRef(self.output.id, "x"),)
-        wanted = Wanted("x", self.size_bytes, self.checksums["md5"], replicas)
+        wanted = Wanted("x", self.size_bytes, self.checksums["adler32"], replicas)
         Reader(self.catalog).fetch(wanted, self.fetched)
 
     def _fresh(self, path: Path) -> None:
