@@ -69,17 +69,23 @@ def finish(
     `Conflict` where an output dataset isn't OPEN.
     """
     wanted = {r.job_id: r for r in results if r.outcome is not Outcome.STOPPED}
+    # By id alone: told the pilot too, PostgreSQL looks through all that the pilot ever had.
     rows = session.execute(
-        sa.select(col(Job.id), col(Job.attempt), col(Job.failures), col(Job.key), col(Job.ordinal))
-        .where(
-            col(Job.id).in_(wanted),
-            col(Job.state) == JobState.RUNNING,
-            col(Job.pilot_id) == pilot_id,
+        sa.select(
+            col(Job.id), col(Job.attempt), col(Job.failures), col(Job.key), col(Job.ordinal),
+            col(Job.state), col(Job.pilot_id),
         )
+        .where(col(Job.id).in_(wanted))
         .order_by(col(Job.id))
         .with_for_update()
-    ).all()
-    accepted = [(row, wanted[row.id]) for row in rows if row.attempt == wanted[row.id].number]
+    ).all()  # fmt: skip
+    accepted = [
+        (row, wanted[row.id])
+        for row in rows
+        if row.state is JobState.RUNNING
+        and row.pilot_id == pilot_id
+        and row.attempt == wanted[row.id].number
+    ]
     if not accepted:
         return frozenset()
     places = {row.id: (row.key, row.ordinal) for row, _ in accepted}
