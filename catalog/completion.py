@@ -73,17 +73,23 @@ def finish(
     `Conflict` where an output dataset isn't OPEN.
     """
     wanted = {r.job_id: r for r in results if r.outcome is not Outcome.STOPPED}
+    # By id alone: told the pilot too, PostgreSQL looks through all that the pilot ever had.
     rows = session.execute(
-        sa.select(_job.c.id, _job.c.attempt, _job.c.failures, _job.c.key, _job.c.ordinal)
-        .where(
-            among(session, _job.c.id, wanted),
-            _job.c.state == JobState.RUNNING,
-            _job.c.pilot_id == pilot_id,
+        sa.select(
+            _job.c.id, _job.c.attempt, _job.c.failures, _job.c.key, _job.c.ordinal,
+            _job.c.state, _job.c.pilot_id,
         )
+        .where(among(session, _job.c.id, wanted))
         .order_by(_job.c.id)
         .with_for_update()
-    ).all()
-    accepted = [(row, wanted[row.id]) for row in rows if row.attempt == wanted[row.id].number]
+    ).all()  # fmt: skip
+    accepted = [
+        (row, wanted[row.id])
+        for row in rows
+        if row.state is JobState.RUNNING
+        and row.pilot_id == pilot_id
+        and row.attempt == wanted[row.id].number
+    ]
     if not accepted:
         return frozenset()
     places = {row.id: (row.key, row.ordinal) for row, _ in accepted}
