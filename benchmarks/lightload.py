@@ -58,6 +58,22 @@ def lay_down(catalog: Catalog) -> Storages:
     return Storages(ids[0], ids[1], template.id)
 
 
+def age(catalog: Catalog, places: Storages, jobs: int) -> None:
+    """Jobs of another task that have ended: statements get the plans of a large catalog."""
+    old = Load(catalog, places, "light-old-1")
+    with catalog.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO job (task_id, key, ordinal, state, attempt, failures, losses, passed,"
+                " created_at)"
+                " SELECT :task, 'k' || n, n, 'FINISHED', 1, 0, 0, true, now()"
+                " FROM generate_series(1, :count) AS n"
+            ),
+            {"task": old.task_id, "count": jobs},
+        )
+        connection.execute(sa.text("ANALYZE"))
+
+
 class Load:
     """One workflow over a dataset that grows."""
 

@@ -32,7 +32,11 @@ SOURCES = ("nodes", "workers", "chain")
 SIZES = tuple((nodes, rate) for nodes in (10, 100, 1000, 3000) for rate in (30.0, 300.0))
 GOAL = Load(nodes=1000, jobs_per_s=30.0)
 RESERVE = 10
-WITHOUT_BOUNDS = {"worker_polls_per_s": float("inf"), "lease_polls_per_s": float("inf")}
+WITHOUT_BOUNDS = {
+    "worker_polls_per_s": float("inf"),
+    "worker_beat_s": 10.0,
+    "lease_polls_per_s": float("inf"),
+}
 """As it would be with each node and each pilot asking as often as one alone does."""
 
 STEPS: tuple[tuple[str, Site, Mapping[str, float]], ...] = (

@@ -71,7 +71,7 @@ class Server:
         try:
             if process.stdout.readline().strip() != "ready":
                 raise RuntimeError("the workers did not start; see above")
-            time.sleep(4.0)
+            time.sleep(2.0)
             yield polls
             self._know(count)
             process.stdin.close()

@@ -20,14 +20,14 @@ _LIMIT_S = 60.0
 _SERVER = (str(Path(sys.executable).with_name("prefect")), "server")
 
 
-def is_installed() -> bool:
-    """Whether Debian's Redis is there."""
-    return _PROGRAM.exists()
-
-
 @contextmanager
 def replicas(running: Stand, processes: int) -> Iterator[tuple[str, Mapping[str, int]]]:
-    """Beside the stand's server, on its PostgreSQL: the API's address, and what runs by name."""
+    """Beside the stand's server, on its PostgreSQL: the API's address, and what runs by name.
+
+    Raises `Unavailable` without Debian's Redis.
+    """
+    if not _PROGRAM.exists():
+        raise Unavailable(f"{_PROGRAM} is not on this machine; install Debian's {PACKAGE}.")
     from catalog.settings import get_settings
     from flows.server import read_server, server_env
     from flows.services.backends import cluster

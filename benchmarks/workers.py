@@ -27,7 +27,6 @@ QUICK_S = 4
 """Time between heartbeats where they are what is measured."""
 
 RECORDS = 400
-PROCESSES = 2
 RUNS_AT_REPLICAS = 20
 
 SETTINGS = {"SPDF_LOCAL_PAYLOADS": "false", "SPDF_WATCHDOG_S": "86400"}
@@ -40,9 +39,12 @@ def main() -> int:
     options.add_argument("--workers", type=int, default=150)
     options.add_argument("--runs", type=int, default=60, help="flow runs that are played")
     options.add_argument("--seconds", type=float, default=20.0, help="length of a measurement")
+    options.add_argument(
+        "--replicas", type=int, default=0, help="also at a server of so many processes, with Redis"
+    )
     given = options.parse_args()
     if given.short:
-        given.workers, given.runs, given.seconds = min(given.workers, 40), 20, 8.0
+        given.workers, given.runs, given.seconds = min(given.workers, 40), 15, 6.0
     with scratch() as folder:
         xargs = limit.measure_quick(folder)
         with stand(folder, SITE, extra=SETTINGS) as running:
@@ -56,7 +58,7 @@ def _measure(running: Stand, given: argparse.Namespace) -> tuple[dict[str, Any],
     }
     bench = Server(roots, given.seconds)
     bench.lay_down()
-    time.sleep(5.0)
+    time.sleep(3.0)
     count, phases = given.workers, {}
     phases["idle"] = bench.watch(workers=0, query_s=0.0)
     phases["runs"] = bench.play(given.runs, workers=0)
@@ -68,8 +70,8 @@ def _measure(running: Stand, given: argparse.Namespace) -> tuple[dict[str, Any],
     for name, number, query_s in (("polls", count, count / 15), ("check", count // 2, count / 60)):
         with bench.workers(number, query_s) as polls:
             phases[name] = bench.watch(workers=number, query_s=query_s, polls=polls)
-    if replicas.is_installed():
-        with replicas.replicas(running, PROCESSES) as (url, several_roots):
+    if given.replicas:
+        with replicas.replicas(running, given.replicas) as (url, several_roots):
             several = Server(several_roots, given.seconds, url)
             _measure_replicas(several, count, phases)
             bench.faults += several.faults
@@ -81,7 +83,7 @@ def _measure(running: Stand, given: argparse.Namespace) -> tuple[dict[str, Any],
 def _measure_replicas(bench: Server, count: int, phases: dict[str, Any]) -> None:
     """The same polls at a server of several processes, and what it shows of the workers."""
     bench.lay_down()
-    time.sleep(5.0)
+    time.sleep(3.0)
     phases["replicas idle"] = bench.watch(workers=0, query_s=0.0)
     query_s = count / 15
     with bench.workers(count, query_s) as polls:
