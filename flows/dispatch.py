@@ -79,12 +79,12 @@ class Dispatcher:
             stage = self.chain.plan.stage(name)
             offers = [node.slots for node in nodes.online(session, stage.pool)]
             wanted = -(-ready[task_id] // min(offers, default=self.settings.slots))
-            wanted = max(wanted, int(task_id in soon))
+            wanted = max(wanted, int(task_id in soon and task_id not in self._ahead))
             found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), started, len(offers)))
         return found
 
     def _soon(self, rows: Sequence[TaskInfo], moving: set[str]) -> dict[int, str]:
-        """Tasks that get their first jobs when the stage before ends its own, by id.
+        """Tasks that get their first jobs when the stage before ends one of its own, by id.
 
         One pilot is asked for ahead, once: it starts while that stage works.
         """
@@ -92,9 +92,7 @@ class Dispatcher:
         for row in rows:
             stage = self.chain.plan.stage(row.stage)
             waits = stage.barrier or (stage.kind is StageKind.MERGE and not stage.files_per_job)
-            if row.state is not TaskState.DEFINED or waits or row.id in self._ahead:
-                continue
-            if moving & set(stage.upstreams):
+            if row.state is TaskState.DEFINED and not waits and moving & set(stage.upstreams):
                 found[row.id] = row.stage
         return found
 
