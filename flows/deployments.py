@@ -4,6 +4,7 @@
 """
 
 import sys
+import time
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from prefect.utilities.callables import parameter_schema as flow_schema
 from ruamel.yaml import YAML
 
 from catalog.db import Catalog, get_catalog
+from catalog.errors import Unavailable
 from catalog.models import Template
 from catalog.settings import Settings, get_settings
 from catalog.states import TemplateState
@@ -29,12 +31,13 @@ from flows.compile import parameter_schema
 from flows.containers import DOCKER, pool_values
 from flows.plan import plan_from_json
 from flows.pools import CONTROL, DEFAULT_QUEUE, ensure_pools
-from flows.server import project_file
+from flows.server import call_api, project_file, read_server
 from workers.devices import has_gpu
 
 WORKFLOW_ENTRYPOINT = "flows.workflow.run_workflow"
 TEMPLATE_TAG = "template"
 WATCHDOG = "watchdog"
+_START_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -258,9 +261,23 @@ def lay_down(settings: Settings, *, gpu: bool) -> None:
         client.create_flow_run_from_deployment(watchdog.id)
 
 
+def _wait_for_server(settings: Settings) -> None:
+    """Wait for the server that is started together with this process; raises `Unavailable`."""
+    server, until = read_server(settings), time.monotonic() + _START_S
+    while server is not None and not settings.api_url:
+        try:
+            call_api(server, "GET", "/admin/version", wait_s=2.0)
+            return
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.1)
+
+
 def main() -> int:
-    """Lay down what this machine serves."""
+    """Lay down what this machine serves, once its server answers."""
     settings = get_settings()
+    _wait_for_server(settings)
     # A site has nodes of other kinds than this machine.
     lay_down(settings, gpu=has_gpu(settings) or settings.local_servers)
     return 0

@@ -93,7 +93,7 @@ class Dispatcher:
             most = stage.max_pilots or self.settings.max_pilots or len(offers) + 1
             most = most if offers else max(most, _MANY)
             ready = tasks.count_ready(session, task_id, most * slots)
-            wanted = max(-(-ready // slots), int(task_id in soon))
+            wanted = max(-(-ready // slots), int(task_id in soon and task_id not in self._ahead))
             found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), len(offers)))
         return found
 
@@ -103,7 +103,7 @@ class Dispatcher:
                 del asked[run_id]
 
     def _soon(self, rows: Sequence[TaskInfo], moving: set[str]) -> dict[int, str]:
-        """Tasks that get their first jobs when the stage before ends its own, by id.
+        """Tasks that get their first jobs when the stage before ends one of its own, by id.
 
         One pilot is asked for ahead, once: it starts while that stage works.
         """
@@ -111,9 +111,7 @@ class Dispatcher:
         for row in rows:
             stage = self.chain.plan.stage(row.stage)
             waits = stage.barrier or (stage.kind is StageKind.MERGE and not stage.files_per_job)
-            if row.state is not TaskState.DEFINED or waits or row.id in self._ahead:
-                continue
-            if moving & set(stage.upstreams):
+            if row.state is TaskState.DEFINED and not waits and moving & set(stage.upstreams):
                 found[row.id] = row.stage
         return found
 

@@ -9,10 +9,10 @@ import time
 from datetime import UTC, datetime
 from types import FrameType
 
-from catalog.errors import SpdfError, Unavailable
+from catalog.errors import SpdfError
 from catalog.settings import Settings, get_settings
 from flows.logs import log_to_stderr
-from flows.server import Server, call_api, read_server
+from flows.server import Server, read_server
 from flows.services import children
 from flows.services.burial import bury_dead_runs
 from flows.services.keeper import Keeper
@@ -41,7 +41,6 @@ class Supervisor:
             note=lambda record: write_record(settings, record),
         )
         self.stopping = False
-        self._server_answered = False
         self._logs_checked = 0.0
         self._graves_checked = 0.0
         self._began = datetime.now(UTC)
@@ -64,7 +63,7 @@ class Supervisor:
         self.stopping = True
 
     def _tick(self) -> None:
-        """Start what is due and allowed: nothing but the server until it answers and is set up."""
+        """Start what is due and allowed: nothing but the server until it is set up."""
         self.keeper.reap()
         self._bound_logs()
         for service in self.keeper.services:
@@ -72,20 +71,9 @@ class Supervisor:
                 return
             if service.due:
                 self.keeper.start(service)
-            if service.child.kind == children.SERVER and not self._answers():
-                return
             if service.child.kind == children.SETUP and not service.done:
                 return
         self._bury()
-
-    def _answers(self) -> bool:
-        if not self._server_answered:
-            try:
-                call_api(self.server, "GET", "/admin/version", wait_s=2.0)
-                self._server_answered = True
-            except Unavailable:
-                return False
-        return True
 
     def _bury(self) -> None:
         if time.monotonic() - self._graves_checked > BURIAL_S:
