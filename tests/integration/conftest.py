@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,22 @@ def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def prefect_server(server_settings: Settings) -> Iterator[Server]:
     """A server that answers, with the settings of the embedded profile."""
-    prefect_home(server_settings).mkdir(parents=True)
-    server = prepare_server(server_settings)
-    log = server_settings.home / "server.log"
+    with serve(server_settings) as server:
+        yield server
+
+
+@contextmanager
+def serve(settings: Settings) -> Iterator[Server]:
+    """A server of these settings, while the block runs."""
+    prefect_home(settings).mkdir(parents=True)
+    server = prepare_server(settings)
+    log = settings.home / "server.log"
     with log.open("wb") as stream:
-        child = services(server_settings, server, gpu=False)[0]
+        child = services(settings, server, gpu=False)[0]
         process = subprocess.Popen(
             child.command,
             env=dict(child.env),
-            cwd=server_settings.home,
+            cwd=settings.home,
             stdout=stream,
             stderr=stream,
             start_new_session=True,

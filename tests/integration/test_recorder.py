@@ -8,37 +8,37 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from prefect.client.orchestration import SyncPrefectClient
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from catalog.attempts_shown import UNSHOWABLE, count_unshown
 from catalog.db import Catalog
 from catalog.models import (
     Attempt,
-    Dataset,
-    Job,
-    Pilot,
     Singleton,
-    Task,
-    Template,
-    Workflow,
 )
 from catalog.schema import upgrade
 from catalog.settings import Settings
-from catalog.states import AttemptState, JobState, Phase
+from catalog.states import AttemptState, JobState
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, task_run_id
 from flows.recorder.rounds import Counts, Pace, record_once
 from flows.server import Server, base_env
+from tests.integration.attempts import (
+    BEGAN,
+    add_attempt,
+    add_pilot,
+    add_task,
+    new_flow_run,
+    read_runs,
+)
 
 pytestmark = pytest.mark.xdist_group("server")
 
-BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 CYCLE = (
     AttemptState.FINISHED, AttemptState.FINISHED, AttemptState.FAILED,
     AttemptState.LOST, AttemptState.CANCELLED, AttemptState.FINISHED,
@@ -69,58 +69,6 @@ def client(prefect_server: Server) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def api(client: SyncPrefectClient) -> TaskRunApi:
     return TaskRunApi(client)
-
-
-def new_flow_run(client: SyncPrefectClient) -> str:
-    flow_id = client.create_flow_from_name("pilot")
-    body = {"flow_id": str(flow_id), "state": {"type": "RUNNING", "name": "Running"}}
-    answer: str = client.request("POST", "/flow_runs/", json=body).json()["id"]
-    return answer
-
-
-def add_task(session: Session) -> int:
-    template = Template(name="t", version=1, mask="*", document={}, plan={}, digest=uuid4().hex)
-    dataset = Dataset(name=f"d-{uuid4().hex}")
-    session.add_all([template, dataset])
-    session.flush()
-    workflow = Workflow(
-        template_id=template.id, dataset_id=dataset.id, inputs={}, inputs_digest="-"
-    )
-    session.add(workflow)
-    session.flush()
-    task = Task(workflow_id=workflow.id, stage="decode", ordinal=0, pool="cpu")
-    session.add(task)
-    session.flush()
-    return task.id
-
-
-def add_pilot(session: Session, task_id: int, flow_run_id: str | None) -> int:
-    pilot = Pilot(task_id=task_id, pool="cpu", node="n1", pid=1, slots=2, flow_run_id=flow_run_id)
-    session.add(pilot)
-    session.flush()
-    return pilot.id
-
-
-def add_attempt(
-    session: Session,
-    task_id: int,
-    pilot_id: int,
-    key: str,
-    state: AttemptState,
-    **values: Any,
-) -> int:
-    job_state = values.pop("job_state", JobState.FINISHED)
-    job = Job(task_id=task_id, key=key, ordinal=0, state=job_state, attempt=1)
-    session.add(job)
-    session.flush()
-    ended = None if state is AttemptState.RUNNING else BEGAN + timedelta(seconds=3)
-    attempt = Attempt(
-        job_id=job.id, number=1, pilot_id=pilot_id, state=state, node="n1",
-        **{"started_at": BEGAN, "ended_at": ended, "phase": Phase.PAYLOAD, **values},
-    )  # fmt: skip
-    session.add(attempt)
-    session.flush()
-    return attempt.id
 
 
 def fill(catalog: Catalog, flow_run_ids: list[str], count: int) -> dict[UUID, str]:
@@ -154,19 +102,6 @@ def record_all(catalog: Catalog, api: TaskRunApi, pace: Pace, limit_s: float = 9
             return Counts(posted=posted, confirmed=confirmed, missing=missing)
         time.sleep(0.1)
     raise AssertionError(f"not all was recorded: {counts}")
-
-
-def read_runs(client: SyncPrefectClient, flow_run_ids: list[str]) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = []
-    while True:
-        body = {
-            "flow_runs": {"id": {"any_": flow_run_ids}},
-            "limit": 200, "offset": len(runs), "sort": "NAME_ASC",
-        }  # fmt: skip
-        page = client.request("POST", "/task_runs/filter", json=body).json()
-        runs += page
-        if len(page) < 200:
-            return runs
 
 
 def count_states(client: SyncPrefectClient, run_id: str) -> int:

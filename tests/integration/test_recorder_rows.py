@@ -1,0 +1,243 @@
+"""Finished attempts as rows of a real Prefect server's database, on SQLite and on PostgreSQL."""
+
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from prefect.client.orchestration import SyncPrefectClient
+from sqlmodel import Session, col
+
+from catalog.attempts_shown import UNSHOWABLE, count_unshown, finished
+from catalog.db import Catalog
+from catalog.errors import Unavailable
+from catalog.models import Attempt
+from catalog.schema import upgrade
+from catalog.settings import Settings
+from catalog.states import AttemptState, JobState
+from flows.recorder.api import TaskRunApi
+from flows.recorder.names import task_run_id
+from flows.recorder.rounds import Counts, Pace, record_once
+from flows.recorder.rows import TaskRunRows
+from flows.server import Server, server_database
+from tests.integration.attempts import (
+    BEGAN,
+    add_attempt,
+    add_pilot,
+    add_task,
+    new_flow_run,
+    read_runs,
+)
+from tests.integration.conftest import serve
+
+pytestmark = pytest.mark.xdist_group("server")
+
+OF_ITS_OWN = {"id", "name", "created", "updated", "state_id", "flow_run_id", "dynamic_key"}
+"""What two task runs of the same kind need not have in common."""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("rows") / "home"
+    if request.param == "sqlite":
+        return Settings(home=home, _env_file=None)
+    cluster = request.getfixturevalue("postgres_server")
+    name = f"prefect_{secrets.token_hex(4)}"
+    cluster.create_database(name)
+    url = cluster.url(name).replace("postgresql://", "postgresql+asyncpg://")
+    return Settings(home=home, server_database_url=url, _env_file=None)
+
+
+@pytest.fixture(scope="module")
+def server(settings: Settings) -> Iterator[Server]:
+    with serve(settings) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[SyncPrefectClient]:
+    with SyncPrefectClient(server.api_url, auth_string=server.auth) as client:
+        yield client
+
+
+@pytest.fixture
+def rows(settings: Settings, server: Server) -> Iterator[TaskRunRows]:
+    rows = TaskRunRows(server_database(settings))
+    yield rows
+    rows.close()
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    upgrade(catalog)
+    yield catalog
+    catalog.close()
+
+
+def record(catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows | None) -> Counts:
+    """Rounds until nothing is left; gives the first."""
+    api, pace = TaskRunApi(client), Pace(most=100, batch=50)
+    first = record_once(catalog, api, pace, rows=rows)
+    for _ in range(600):
+        if record_once(catalog, api, pace, rows=rows).idle:
+            return first
+    raise AssertionError("not all was recorded")
+
+
+def pair(catalog: Catalog, flow_run: str) -> list[int]:
+    """An attempt that FINISHED, and one whose job was SKIPPED."""
+    with catalog.write() as session:
+        task_id = add_task(session)
+        pilot_id = add_pilot(session, task_id, flow_run)
+        return [
+            add_attempt(session, task_id, pilot_id, 'g "1" é', AttemptState.FINISHED),
+            add_attempt(
+                session, task_id, pilot_id, "null", AttemptState.FINISHED,
+                job_state=JobState.SKIPPED, message="skipped",
+            ),
+        ]  # fmt: skip
+
+
+def common(run: dict[str, Any]) -> dict[str, Any]:
+    """What a server shows of a task run, without what is its own."""
+    state = {k: v for k, v in run["state"].items() if k not in ("id", "state_details")}
+    details = {
+        k: v
+        for k, v in run["state"]["state_details"].items()
+        if k not in ("flow_run_id", "task_run_id")
+    }
+    shown = {k: v for k, v in run.items() if k not in OF_ITS_OWN}
+    return {**shown, "state": state, "details": details, "labels": None}
+
+
+def without_tries(run: dict[str, Any]) -> dict[str, Any]:
+    """An event's timestamp has its try in microseconds."""
+    moment = run["state_timestamp"] if "state_timestamp" in run else run["state"]["timestamp"]
+    assert moment.startswith("2026-01-01T12:00:03")
+    return {**run, "state_timestamp": None, "state": {**run["state"], "timestamp": None}}
+
+
+def test_rows_show_what_events_show(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    by_rows, by_events = new_flow_run(client), new_flow_run(client)
+    pair(catalog, by_rows)
+    record(catalog, client, rows)
+    pair(catalog, by_events)
+    record(catalog, client, None)
+    one, other = read_runs(client, [by_rows]), read_runs(client, [by_events])
+    assert [run["name"] for run in one] == [run["name"] for run in other] == ['g "1" é#1', "null#1"]
+    assert [without_tries(common(run)) for run in one] == [
+        without_tries(common(run)) for run in other
+    ]
+    for run in one:
+        assert run["state"]["state_details"]["flow_run_id"] == by_rows
+        assert run["state"]["state_details"]["task_run_id"] == run["id"]
+        (state,) = client.request(
+            "GET",
+            "/task_run_states/",
+            params={"task_run_id": run["id"]},  # type: ignore[arg-type]
+        ).json()
+        assert state["id"] == run["state_id"] and state["type"] == "COMPLETED"
+
+
+def test_an_event_that_comes_late_changes_nothing(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    flow_run = new_flow_run(client)
+    with catalog.write() as session:
+        task_id = add_task(session)
+        pilot_id = add_pilot(session, task_id, flow_run)
+        attempt = add_attempt(session, task_id, pilot_id, "x", AttemptState.RUNNING)
+    record(catalog, client, rows)
+    assert [run["state_type"] for run in read_runs(client, [flow_run])] == ["RUNNING"]
+    with catalog.write() as session:
+        session.execute(
+            sa.update(Attempt)
+            .where(col(Attempt.id) == attempt)
+            .values(state=AttemptState.FINISHED, ended_at=BEGAN + timedelta(seconds=9))
+        )
+    record(catalog, client, rows)
+    (run,) = read_runs(client, [flow_run])
+    assert (run["state_type"], run["total_run_time"]) == ("COMPLETED", 9.0)
+    assert run["id"] == str(task_run_id(flow_run, attempt))
+
+
+def test_a_recorder_that_died_before_it_noted_it_writes_nothing_twice(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    flow_run = new_flow_run(client)
+    pair(catalog, flow_run)
+    with catalog.read() as session:
+        attempts = finished(session, 10)
+    assert rows.write(attempts) == set()
+    before = read_runs(client, [flow_run])
+    record(catalog, client, rows)
+    assert read_runs(client, [flow_run]) == before and len(before) == 2
+    with catalog.read() as session:
+        assert count_unshown(session) == 0
+
+
+def test_one_round_writes_what_ended_well_and_posts_the_rest(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    flow_run = new_flow_run(client)
+    pair(catalog, flow_run)
+    with catalog.write() as session:
+        task_id = add_task(session)
+        pilot_id = add_pilot(session, task_id, flow_run)
+        add_attempt(
+            session, task_id, pilot_id, "bad", AttemptState.FAILED, job_state=JobState.FAILED,
+            error="PAYLOAD_FAILED", exit_code=7, log_tail="why",
+        )  # fmt: skip
+    first = record(catalog, client, rows)
+    assert (first.posted, first.shown, first.waiting) == (3, 2, 1)
+    runs = read_runs(client, [flow_run])
+    assert {run["name"]: run["state_type"] for run in runs} == {
+        'g "1" é#1': "COMPLETED", "null#1": "COMPLETED", "bad#1": "FAILED",
+    }  # fmt: skip
+
+
+def test_attempts_of_deleted_flow_runs_are_given_up(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    flow_run, deleted = new_flow_run(client), new_flow_run(client)
+    client.request("DELETE", f"/flow_runs/{deleted}")  # type: ignore[arg-type]
+    kept = pair(catalog, flow_run)
+    gone = pair(catalog, deleted)
+    record(catalog, client, rows)
+    assert len(read_runs(client, [flow_run])) == 2
+    with catalog.read() as session:
+        states = dict(session.execute(sa.select(col(Attempt.id), col(Attempt.shown_state))).all())
+    assert states == {**dict.fromkeys(kept, "FINISHED"), **dict.fromkeys(gone, UNSHOWABLE)}
+
+
+def test_many_are_written_in_one_round(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    flow_run = new_flow_run(client)
+    with catalog.write() as session:
+        task_id = add_task(session)
+        pilot_id = add_pilot(session, task_id, flow_run)
+        ids = [_finished(session, task_id, pilot_id, number) for number in range(2500)]
+    counts = record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows)
+    assert (counts.shown, counts.waiting) == (2500, 0)
+    shown = {UUID(run["id"]) for run in read_runs(client, [flow_run])}
+    assert shown == {task_run_id(flow_run, attempt_id) for attempt_id in ids}
+
+
+def _finished(session: Session, task_id: int, pilot_id: int, number: int) -> int:
+    return add_attempt(session, task_id, pilot_id, f"k{number:05}", AttemptState.FINISHED)
+
+
+def test_a_database_that_is_away_is_unavailable(catalog: Catalog, tmp_path: Path) -> None:
+    pair(catalog, "00000000-0000-0000-0000-000000000001")
+    with catalog.read() as session:
+        attempts = finished(session, 10)
+    with pytest.raises(Unavailable, match="Prefect server's database"):
+        TaskRunRows(f"sqlite:///{tmp_path / 'nowhere' / 'prefect.db'}").write(attempts)
