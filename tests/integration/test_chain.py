@@ -28,7 +28,9 @@ from catalog import (
 from catalog.backup import back_up, restore
 from catalog.db import Catalog
 from catalog.drivers import driver_for
+from catalog.errors import ErrorCode
 from catalog.models import StorageKind, StorageRole
+from catalog.refs import JobResult
 from catalog.settings import Settings
 from catalog.states import (
     AttemptState,
@@ -467,3 +469,39 @@ def test_the_spd_chain_end_to_end(site: Site, tmp_path: Path) -> None:
     with site.catalog.read() as session:
         counts = {p.task.stage: p.total for p in tasks.progress(session, chain.workflow_id)}
     assert counts == {"decode": 3, "reconstruct": 3, "select": 3, "merge": 1}
+
+
+def test_an_output_that_is_gone_before_it_is_on_the_disk_is_made_again(site: Site) -> None:
+    site.dataset("files-1", {"a": b"1", "b": b"2", "c": b"3"})
+    template = site.template(EXAMPLES / "md5" / "md5.cwl")
+    chain = site.submit(template, "files-1")
+    advance(chain)
+    lost: list[Path] = []
+
+    def lose_one(shift: Shift) -> None:
+        put = shift._committer.put
+
+        def losing(result: JobResult) -> None:
+            if result.files and not lost and "/b/" in result.files[0].name:
+                lost.extend(site.home.glob(f"*/{result.files[0].path}"))
+                lost[0].unlink()
+            put(result)
+
+        shift._committer.put = losing  # type: ignore[method-assign]
+
+    roster = Roster(chain.task_ids["md5sum"], "cpu", Capacity(2, 8192), None)
+    with ThreadPoolExecutor(4) as pool, Shift(site.catalog, site.settings, roster) as shift:
+        lose_one(shift)
+        shift.work(submitter(pool, shift))
+    site.run(chain)
+    assert len(lost) == 1
+    with site.catalog.read() as session:
+        listed = jobs.list_jobs(session, workflow_id=chain.workflow_id)
+        rows = {job.key.rpartition("/")[2]: job for job in listed}
+        history = jobs.attempts(session, [rows["b"].id])[rows["b"].id]
+    assert {key: job.attempt for key, job in rows.items()} == {"a": 1, "b": 2, "c": 1}
+    assert [(one.state, one.error) for one in history] == [
+        (AttemptState.FAILED, ErrorCode.STORAGE_UNAVAILABLE), (AttemptState.FINISHED, None),
+    ]  # fmt: skip
+    outputs = site.contents("files-1.md5.v1.md5sum.digest")
+    assert sorted(name.split("/")[1] for name in outputs) == ["a", "b", "c"]

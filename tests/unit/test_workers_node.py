@@ -205,6 +205,73 @@ def test_jobs_of_a_pilot_are_served_in_the_order_in_which_they_ask(tmp_path: Pat
     assert served == list(range(8))
 
 
+def test_tokens_go_from_job_to_job_of_a_pilot_without_being_looked_for(tmp_path: Path) -> None:
+    slots, seen = Slots(tmp_path, Capacity(1, 64)), []
+
+    def job() -> None:
+        with slots.take(need()) as grant:
+            assert grant is not None
+            seen.append(grant)
+
+    with slots.take(need()) as first:
+        threads = [threading.Thread(target=job) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while len(slots._queue) < 3:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join(20)
+    assert seen == [first] * 3
+    with Slots(tmp_path, Capacity(1, 64)).take(need()) as other:
+        assert other is not None, "the last of them gives them back"
+
+
+def test_a_pilot_of_many_short_jobs_leaves_tokens_to_others(tmp_path: Path) -> None:
+    busy, other = Slots(tmp_path, Capacity(1, 64)), Slots(tmp_path, Capacity(1, 64))
+    over = threading.Event()
+
+    def jobs() -> None:
+        while not over.is_set():
+            with busy.take(need(), over):
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=jobs) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    got = threading.Event()
+
+    def take() -> None:
+        with other.take(need()):
+            got.set()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    try:
+        assert got.wait(60)
+    finally:
+        over.set()
+        for thread in (*threads, taker):
+            thread.join(60)
+
+
+def test_tokens_that_were_handed_to_a_job_that_is_stopped_are_not_lost(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, Capacity(1, 64))
+
+    def job(stop: threading.Event) -> None:
+        with slots.take(need(), stop):
+            pass
+
+    for _ in range(200):
+        stop = threading.Event()
+        waiting = threading.Thread(target=job, args=(stop,))
+        with slots.take(need()):
+            waiting.start()
+            stop.set()
+        waiting.join(20)
+    with Slots(tmp_path, Capacity(1, 64)).take(need()) as grant:
+        assert grant is not None
+
+
 @pytest.mark.parametrize(
     ("given", "hidden", "numbers"),
     [("0,3", None, (0, 3)), ("2", "0", (2,)), ("", "-1", ())],
