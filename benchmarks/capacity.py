@@ -28,6 +28,8 @@ class Costs:
     job_pooler: float
     beat_pooler: float
     poll_pooler: float
+    idle_server: float
+    """A server without nodes, for a second, with what the control host asks of it."""
     worker_server: float
     """A node's worker that is only connected, for a second."""
     worker_beat_server: float
@@ -136,7 +138,8 @@ def busy_cores(costs: Costs, load: Load) -> dict[str, float]:
         POOLER: load.jobs_per_s * costs.job_pooler
         + load.beats_per_s * costs.beat_pooler
         + load.empty_leases_per_s * costs.poll_pooler,
-        SERVER: load.jobs_per_s * costs.record_server
+        SERVER: costs.idle_server
+        + load.jobs_per_s * costs.record_server
         + load.nodes * costs.worker_server
         + load.nodes / load.worker_beat_s * costs.worker_beat_server
         + load.polls_per_s * costs.poll_server

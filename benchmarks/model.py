@@ -121,7 +121,7 @@ def _steps(found: Fit) -> list[dict[str, Any]]:
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    console = Console(width=130)
+    console = Console(width=170)
     costs = Table(title="costs, CPU ms")
     costs.add_column("of")
     costs.add_column("ms", justify="right")

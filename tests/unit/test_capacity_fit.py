@@ -88,6 +88,7 @@ def test_costs_are_found_again(nodes: dict[str, Any], workers: dict[str, Any]) -
     assert costs.poll_catalog == pytest.approx(1.3)
     assert costs.job_catalog == pytest.approx(4.3), "defined and done"
     assert (costs.job_pooler, costs.beat_pooler) == (pytest.approx(0.5), pytest.approx(0.2))
+    assert costs.idle_server == pytest.approx(60.0)
     assert costs.worker_server == pytest.approx(0.4)
     assert costs.worker_beat_server == pytest.approx(6.0)
     assert costs.poll_server == pytest.approx(20.0)

@@ -42,6 +42,7 @@ def test_what_costs_nothing_keeps_nobody_busy() -> None:
         ({"beat_catalog": 10.0}, CATALOG, 2 * 100 / 5 * 0.010 / 4),
         ({"poll_catalog": 1.0}, CATALOG, 0.5 * 100 / 0.25 * 0.001 / 4),
         ({"record_server": 3.0}, SERVER, 10 * 0.003),
+        ({"idle_server": 60.0}, SERVER, 0.060),
         ({"worker_server": 0.5}, SERVER, 100 * 0.0005),
         ({"worker_beat_server": 6.0}, SERVER, 100 / 30 * 0.006),
         ({"poll_server": 10.0}, SERVER, 30 * 0.010),
