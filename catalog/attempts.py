@@ -23,6 +23,7 @@ from catalog.states import (
 
 _job, _attempt, _pilot = table_of(Job), table_of(Attempt), table_of(Pilot)
 _task, _workflow = table_of(Task), table_of(Workflow)
+_LIVE = (PilotState.ACTIVE, PilotState.DRAINING)
 
 
 @dataclass(frozen=True)
@@ -145,20 +146,23 @@ def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:
 
 def heartbeat(session: Session, pilot_id: int, lease_s: float, phases: Mapping[int, Phase]) -> Beat:
     """Renew all leases of a pilot with one statement; `phases` are by attempt id, changed ones."""
+    # Jobs before the pilot, as at the end of attempts: the other way round is a deadlock.
+    alive = sa.select(_pilot.c.id).where(_pilot.c.id == pilot_id, _pilot.c.state.in_(_LIVE))
+    held = session.execute(
+        sa.update(_job)
+        .where(_job.c.pilot_id == pilot_id, _job.c.state == JobState.RUNNING, sa.exists(alive))
+        .values(lease_until=now(lease_s))
+        .returning(_job.c.id)
+    ).scalars()
+    renewed = frozenset(held)
     state = session.execute(
         sa.update(_pilot)
         .where(_pilot.c.id == pilot_id)
         .values(beat_at=now())
         .returning(_pilot.c.state)
     ).scalar_one()
-    if state not in (PilotState.ACTIVE, PilotState.DRAINING):
+    if state not in _LIVE:
         return Beat(state, frozenset())
-    held = session.execute(
-        sa.update(_job)
-        .where(_job.c.pilot_id == pilot_id, _job.c.state == JobState.RUNNING)
-        .values(lease_until=now(lease_s))
-        .returning(_job.c.id)
-    ).scalars()
     for phase in Phase:
         ids = [attempt_id for attempt_id, value in phases.items() if value is phase]
         if ids:
@@ -167,7 +171,7 @@ def heartbeat(session: Session, pilot_id: int, lease_s: float, phases: Mapping[i
                 .where(among(session, _attempt.c.id, ids), _attempt.c.state == AttemptState.RUNNING)
                 .values(phase=phase)
             )
-    return Beat(state, frozenset(held))
+    return Beat(state, renewed)
 
 
 def held(session: Session, pilot_id: int) -> list[tuple[int, int]]:

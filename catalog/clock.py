@@ -40,7 +40,7 @@ class _Now(FunctionElement[Any]):
 @compiles(_Now, "sqlite")
 def _now_sqlite(element: _Now, compiler: Any, **kw: Any) -> str:
     offset = compiler.process(element.clauses, **kw)
-    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', ({offset}) || ' seconds')"
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%.6f seconds', {offset}))"
 
 
 @compiles(_Now)
@@ -52,9 +52,33 @@ def _now_default(element: _Now, compiler: Any, **kw: Any) -> str:
 _shift = timedelta()
 
 
-def now(offset_s: float = 0.0) -> ColumnElement[datetime]:
+def now(offset_s: float | ColumnElement[float] = 0.0) -> ColumnElement[datetime]:
     """The database's time plus `offset_s` seconds, as an expression for a statement."""
-    return _Now(literal(offset_s + _shift.total_seconds(), Float))
+    shift_s = _shift.total_seconds()
+    if isinstance(offset_s, int | float):
+        return _Now(literal(offset_s + shift_s, Float))
+    return _Now(offset_s + literal(shift_s, Float))
+
+
+class _Later(FunctionElement[Any]):
+    type = UtcTime()
+    inherit_cache = True
+    name = "spdf_later"
+
+
+@compiles(_Later, "sqlite")
+def _later_sqlite(element: _Later, compiler: Any, **kw: Any) -> str:
+    return f"max({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(_Later)
+def _later_default(element: _Later, compiler: Any, **kw: Any) -> str:
+    return f"GREATEST({compiler.process(element.clauses, **kw)})"
+
+
+def later_of(one: ColumnElement[datetime], other: ColumnElement[datetime]) -> ColumnElement[Any]:
+    """The later of two points in time."""
+    return _Later(one, other)
 
 
 def shift_clock(offset_s: float) -> None:

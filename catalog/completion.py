@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog.bulk import table_of
-from catalog.clock import now
+from catalog.clock import later_of, now
 from catalog.errors import ERRORS, Conflict, ErrorClass, ErrorCode
 from catalog.models import (
     Attempt,
@@ -223,7 +223,8 @@ def _end_jobs(session: Session, ended: Sequence[tuple[int, JobResult]], retry: i
         )
         if verdict.delay_s:
             delays.setdefault(verdict.delay_s, []).append(result.job_id)
-    update_rows(session, Job, rows, {"ended_at": now(), "pilot_id": None, "lease_until": None})
+    common = {"ended_at": now(), "pilot_id": None, "lease_until": None}
+    update_rows(session, Job, rows, lambda _cells: common)
     for delay_s, job_ids in delays.items():
         session.execute(
             sa.update(_job)
@@ -251,7 +252,16 @@ def _end_attempts(session: Session, results: Sequence[JobResult], logs: Mapping[
         }
         for r in results
     ]
-    update_rows(session, Attempt, rows, {"ended_at": now()})
+    # An attempt begins with its lease, and may then have waited for its turn.
+    update_rows(
+        session,
+        Attempt,
+        rows,
+        lambda cells: {
+            "started_at": later_of(_attempt.c.started_at, now(-cells.c.wall_s)),
+            "ended_at": now(),
+        },
+    )
 
 
 def _mark_bad(session: Session, file_ids: Sequence[int]) -> None:

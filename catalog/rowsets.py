@@ -5,7 +5,7 @@ parsed and planned once. A list of `VALUES` or an expanded `IN` is a new stateme
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -71,9 +71,12 @@ def update_rows(
     session: Session,
     model: type[SQLModel],
     rows: Sequence[Mapping[str, Any]],
-    common: Mapping[str, Any],
+    common: Callable[[sa.FromClause], Mapping[str, Any]],
 ) -> None:
-    """Set, in the rows found by `id`, columns to values of their own, and others to `common`."""
+    """Set, in the rows found by `id`, columns to values of their own, and others to `common`.
+
+    `common` gets the rowset, as its expressions may be of these values.
+    """
     if not rows:
         return
     table = table_of(model)
@@ -82,7 +85,7 @@ def update_rows(
     session.connection().execute(
         sa.update(table)
         .where(table.c.id == cells.c.id)
-        .values(**{name: cells.c[name] for name in names}, **common)
+        .values(**{name: cells.c[name] for name in names}, **common(cells))
     )
 
 

@@ -36,11 +36,17 @@ class RunningJob:
     draining: bool = False
     """Stopped for the pilot's sake: the job is to be handed back."""
     _fate: str = "waiting"
+    _begun: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> bool:
         """Start it, unless it was abandoned."""
+        self._begun = time.monotonic()
         return self._decide("started")
+
+    def phase_after(self, least_s: float) -> Phase | None:
+        """The phase of a job that began so long ago; None of others."""
+        return self.phase if time.monotonic() - self._begun >= least_s else None
 
     def abandon(self) -> bool:
         """Give it up, unless it has started."""

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from catalog.states import Phase
 from workers.job import RunningJob
 
+_TOLD_S = 1.0
+"""A job that has begun within this time isn't told of: most such will have ended by then."""
+
 
 class Hand:
     """The leased jobs of a pilot by job id; shared by its threads."""
@@ -42,11 +45,11 @@ class Hand:
             self.changed.wait(timeout_s)
 
     def new_phases(self) -> dict[int, Phase]:
-        """Phases by attempt id that changed since the last call."""
+        """Phases by attempt id that changed since the last call, of jobs that take a while."""
         new: dict[int, Phase] = {}
         seen: dict[int, Phase | None] = {}
         for job in self.all():
-            phase, attempt = job.phase, job.spec.attempt_id
+            phase, attempt = job.phase_after(_TOLD_S), job.spec.attempt_id
             seen[attempt] = phase
             if phase is not None and self._phases.get(attempt) is not phase:
                 new[attempt] = phase
