@@ -4,7 +4,6 @@ Every transaction is one that a pilot or an advancer makes; a pilot's are timed 
 """
 
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -105,7 +104,8 @@ class OnePilot:
         if not sa.event.contains(catalog.engine, "before_cursor_execute", _statements.begin):
             _statements.listen(catalog.engine)
         with catalog.write() as session:
-            disk = storages.add(session, name, "local", "internal", tempfile.mkdtemp())
+            place = database.cluster.directory.parent / name
+            disk = storages.add(session, name, "local", "internal", str(place))
             dataset = datasets.create(session, f"{name}-1")
         for first in range(0, size, _CHUNK):
             numbers = range(first, min(first + _CHUNK, size))
