@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+ENGINE = b"prefect.engine"
 RATE = 200
 """Samples a second."""
 
@@ -101,8 +102,8 @@ def part_of(stack: str) -> str:
 
 
 def _pilots(root: int) -> list[int]:
-    """Flow runs below a worker: processes of Prefect's engine."""
-    found: list[int] = []
+    """Flow runs below a worker: processes of Prefect's engine, at any depth."""
+    parents, engines = {}, []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -111,6 +112,15 @@ def _pilots(root: int) -> list[int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if parent == root and b"prefect" in command:
-            found.append(int(entry.name))
-    return found
+        parents[int(entry.name)] = parent
+        if ENGINE in command:
+            engines.append(int(entry.name))
+    return [pid for pid in engines if _is_below(root, pid, parents)]
+
+
+def _is_below(root: int, pid: int, parents: Mapping[int, int]) -> bool:
+    while pid in parents:
+        pid = parents[pid]
+        if pid == root:
+            return True
+    return False
