@@ -35,6 +35,7 @@ class RunningJob:
     phase: Phase | None = None
     draining: bool = False
     """Stopped for the pilot's sake: the job is to be handed back."""
+    ended: bool = False
     _fate: str = "waiting"
     _begun: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -45,8 +46,10 @@ class RunningJob:
         return self._decide("started")
 
     def phase_after(self, least_s: float) -> Phase | None:
-        """The phase of a job that began so long ago; None of others."""
-        return self.phase if time.monotonic() - self._begun >= least_s else None
+        """The phase of a job that began so long ago and hasn't ended; None of others."""
+        if self.ended or time.monotonic() - self._begun < least_s:
+            return None
+        return self.phase
 
     def abandon(self) -> bool:
         """Give it up, unless it has started."""

@@ -183,6 +183,7 @@ class Shift:
             result = unprepared(running, self._fault)
         else:
             result = run_attempt(self._node, self._prepared, running)
+        running.ended = True
         self._ended += 1
         self._recent_s += (time.monotonic() - begun - self._recent_s) / _RECENT
         self._committer.put(result)

@@ -14,10 +14,13 @@ import pytest
 
 from catalog.errors import BadInput
 from catalog.settings import Settings
+from catalog.states import Phase
+from flows.shift.hand import Hand
 from workers.devices import capacity, memory_mib
+from workers.job import RunningJob
 from workers.orphans import PayloadLedger, clean_dead, start_time
 from workers.slots import Capacity, Slots
-from workers.spec import Resources
+from workers.spec import JobSpec, Resources
 
 
 def need(cores: float = 1, devices: int = 0, ram_mib: int = 1, share: int = 1) -> Resources:
@@ -303,7 +306,10 @@ import subprocess, sys, time
 from pathlib import Path
 from catalog.errors import BadInput
 from catalog.settings import Settings
+from catalog.states import Phase
+from flows.shift.hand import Hand
 from workers.devices import capacity, memory_mib
+from workers.job import RunningJob
 from workers.orphans import PayloadLedger
 ledger = PayloadLedger(Path(sys.argv[1]), 7)
 line = ["sh", "-c", "sleep 300 & sleep 300"]
@@ -425,3 +431,19 @@ def test_a_pilot_that_ends_leaves_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "pilot-1").is_dir()
     ledger.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_phase_is_told_of_jobs_that_run_for_a_while() -> None:
+    spec = JobSpec(1, 7, 1, "k", 0, 1, {})
+    running = RunningJob(spec)
+    hand = Hand()
+    hand.add([running])
+    assert running.begin()
+    running.phase = Phase.PAYLOAD
+    assert hand.new_phases() == {}, "it has just begun"
+    running._begun -= 5
+    assert hand.new_phases() == {7: Phase.PAYLOAD}
+    assert hand.new_phases() == {}, "told once"
+    running.phase = Phase.STAGE_OUT
+    running.ended = True
+    assert hand.new_phases() == {}, "its end is about to be registered"
