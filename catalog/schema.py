@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlmodel import Session
 
 from catalog import pilots
 from catalog.db import Catalog
 from catalog.errors import Conflict, SpdfError, Unavailable
 from catalog.models import SchemaInfo
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Alembic is imported where it is used: every pilot checks the schema, few change it.
 
 HEAD = "0004"
 """The newest revision in `migrations/versions`; revisions are numbered, so they compare."""
@@ -85,6 +88,8 @@ def _migrate(catalog: Catalog, connection: sa.Connection, before: SchemaState) -
     if not catalog.is_sqlite:
         # Who waits for a table's lock holds up all who come after, pilots' heartbeats too.
         connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
+    from alembic import command
+
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
@@ -152,13 +157,17 @@ def oldest_program(revision: str) -> str:
 
     Revisions that this program has no migration for are for their own programs alone.
     """
+    from alembic.script import ScriptDirectory
+
     for script in ScriptDirectory.from_config(_config()).walk_revisions():
         if script.revision == revision:
             return str(script.module.oldest_program)
     return revision
 
 
-def _config() -> Config:
+def _config() -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
     return config
