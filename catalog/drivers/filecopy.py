@@ -7,7 +7,7 @@ from io import FileIO
 from pathlib import Path
 
 from catalog.checksums import Hasher, read_blocks, stream_checksum
-from catalog.drivers.posix import LARGE_BYTES, start_writeback
+from catalog.drivers.posix import LARGE_BYTES, WRITE_BYTES, start_writeback
 
 _FICLONE = 0x40049409
 """Linux's ioctl that makes one file share the blocks of another: see ioctl_ficlone(2)."""
@@ -71,10 +71,10 @@ def _copy(
 
 
 def write_all(write: Callable[[memoryview], int | None], block: memoryview) -> int:
-    """Write a whole block by as many calls as it takes; gives its length."""
+    """Write a whole block; gives its length."""
     done = 0
     while done < len(block):
-        done += write(block[done:]) or 0
+        done += write(block[done : done + WRITE_BYTES]) or 0
     return done
 
 

@@ -17,6 +17,12 @@ PARTIAL_SUFFIX = ".part"
 LARGE_BYTES = 8 << 20
 """From this size on it pays to work on a file's bytes while the disk does."""
 
+WRITE_BYTES = 1 << 18
+"""Written by one call at most.
+
+For larger writes Linux looks for large pieces of memory, at up to four times the cost.
+"""
+
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2

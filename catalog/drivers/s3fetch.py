@@ -13,6 +13,7 @@ from minio import Minio
 from urllib3.response import BaseHTTPResponse
 
 from catalog.checksums import ADLER32, Hasher, read_blocks
+from catalog.drivers.posix import WRITE_BYTES
 
 BLOCK_BYTES = 1 << 20
 TRIES = 5
@@ -145,5 +146,5 @@ def _read_back(descriptor: int, part: _Part, hasher: Hasher) -> None:
 def _write_all(descriptor: int, block: bytes, offset: int) -> int:
     view, done = memoryview(block), 0
     while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
+        done += os.pwrite(descriptor, view[done : done + WRITE_BYTES], offset + done)
     return done

@@ -328,3 +328,16 @@ def test_blocks_grow_with_the_file_and_stay_bounded() -> None:
     assert max(lengths) == BLOCK_BYTES
     assert lengths[0] <= 1 << 16, "a small file needs a small buffer"
     assert all(size <= lengths[0] + sum(lengths[:i]) for i, size in enumerate(lengths))
+
+
+def test_a_block_is_written_whole_in_small_pieces() -> None:
+    block, written = memoryview(CONTENT), bytearray()
+
+    def write(piece: memoryview) -> int:
+        assert len(piece) <= 1 << 18, "larger ones cost the kernel several times as much"
+        taken = max(1, len(piece) - 7)
+        written.extend(piece[:taken])
+        return taken
+
+    assert filecopy.write_all(write, block) == len(CONTENT)
+    assert written == CONTENT
