@@ -80,9 +80,16 @@ class PostedAttempt:
 
 
 def due(
-    session: Session, limit: int, *, running_after_s: float, after_id: int = 0
+    session: Session,
+    limit: int,
+    *,
+    running_after_s: float,
+    after_id: int = 0,
+    finished: bool = True,
 ) -> list[DueAttempt]:
     """The first attempts by id, beyond `after_id`, that Prefect is to be told of.
+
+    Without `finished` those that ended well are left out.
 
     One that still runs counts from `running_after_s` after its start, so that short jobs are told
     of once, at their end; and only once it has begun (it has a phase): a lease that is handed back
@@ -106,6 +113,7 @@ def due(
             _UNSHOWN,
             _attempt.id > after_id,
             sa.not_(told),
+            sa.true() if finished else _attempt.state != AttemptState.FINISHED,
             sa.or_(
                 sa.not_(running),
                 sa.and_(_attempt.phase.is_not(None), _attempt.started_at < now(-running_after_s)),

@@ -184,7 +184,12 @@ def _write_finished(step: Recording, rows: TaskRunRows) -> tuple[int, int]:
 def _post_batch(step: Recording, room: int) -> tuple[int, int]:
     """Post up to `room` attempts; gives how many were posted, and how many can't be shown."""
     with step.catalog.read() as session:
-        attempts = due(session, room, running_after_s=step.pace.running_after_s)
+        attempts = due(
+            session,
+            room,
+            running_after_s=step.pace.running_after_s,
+            finished=step.rows is None,
+        )
     if not attempts:
         return 0, 0
     # One event of an unknown flow run makes the server lose the whole batch.

@@ -1,7 +1,7 @@
 """Finished attempts as rows of a real Prefect server's database, on SQLite and on PostgreSQL."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from prefect.client.orchestration import SyncPrefectClient
 from sqlmodel import Session, col
 
-from catalog.attempts_shown import UNSHOWABLE, count_unshown, finished
+from catalog.attempts_shown import UNSHOWABLE, FinishedAttempt, count_unshown, finished
 from catalog.db import Catalog
 from catalog.errors import Unavailable
 from catalog.models import Attempt
@@ -201,6 +201,28 @@ def test_one_round_writes_what_ended_well_and_posts_the_rest(
     assert {run["name"]: run["state_type"] for run in runs} == {
         'g "1" é#1': "COMPLETED", "null#1": "COMPLETED", "bad#1": "FAILED",
     }  # fmt: skip
+
+
+def test_what_ends_well_while_a_round_is_under_way_is_left_to_the_next(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
+) -> None:
+    flow_run = new_flow_run(client)
+
+    class Late(TaskRunRows):
+        """Jobs end just after the round has written what ended before."""
+
+        def write(self, attempts: Sequence[FinishedAttempt]) -> set[str]:
+            gone = rows.write(attempts)
+            if len(attempts) == 2:
+                pair(catalog, flow_run)
+            return gone
+
+    pair(catalog, flow_run)
+    api, pace = TaskRunApi(client), Pace(most=100, batch=50)
+    late = Late("sqlite://")
+    first = record_once(catalog, api, pace, rows=late)
+    late.close()
+    assert (first.shown, first.waiting) == (2, 0), "none was posted as an event"
 
 
 def test_attempts_of_deleted_flow_runs_are_given_up(
