@@ -8,7 +8,10 @@ import sys
 
 from benchmarks.results import RESULTS
 
-PROGRAMS = ("chain",)
+PROGRAMS = (
+    "chain", "peers", "latency", "largefiles", "age", "register", "nodes", "workers", "model",
+)  # fmt: skip
+"""In this order: the model reads what those before it wrote."""
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ Prints files per second for each, taken by turns in one run, and their ratio. En
 the catalog doesn't hold what was registered; times are never judged.
 """
 
-import argparse
 import signal
 import socket
 import statistics
@@ -12,10 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from benchmarks.limit import measure_quick
+from benchmarks.results import deliver, parser
+from benchmarks.stand import scratch
 from catalog import bulk, datasets, files, schema, storages
 from catalog.datasets import Member
 from catalog.db import Catalog
@@ -28,10 +31,14 @@ MODES = {"copy": bulk.COPY_ROWS, "insert": sys.maxsize}
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=100_000, help="files in one registration")
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--files", type=int, default=100_000, help="files in one registration")
+    options.add_argument("--rounds", type=int, default=3)
+    given = options.parse_args()
+    if given.short:
+        given.files, given.rounds = 20_000, 2
+    with scratch() as folder:
+        limit = measure_quick(folder)
     rates: dict[str, list[float]] = {mode: [] for mode in MODES}
     with _catalog() as catalog:
         with catalog.write() as session:
@@ -43,10 +50,22 @@ def main() -> int:
         with catalog.read() as session:
             held = sum(usage.files for usage in storages.usage(session))
     medians = {mode: statistics.median(values) for mode, values in rates.items()}
-    for mode, rate in medians.items():
-        print(f"{mode:8} {rate:10.0f} files/s   ({', '.join(f'{r:.0f}' for r in rates[mode])})")
-    print(f"ratio    {medians['copy'] / medians['insert']:10.2f}")
-    return 0 if held == given.files * given.rounds * len(MODES) else 1
+    wanted = given.files * given.rounds * len(MODES)
+    figures = {
+        "files": given.files,
+        "files_per_s": {mode: round(rate, 1) for mode, rate in medians.items()},
+        "rounds": {mode: [round(rate, 1) for rate in values] for mode, values in rates.items()},
+        "ratio": round(medians["copy"] / medians["insert"], 2),
+    }
+    faults = [] if held == wanted else [f"the catalog holds {held} files of {wanted}"]
+    return deliver(given, "register", figures, limit=limit.as_json(), faults=faults, show=_show)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    for mode, rate in result["files_per_s"].items():
+        rounds = ", ".join(f"{r:.0f}" for r in result["rounds"][mode])
+        print(f"{mode:8} {rate:10.0f} files/s   ({rounds})")
+    print(f"ratio    {result['ratio']:10.2f}")
 
 
 def _register(catalog: Catalog, storage_id: int, name: str, mode: str, count: int) -> float:

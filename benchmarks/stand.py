@@ -30,7 +30,9 @@ class Stand:
 @contextmanager
 def scratch(prefix: str = "spdf-bench-") -> Iterator[Path]:
     """A new directory, in $SPDF_BENCH_DIR where that is set; gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=os.environ.get("SPDF_BENCH_DIR")) as text:
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=os.environ.get("SPDF_BENCH_DIR") or None
+    ) as text:
         yield Path(text)
 
 

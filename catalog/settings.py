@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     )
     api_auth: SecretStr = Field(SecretStr(""), description="Its login, user:password.")
     server_database_url: SecretStr = Field(
-        SecretStr(""), description="Database of the server of `spdf up`; empty: SQLite."
+        SecretStr(""),
+        description="Database of the Prefect server; empty: SQLite, or of a site's unknown.",
     )
     local_payloads: bool = Field(
         True, description="`spdf up` starts workers for payloads on this machine, too."

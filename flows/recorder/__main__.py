@@ -18,7 +18,8 @@ from catalog.settings import Settings, get_settings
 from flows.logs import log_to_stderr
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, owner_name
-from flows.recorder.rounds import Counts, Fence, LostLease, Pace, record_once
+from flows.recorder.pace import Pace
+from flows.recorder.rounds import Counts, Fence, LostLease, record_once
 from flows.recorder.rows import TaskRunRows
 from flows.server import configure_client, server_database
 

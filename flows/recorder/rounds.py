@@ -4,7 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -30,12 +30,11 @@ from catalog.states import AttemptState
 from flows.recorder.api import PAGE, Refused, TaskRunApi
 from flows.recorder.events import STATES, log_entry, state_event
 from flows.recorder.names import task_run_id
+from flows.recorder.pace import Pace
 from flows.recorder.rows import TaskRunRows
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_WINDOW = 100
-LONGEST_GRACE_S = 300.0
 LOOK_CLOSELY_S = 4.0
 WRITTEN_AT_ONCE = 1000
 _RUNNING, _FINISHED = AttemptState.RUNNING, AttemptState.FINISHED
@@ -56,40 +55,6 @@ class Counts:
     def idle(self) -> bool:
         """Whether there was nothing to do and nothing to wait for."""
         return not (self.posted or self.confirmed or self.missing or self.waiting)
-
-
-@dataclass
-class Pace:
-    """How fast a server is fed: never more than `window` posts that aren't read back.
-
-    The window halves when posts got lost, and grows again while they arrive. A post counts as
-    lost `grace_s` after it, longer with each try.
-    """
-
-    most: int
-    batch: int
-    grace_s: float = 15.0
-    running_after_s: float = 2.0
-    fresh_s: float = 1.0
-    """Posts are not asked for before that: the server writes about once a second."""
-    window: int = field(default=0)
-    later: dict[int, datetime] = field(default_factory=dict)
-    """Attempts that the server shows in another state of a later time: that time."""
-
-    def __post_init__(self) -> None:
-        self.window = self.most
-
-    def lost(self) -> None:
-        """Posts got lost."""
-        self.window = max(min(SMALLEST_WINDOW, self.most), self.window // 2)
-
-    def arrived(self) -> None:
-        """A batch was read back whole."""
-        self.window = min(self.most, self.window + self.batch)
-
-    def grace(self, tries: int) -> float:
-        """How long the post of that try may take to appear, in seconds."""
-        return min(self.grace_s * 2.0 ** (tries - 1), LONGEST_GRACE_S)
 
 
 class LostLease(Exception):

@@ -10,28 +10,26 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from catalog import attempts, jobs, pilots, storages
-from catalog.attempts import Lease
+from catalog import attempts, pilots, storages
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
 from catalog.errors import SpdfError
 from catalog.outage import is_away, ride_out
-from catalog.refs import FileRef
 from catalog.settings import Settings
 from catalog.states import PilotState
 from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 from flows.shift.heart import Heart
 from flows.shift.idle import Idle
-from flows.shift.turn import Turn
+from flows.shift.leases import Leases
 from flows.taskspecs import load_task
 from workers.cwl.containers import Containers
 from workers.job import RunningJob, run_attempt, unprepared
-from workers.node import Node, program_version
+from workers.node import Node
 from workers.orphans import PayloadLedger, clean_dead
 from workers.prepare import PreparedTask, prepare
 from workers.slots import Capacity, Slots
-from workers.spec import JobResult, JobSpec
+from workers.spec import JobResult
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,6 @@ Submit = Callable[[Sequence[RunningJob]], Iterable[object]]
 
 _AHEAD_S = 1.0
 _POLL_S = 0.25
-_AWAY_S = 1.0
 _SHORT_S = 0.05
 _RECENT = 20
 """Jobs that the mean time of recent ones looks back on, roughly."""
@@ -80,8 +77,8 @@ class Shift:
             patience_s=settings.outage_s,
             containers=Containers(engine, str(ledger.directory)) if engine else None,
         )
-        self._program = program_version()
         self._hand = Hand()
+        self._leases = Leases(catalog, settings, self.pilot_id, self._spec, self._hand)
         self._heart = Heart(
             catalog,
             self._hand,
@@ -101,10 +98,7 @@ class Shift:
         self._idle = Idle(catalog, settings, roster.task_id, roster.pool)
         self._prepared: PreparedTask | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
-        self._doubtful = False
-        self._turn = Turn()
-        self._leased, self._ended, self._begun = 0, 0, time.monotonic()
-        self._recent_s = 0.0
+        self._begun, self._recent_s = time.monotonic(), 0.0
         self._reason = "no jobs left"
 
     def _sign_on(self) -> dict[int, StorageDriver]:
@@ -160,12 +154,10 @@ class Shift:
         self._begun = time.monotonic()
         self._idle.over()
         while self._on_duty():
-            leases = self._lease()
-            if leases:
-                window = self._running(leases)
+            if window := self._take_on():
                 self._hand.add(window)
                 submit(window)
-            if leases or len(self._hand):
+            if len(self._hand):
                 self._idle.over()
                 self._hand.wait(_POLL_S)
             elif self._leave():
@@ -184,7 +176,6 @@ class Shift:
         else:
             result = run_attempt(self._node, self._prepared, running)
         running.ended = True
-        self._ended += 1
         self._recent_s += (time.monotonic() - begun - self._recent_s) / _RECENT
         self._committer.put(result)
         return result
@@ -200,7 +191,7 @@ class Shift:
         if self._heart.state is not PilotState.ACTIVE:
             self._reason = f"told to stop: {self._heart.state}"
             return False
-        if self._leased >= self._settings.pilot_shift_jobs:
+        if self._leases.count >= self._settings.pilot_shift_jobs:
             self._reason = "end of shift: jobs"
             return False
         if time.monotonic() - self._begun >= self._settings.pilot_shift_s:
@@ -210,78 +201,23 @@ class Shift:
 
     def _target(self) -> int:
         """Jobs to have in hand: enough for about a second, at least one for each thread."""
-        rate = self._ended / max(time.monotonic() - self._begun, 0.001)
+        rate = self.threads / self._recent_s if self._recent_s else 0.0
         return max(self.threads, min(self._settings.window, math.ceil(rate * _AHEAD_S)))
 
-    def _lease(self) -> list[Lease]:
-        room = self._target() - len(self._hand)
-        if room < max(1, self._target() // 2) or not self._heart.may_lease:
+    def _take_on(self) -> list[RunningJob]:
+        """More jobs, where there is room for enough of them to be worth a transaction."""
+        target = self._target()
+        room = target - len(self._hand)
+        if room < max(1, target // 2) or not self._heart.may_lease:
             return []
         try:
-            if self._doubtful:
-                self._return_unheard()
             if not self._idle.work_there():
                 return []
-            with self._catalog.write() as session:
-                after = self._turn.after()
-                leases = self._take(session, room, after, alone=False)
-                if not leases and not len(self._hand):
-                    leases = self._take(session, 1, after, alone=True)
-                self._turn.took(leases)
         except DBAPIError as error:
             if not is_away(error):
                 raise
-            log.warning("catalog away", extra={"fault": str(error.orig)})
-            self._doubtful = True
-            time.sleep(_AWAY_S)
-            return []
-        self._leased += len(leases)
-        return leases
-
-    def _return_unheard(self) -> None:
-        """Hand back what was leased by a transaction whose answer was lost."""
-        in_hand = {job.spec.job_id for job in self._hand.all()}
-        with self._catalog.write() as session:
-            held = attempts.held(session, self.pilot_id)
-            unheard = [pair for pair in held if pair[0] not in in_hand]
-            attempts.hand_back(session, self.pilot_id, unheard)
-        self._doubtful = False
-
-    def _take(self, session: Session, limit: int, after: int, *, alone: bool) -> list[Lease]:
-        return attempts.lease(
-            session,
-            self.pilot_id,
-            self._roster.task_id,
-            limit,
-            lease_s=self._settings.lease_s,
-            node=self._settings.node,
-            program=self._program,
-            tool_digest=self._spec.tool_digest,
-            alone=alone,
-            after=after,
-        )
-
-    def _running(self, leases: Sequence[Lease]) -> list[RunningJob]:
-        files = ride_out(lambda: self._files(leases), limit_s=self._settings.outage_s)
-        return [
-            RunningJob(
-                JobSpec(
-                    job_id=lease.job_id,
-                    attempt_id=lease.attempt_id,
-                    task_id=self._roster.task_id,
-                    key=lease.key,
-                    ordinal=lease.ordinal,
-                    number=lease.number,
-                    files=files[lease.job_id],
-                    values=lease.values,
-                )
-            )
-            for lease in leases
-        ]
-
-    def _files(self, leases: Sequence[Lease]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
-        with self._catalog.read() as session:
-            return jobs.inputs(session, [lease.job_id for lease in leases])
+            # The lease will find out, and wait.
+        return self._leases.take(room)
 
     def _leave(self) -> bool:
         """Whether a pilot without jobs should go."""

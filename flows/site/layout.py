@@ -74,6 +74,7 @@ def lay_down(directory: Path, *, host: str = LOOPBACK, image: str | None = None)
         ".env": _compose(logins, host, image or own_image()),
         "server.env": _server(logins, host),
         "node.env": _node(logins, host),
+        "recorder.env": {"SPDF_SERVER_DATABASE_URL": _server_database(logins, host)},
         SETTINGS: _node(logins, host) | {"SPDF_HOME": str(directory)},
     }
     for name, values in made.items():
@@ -154,9 +155,7 @@ def _server(logins: Logins, host: str) -> dict[str, str]:
         **RECORDER_SETTINGS,
         **RETENTION_SETTINGS,
         **REDIS_SETTINGS,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
-            f"postgresql+asyncpg://{USER}:{logins.postgres}@{host}:{POSTGRES_PORT}/prefect"
-        ),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": _server_database(logins, host),
         "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{logins.api}",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{api},http://localhost:{API_PORT}",
         "PREFECT_UI_API_URL": f"{api}/api",
@@ -165,6 +164,10 @@ def _server(logins: Logins, host: str) -> dict[str, str]:
         "PREFECT_REDIS_MESSAGING_PASSWORD": logins.redis,
         "PREFECT_SERVER_DOCKET_URL": f"redis://:{logins.redis}@{host}:{REDIS_PORT}/1",
     }
+
+
+def _server_database(logins: Logins, host: str) -> str:
+    return f"postgresql+asyncpg://{USER}:{logins.postgres}@{host}:{POSTGRES_PORT}/prefect"
 
 
 def _node(logins: Logins, host: str) -> dict[str, str]:

@@ -26,7 +26,8 @@ from catalog.settings import Settings
 from catalog.states import AttemptState, JobState
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, task_run_id
-from flows.recorder.rounds import Counts, Pace, record_once
+from flows.recorder.pace import Pace
+from flows.recorder.rounds import Counts, record_once
 from flows.server import Server, base_env
 from tests.integration.attempts import (
     BEGAN,

@@ -21,7 +21,8 @@ from catalog.settings import Settings
 from catalog.states import AttemptState, JobState
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import task_run_id
-from flows.recorder.rounds import Counts, Pace, record_once
+from flows.recorder.pace import Pace
+from flows.recorder.rounds import Counts, record_once
 from flows.recorder.rows import TaskRunRows
 from flows.server import Server, server_database
 from tests.integration.attempts import (

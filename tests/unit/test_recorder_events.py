@@ -12,7 +12,7 @@ from catalog.attempts_shown import DueAttempt
 from catalog.states import AttemptState
 from flows.recorder.events import MOST_LOG, STATES, log_entry, printable, state_event
 from flows.recorder.names import task_run_id
-from flows.recorder.rounds import Pace
+from flows.recorder.pace import Pace
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 ENDED = BEGAN + timedelta(seconds=5)

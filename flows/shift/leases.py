@@ -1,0 +1,104 @@
+"""What a pilot takes on: jobs leased from the catalog, with all that its node needs to run them."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from catalog import attempts, jobs
+from catalog.attempts import Lease
+from catalog.db import Catalog
+from catalog.outage import is_away, ride_out
+from catalog.refs import FileRef
+from catalog.settings import Settings
+from flows.shift.hand import Hand
+from flows.shift.turn import Turn
+from workers.job import RunningJob
+from workers.node import program_version
+from workers.spec import JobSpec, TaskSpec
+
+log = logging.getLogger(__name__)
+
+_AWAY_S = 1.0
+
+
+class Leases:
+    """The leases of one pilot. `count` is how many it has had so far."""
+
+    def __init__(
+        self, catalog: Catalog, settings: Settings, pilot_id: int, task: TaskSpec, hand: Hand
+    ) -> None:
+        self._catalog, self._settings, self._pilot_id = catalog, settings, pilot_id
+        self._task, self._hand = task, hand
+        self._program = program_version()
+        self._turn = Turn()
+        self._doubtful = False
+        self.count = 0
+
+    def take(self, room: int) -> list[RunningJob]:
+        """Lease up to `room` jobs, or one that must run alone; none while the catalog is away."""
+        try:
+            if self._doubtful:
+                self._return_unheard()
+            with self._catalog.write() as session:
+                after = self._turn.after()
+                leases = self._lease(session, room, after, alone=False)
+                if not leases and not len(self._hand):
+                    leases = self._lease(session, 1, after, alone=True)
+                self._turn.took(leases)
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            log.warning("catalog away", extra={"fault": str(error.orig)})
+            self._doubtful = True
+            time.sleep(_AWAY_S)
+            return []
+        self.count += len(leases)
+        return self._running(leases) if leases else []
+
+    def _return_unheard(self) -> None:
+        """Hand back what was leased by a transaction whose answer was lost."""
+        in_hand = {job.spec.job_id for job in self._hand.all()}
+        with self._catalog.write() as session:
+            held = attempts.held(session, self._pilot_id)
+            unheard = [pair for pair in held if pair[0] not in in_hand]
+            attempts.hand_back(session, self._pilot_id, unheard)
+        self._doubtful = False
+
+    def _lease(self, session: Session, limit: int, after: int, *, alone: bool) -> list[Lease]:
+        return attempts.lease(
+            session,
+            self._pilot_id,
+            self._task.task_id,
+            limit,
+            lease_s=self._settings.lease_s,
+            node=self._settings.node,
+            program=self._program,
+            tool_digest=self._task.tool_digest,
+            alone=alone,
+            after=after,
+        )
+
+    def _running(self, leases: Sequence[Lease]) -> list[RunningJob]:
+        files = ride_out(lambda: self._files(leases), limit_s=self._settings.outage_s)
+        return [
+            RunningJob(
+                JobSpec(
+                    job_id=lease.job_id,
+                    attempt_id=lease.attempt_id,
+                    task_id=self._task.task_id,
+                    key=lease.key,
+                    ordinal=lease.ordinal,
+                    number=lease.number,
+                    files=files[lease.job_id],
+                    values=lease.values,
+                )
+            )
+            for lease in leases
+        ]
+
+    def _files(self, leases: Sequence[Lease]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
+        with self._catalog.read() as session:
+            return jobs.inputs(session, [lease.job_id for lease in leases])
