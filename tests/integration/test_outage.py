@@ -236,4 +236,4 @@ def test_a_run_outlives_a_killed_database_with_every_job_done_once(
     states = [[attempt.state for attempt in history[row.id]] for row in rows]
     assert states == [[AttemptState.FINISHED]] * FILES, "nobody was taken for dead meanwhile"
     assert (out.file_count, len({member.key for member in members})) == (FILES, FILES)
-    assert len(list(Path(place).rglob("out.txt"))) == FILES, "no bytes but those that rows name"
+    assert len(list(Path(place).rglob("*.out.txt"))) == FILES, "no bytes but those that rows name"
