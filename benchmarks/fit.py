@@ -31,6 +31,7 @@ def fit(nodes: Result, workers: Result, chain: Result) -> Fit:
     server = _server_costs(workers["phases"], "server")
     server_db = _server_costs(workers["phases"], "postgres")
     per_job = chain["spdf"]["cpu_ms_per_job"]
+    idle_per_job = server["idle"] * chain["spdf"]["wall_s"] / chain["spdf"]["jobs"]
     costs = Costs(
         job_catalog=catalog["job"] + catalog["define"],
         beat_catalog=catalog["beat"],
@@ -45,7 +46,7 @@ def fit(nodes: Result, workers: Result, chain: Result) -> Fit:
         poll_server=server["poll"],
         run_server=server["run"],
         run_worker_server=server["run beside a worker"],
-        record_server=per_job["Prefect server"],
+        record_server=per_job["Prefect server"] - idle_per_job,
         worker_server_db=server_db["worker"],
         worker_beat_server_db=server_db["beat"],
         poll_server_db=server_db["poll"],
