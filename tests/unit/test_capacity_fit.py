@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.capacity import CATALOG, POOLER, SERVER, SERVER_DB
-from benchmarks.fit import ASK, checks, fit
+from benchmarks.fit import ASK, TRIPS, checks, fit
 from benchmarks.prefectload import BEAT_S
 from benchmarks.workers import QUICK_S
 
@@ -18,7 +18,7 @@ CHAIN = {
     }
 }  # fmt: skip
 CATALOG_MS = {"advances": 4.0, "defined": 0.3, "beat": 0.6, "poll": 1.3, "jobs": 4.0}
-POOLER_MS = {"advances": 0.0, "defined": 0.0, "beat": 0.2, "poll": 0.3, "jobs": 0.5}
+POOLER_MS = {name: 0.04 * trips for name, trips in TRIPS.items()}
 NEVER = 1e12
 IDLE, WORKER, BEAT, POLL, RUN, BESIDE = 60.0, 0.4, 6.0, 20.0, 90.0, 0.1
 
@@ -88,7 +88,7 @@ def test_costs_are_found_again(nodes: dict[str, Any], workers: dict[str, Any]) -
     assert costs.beat_catalog == pytest.approx(0.6)
     assert costs.poll_catalog == pytest.approx(1.3)
     assert costs.job_catalog == pytest.approx(4.3), "defined and done"
-    assert (costs.job_pooler, costs.beat_pooler) == (pytest.approx(0.5), pytest.approx(0.2))
+    assert (costs.job_pooler, costs.beat_pooler) == (pytest.approx(0.8), pytest.approx(0.16))
     assert costs.idle_server == pytest.approx(60.0)
     assert costs.worker_server == pytest.approx(0.4)
     assert costs.worker_beat_server == pytest.approx(6.0)
