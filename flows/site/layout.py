@@ -157,6 +157,7 @@ def _server(logins: Logins, host: str) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"postgresql+asyncpg://{USER}:{logins.postgres}@{host}:{POSTGRES_PORT}/prefect"
         ),
+        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
         "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{logins.api}",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{api},http://localhost:{API_PORT}",
         "PREFECT_UI_API_URL": f"{api}/api",
