@@ -13,6 +13,9 @@ Result = Mapping[str, Any]
 ASK = 0.5
 """Of a poll: a pilot with jobs in hand asks in one of the two transactions of an idle one."""
 
+TRIPS = {"beat": 4, "poll": 11, "jobs": 20}
+"""Statements to and fro, with BEGIN, COMMIT and a pool's ping: all that a pooler sees of them."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -26,26 +29,27 @@ class Fit:
 def fit(nodes: Result, workers: Result, chain: Result) -> Fit:
     """Each cost from the phase that has little else in it, less what is known of the rest."""
     load = nodes["phases"]["load"]
-    catalog = _catalog_costs(nodes["phases"], "PostgreSQL")
-    pooler = _catalog_costs(nodes["phases"], "PgBouncer")
+    catalog = _catalog_costs(nodes["phases"])
+    trip = _trip_cost(nodes["phases"])
     server = _server_costs(workers["phases"], "server")
     server_db = _server_costs(workers["phases"], "postgres")
     per_job = chain["spdf"]["cpu_ms_per_job"]
+    idle_per_job = server["idle"] * chain["spdf"]["wall_s"] / chain["spdf"]["jobs"]
     costs = Costs(
         job_catalog=catalog["job"] + catalog["define"],
         beat_catalog=catalog["beat"],
         poll_catalog=catalog["poll"],
         advance_catalog=catalog["advance"],
-        job_pooler=pooler["job"],
-        beat_pooler=pooler["beat"],
-        poll_pooler=pooler["poll"],
+        job_pooler=trip * TRIPS["jobs"],
+        beat_pooler=trip * TRIPS["beat"],
+        poll_pooler=trip * TRIPS["poll"],
         idle_server=server["idle"],
         worker_server=server["worker"],
         worker_beat_server=server["beat"],
         poll_server=server["poll"],
         run_server=server["run"],
         run_worker_server=server["run beside a worker"],
-        record_server=per_job["Prefect server"],
+        record_server=per_job["Prefect server"] - idle_per_job,
         worker_server_db=server_db["worker"],
         worker_beat_server_db=server_db["beat"],
         poll_server_db=server_db["poll"],
@@ -65,7 +69,7 @@ def _in_vain(row: Result) -> float:
     return float((counts["poll"] + ASK * counts["ask"]) / row["seconds"])
 
 
-def _catalog_costs(phases: Result, who: str) -> dict[str, float]:
+def _catalog_costs(phases: Result) -> dict[str, float]:
     """Milliseconds of one advance, defined job, heartbeat, poll and job."""
     costs: dict[str, float] = {}
 
@@ -73,7 +77,7 @@ def _catalog_costs(phases: Result, who: str) -> dict[str, float]:
         row = phases[name]
         counts = dict(row["counts"], poll=_in_vain(row) * row["seconds"])
         words = {"advance": "advances", "define": "defined"}
-        spent = row["cpu_ms"][who] - sum(costs[k] * counts[words.get(k, k)] for k in known)
+        spent = row["cpu_ms"]["PostgreSQL"] - sum(costs[k] * counts[words.get(k, k)] for k in known)
         return max(0.0, float(spent / max(1, counts[divisor])))
 
     costs["advance"] = rest("advance", "advances")
@@ -82,6 +86,14 @@ def _catalog_costs(phases: Result, who: str) -> dict[str, float]:
     costs["poll"] = rest("poll", "poll", "advance")
     costs["job"] = rest("load", "jobs", "advance", "define", "beat", "poll")
     return costs
+
+
+def _trip_cost(phases: Result) -> float:
+    """Milliseconds of the pooler for one statement, over all phases that a fit may use."""
+    rows = [phases[name] for name in ("beat", "poll", "load")]
+    counts = [dict(row["counts"], poll=_in_vain(row) * row["seconds"]) for row in rows]
+    trips = sum(count[name] * TRIPS[name] for count in counts for name in TRIPS)
+    return float(sum(row["cpu_ms"]["PgBouncer"] for row in rows) / trips)
 
 
 def _server_costs(phases: Result, who: str) -> dict[str, float]:

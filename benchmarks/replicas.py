@@ -29,7 +29,7 @@ def replicas(running: Stand, processes: int) -> Iterator[tuple[str, Mapping[str,
     if not _PROGRAM.exists():
         raise Unavailable(f"{_PROGRAM} is not on this machine; install Debian's {PACKAGE}.")
     from catalog.settings import get_settings
-    from flows.server import read_server, server_env
+    from flows.server import COOKIE, read_server, server_env
     from flows.services.backends import cluster
 
     settings = get_settings()
@@ -43,7 +43,10 @@ def replicas(running: Stand, processes: int) -> Iterator[tuple[str, Mapping[str,
         **server_env(settings, server),
         **redis_settings(HOST, redis),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": url,
+        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
     }
+    # What bears the mark of the stand's services is ended with them.
+    env.pop(COOKIE)
     folder = running.folder / "replicas"
     folder.mkdir()
     lines = {
@@ -53,6 +56,9 @@ def replicas(running: Stand, processes: int) -> Iterator[tuple[str, Mapping[str,
         "services": [*_SERVER, "services", "start"],
     }  # fmt: skip
     roots = {"postgres": running.services()["postgres"]}
+    # Processes that make the tables at the same time fail at it.
+    tables = [*_SERVER, "database", "upgrade", "--yes"]
+    subprocess.run(tables, env=env, cwd=folder, check=True, capture_output=True)
     with ExitStack() as stack:
         for name, line in lines.items():
             log = stack.enter_context((folder / f"{name}.log").open("wb"))

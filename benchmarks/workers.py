@@ -40,11 +40,11 @@ def main() -> int:
     options.add_argument("--runs", type=int, default=60, help="flow runs that are played")
     options.add_argument("--seconds", type=float, default=20.0, help="length of a measurement")
     options.add_argument(
-        "--replicas", type=int, default=0, help="also at a server of so many processes, with Redis"
+        "--replicas", type=int, default=0, help="only at a server of so many processes, with Redis"
     )
     given = options.parse_args()
     if given.short:
-        given.workers, given.runs, given.seconds = min(given.workers, 40), 15, 6.0
+        given.workers, given.runs, given.seconds = min(given.workers, 30), 15, 6.0
     with scratch() as folder:
         xargs = limit.measure_quick(folder)
         with stand(folder, SITE, extra=SETTINGS) as running:
@@ -56,10 +56,17 @@ def _measure(running: Stand, given: argparse.Namespace) -> tuple[dict[str, Any],
     roots = {
         name: pid for name, pid in running.services().items() if name in ("server", "postgres")
     }
+    count = given.workers
+    phases: dict[str, Any] = {}
+    if given.replicas:
+        with replicas.replicas(running, given.replicas) as (url, several):
+            bench = Server(several, given.seconds, url)
+            _measure_replicas(bench, count, phases)
+        settle(phases)
+        return {"workers": count, "phases": phases}, bench.faults
     bench = Server(roots, given.seconds)
     bench.lay_down()
     time.sleep(3.0)
-    count, phases = given.workers, {}
     phases["idle"] = bench.watch(workers=0, query_s=0.0)
     phases["runs"] = bench.play(given.runs, workers=0)
     with bench.workers(count, STOPPED, QUICK_S):
@@ -70,11 +77,6 @@ def _measure(running: Stand, given: argparse.Namespace) -> tuple[dict[str, Any],
     for name, number, query_s in (("polls", count, count / 15), ("check", count // 2, count / 60)):
         with bench.workers(number, query_s) as polls:
             phases[name] = bench.watch(workers=number, query_s=query_s, polls=polls)
-    if given.replicas:
-        with replicas.replicas(running, given.replicas) as (url, several_roots):
-            several = Server(several_roots, given.seconds, url)
-            _measure_replicas(several, count, phases)
-            bench.faults += several.faults
     settle(phases)
     figures = {"workers": count, "phases": phases, "record_bytes": bench.record_bytes(RECORDS)}
     return figures, bench.faults
@@ -84,11 +86,11 @@ def _measure_replicas(bench: Server, count: int, phases: dict[str, Any]) -> None
     """The same polls at a server of several processes, and what it shows of the workers."""
     bench.lay_down()
     time.sleep(3.0)
-    phases["replicas idle"] = bench.watch(workers=0, query_s=0.0)
+    phases["idle"] = bench.watch(workers=0, query_s=0.0)
     query_s = count / 15
     with bench.workers(count, query_s) as polls:
-        phases["replicas polls"] = bench.watch(workers=count, query_s=query_s, polls=polls)
-    phases["replicas runs"] = bench.play(RUNS_AT_REPLICAS, workers=0)
+        phases["polls"] = bench.watch(workers=count, query_s=query_s, polls=polls)
+    phases["runs"] = bench.play(RUNS_AT_REPLICAS, workers=0)
 
 
 def settle(phases: Mapping[str, Any]) -> None:

@@ -156,6 +156,7 @@ def _server(logins: Logins, host: str) -> dict[str, str]:
         **RETENTION_SETTINGS,
         **REDIS_SETTINGS,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": _server_database(logins, host),
+        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
         "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{logins.api}",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{api},http://localhost:{API_PORT}",
         "PREFECT_UI_API_URL": f"{api}/api",

@@ -5,19 +5,20 @@ from typing import Any
 import pytest
 
 from benchmarks.capacity import CATALOG, POOLER, SERVER, SERVER_DB
-from benchmarks.fit import ASK, checks, fit
+from benchmarks.fit import ASK, TRIPS, checks, fit
 from benchmarks.prefectload import BEAT_S
 from benchmarks.workers import QUICK_S
 
 CHAIN = {
     "spdf": {
+        "jobs": 1000, "wall_s": 10.0,
         "cpu_ms_per_job": {
-            "Prefect server": 0.3, "PostgreSQL": 1.1, "recorder": 0.2, "workflow and workers": 0.4,
+            "Prefect server": 0.9, "PostgreSQL": 1.1, "recorder": 0.2, "workflow and workers": 0.4,
         }
     }
 }  # fmt: skip
 CATALOG_MS = {"advances": 4.0, "defined": 0.3, "beat": 0.6, "poll": 1.3, "jobs": 4.0}
-POOLER_MS = {"advances": 0.0, "defined": 0.0, "beat": 0.2, "poll": 0.3, "jobs": 0.5}
+POOLER_MS = {name: 0.04 * trips for name, trips in TRIPS.items()}
 NEVER = 1e12
 IDLE, WORKER, BEAT, POLL, RUN, BESIDE = 60.0, 0.4, 6.0, 20.0, 90.0, 0.1
 
@@ -87,14 +88,14 @@ def test_costs_are_found_again(nodes: dict[str, Any], workers: dict[str, Any]) -
     assert costs.beat_catalog == pytest.approx(0.6)
     assert costs.poll_catalog == pytest.approx(1.3)
     assert costs.job_catalog == pytest.approx(4.3), "defined and done"
-    assert (costs.job_pooler, costs.beat_pooler) == (pytest.approx(0.5), pytest.approx(0.2))
+    assert (costs.job_pooler, costs.beat_pooler) == (pytest.approx(0.8), pytest.approx(0.16))
     assert costs.idle_server == pytest.approx(60.0)
     assert costs.worker_server == pytest.approx(0.4)
     assert costs.worker_beat_server == pytest.approx(6.0)
     assert costs.poll_server == pytest.approx(20.0)
     assert costs.run_server == pytest.approx(90.0)
     assert costs.run_worker_server == pytest.approx(0.1)
-    assert (costs.record_server, costs.job_recorder) == (0.3, 0.2)
+    assert (costs.record_server, costs.job_recorder) == pytest.approx((0.3, 0.2))
 
 
 def test_a_run_of_the_same_costs_is_foretold(
