@@ -31,6 +31,7 @@ def replicas(running: Stand, processes: int) -> Iterator[tuple[str, Mapping[str,
     from catalog.settings import get_settings
     from flows.server import COOKIE, read_server, server_env
     from flows.services.backends import cluster
+    from flows.site.layout import ONCE_SETTINGS
 
     settings = get_settings()
     database, before = cluster(settings), read_server(settings)
@@ -43,7 +44,7 @@ def replicas(running: Stand, processes: int) -> Iterator[tuple[str, Mapping[str,
         **server_env(settings, server),
         **redis_settings(HOST, redis),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": url,
-        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+        **ONCE_SETTINGS,
     }
     # What bears the mark of the stand's services is ended with them.
     env.pop(COOKIE)

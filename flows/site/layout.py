@@ -29,6 +29,12 @@ IMAGES = {
     "MINIO_IMAGE": "minio/minio:RELEASE.2025-04-22T22-12-26Z",
     "REDIS_IMAGE": "redis:8",
 }
+ONCE_SETTINGS = {
+    "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+}
+"""What several processes of a server must not do at once: each that fails at it ends them all. The
+tables are made before (see compose.yaml), and spdf uses no blocks."""
 REDIS_SETTINGS = {
     "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
     "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
@@ -156,7 +162,7 @@ def _server(logins: Logins, host: str) -> dict[str, str]:
         **RETENTION_SETTINGS,
         **REDIS_SETTINGS,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": _server_database(logins, host),
-        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+        **ONCE_SETTINGS,
         "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{logins.api}",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{api},http://localhost:{API_PORT}",
         "PREFECT_UI_API_URL": f"{api}/api",
