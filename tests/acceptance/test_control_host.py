@@ -170,6 +170,9 @@ def _start_servers(host: ControlHost) -> None:
     store.wait_ready()
     host.start("redis")
     host.healthy("redis")
+    host.start("server-database")
+    log = host.home / "server-database.log"
+    assert host.processes.pop("server-database").wait(120) == 0, log.read_text()
     host.start("server")
     host.healthy("server")
     host.start("services")
