@@ -1,4 +1,8 @@
-"""Where CPU time goes inside our processes: stacks that py-spy samples, by what they are doing."""
+"""Where CPU time goes inside a pilot: stacks that py-spy samples, by what they are doing.
+
+A thread that waits for another's lock looks busy to py-spy, so stacks that end in a wait are left
+out, and what is left is scaled to the CPU time that the kernel counted.
+"""
 
 import re
 import shutil
@@ -15,6 +19,7 @@ RATE = 200
 """Samples a second."""
 
 PARTS: tuple[tuple[str, str], ...] = (
+    ("start of a pilot: imports", r"<frozen importlib"),
     ("process creation and reaping", r"workers/cwl/process\.py|subprocess\.py"),
     ("checksums", r"catalog/checksums\.py"),
     ("expressions and outputs", r"workers/cwl/(expressions|javascript|outputs|findings)\.py"),
@@ -28,6 +33,9 @@ PARTS: tuple[tuple[str, str], ...] = (
     ("the shift", r"flows/shift/"),
 )  # fmt: skip
 """A stack belongs to the first part that one of its frames matches, the innermost frame first."""
+
+_WAITS = re.compile(r"/(threading|queue|selectors|concurrent/futures/(thread|_base))\.py:\d+\)$")
+"""The innermost frame of a thread that waits."""
 
 
 class Profiler:
@@ -82,14 +90,14 @@ class Profiler:
                 found[stack] += int(count)
         return found
 
-    def parts(self, jobs: int) -> dict[str, float]:
-        """Milliseconds of a pilot's running threads per job, by part, the largest first."""
+    def parts(self, cpu_ms: float) -> dict[str, float]:
+        """Shares of the pilots' CPU milliseconds per job, by part, the largest first."""
         counts: Counter[str] = Counter()
         for stack, count in self._stacks.items():
-            counts[part_of(stack)] += count
-        return {
-            name: round(1000.0 * count / RATE / jobs, 3) for name, count in counts.most_common()
-        }
+            if not _WAITS.search(stack.rpartition(";")[2]):
+                counts[part_of(stack)] += count
+        total = counts.total()
+        return {name: round(cpu_ms * count / total, 3) for name, count in counts.most_common()}
 
 
 def part_of(stack: str) -> str:
