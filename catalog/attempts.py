@@ -10,6 +10,7 @@ from sqlmodel import Session, col
 from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.errors import ERRORS, ErrorCode
+from catalog.losses import MAX_LOSSES
 from catalog.models import IS_OPEN, Attempt, Job, Pilot, Task, Workflow
 from catalog.rowsets import among, insert_rows
 from catalog.states import (
@@ -44,10 +45,6 @@ class Beat:
 
     state: PilotState
     held: frozenset[int]
-
-
-MAX_LOSSES = 2
-"""Losses in the payload after which a job runs alone; one more and it is HELD."""
 
 
 def lease(
@@ -215,64 +212,6 @@ def hand_back(session: Session, pilot_id: int, leases: Collection[tuple[int, int
         .values(state=JobState.READY, attempt=col(Job.attempt) - 1, pilot_id=None, lease_until=None)
     )
     return len(mine)
-
-
-def take_back(session: Session, task_ids: Sequence[int], limit: int = 1000) -> int:
-    """Make jobs READY again whose lease ran out; their attempts are LOST; gives their number.
-
-    A job lost for the third time in its payload is HELD: it kills its pilots.
-    """
-    rows = session.execute(
-        sa.select(col(Job.id), col(Job.attempt), col(Job.losses))
-        .where(
-            col(Job.task_id).in_(task_ids),
-            IS_OPEN,
-            col(Job.state) == JobState.RUNNING,
-            col(Job.lease_until) < now(),
-        )
-        .order_by(col(Job.id))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    if not rows:
-        return 0
-    keys = [(row.id, row.attempt) for row in rows]
-    info = ERRORS[ErrorCode.PILOT_LOST]
-    lost = session.execute(
-        sa.update(Attempt)
-        .where(
-            sa.tuple_(col(Attempt.job_id), col(Attempt.number)).in_(keys),
-            col(Attempt.state) == AttemptState.RUNNING,
-        )
-        .values(
-            state=AttemptState.LOST,
-            error=ErrorCode.PILOT_LOST,
-            message=info.sentence,
-            ended_at=now(),
-        )
-        .returning(col(Attempt.job_id), col(Attempt.phase)),
-        execution_options={"synchronize_session": False},
-    ).all()
-    in_payload = {row.job_id for row in lost if row.phase is Phase.PAYLOAD}
-    held = [r.id for r in rows if r.id in in_payload and r.losses >= MAX_LOSSES]
-    again = [r.id for r in rows if r.id not in held]
-    common: dict[str, Any] = {"pilot_id": None, "lease_until": None, "error": ErrorCode.PILOT_LOST}
-    if again:
-        grown = sa.case((col(Job.id).in_(in_payload), 1), else_=0) if in_payload else 0
-        session.execute(
-            sa.update(Job)
-            .where(col(Job.id).in_(again))
-            .values(state=JobState.READY, losses=col(Job.losses) + grown, **common)
-        )
-    if held:
-        common |= {
-            "error": ErrorCode.KILLS_PILOT,
-            "reason": ERRORS[ErrorCode.KILLS_PILOT].sentence,
-        }
-        session.execute(
-            sa.update(Job).where(col(Job.id).in_(held)).values(state=JobState.HELD, **common)
-        )
-    return len(rows)
 
 
 def cancel_running(session: Session, task_ids: Sequence[int]) -> None:

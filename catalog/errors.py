@@ -95,6 +95,7 @@ class ErrorCode(StrEnum):
     STORAGE_DENIED = "STORAGE_DENIED"
     STORAGE_GONE = "STORAGE_GONE"
     STORAGE_FULL = "STORAGE_FULL"
+    STORAGE_FAILED = "STORAGE_FAILED"
     NODE_DISK_FULL = "NODE_DISK_FULL"
     NODE_TOO_SMALL = "NODE_TOO_SMALL"
     EXPRESSION_FAILED = "EXPRESSION_FAILED"
@@ -144,6 +145,7 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.STORAGE_DENIED: ErrorInfo(_IN, _HOLD, "A storage refused the login."),
     ErrorCode.STORAGE_GONE: ErrorInfo(_IN, _HOLD, "A storage's bucket is not there any more."),
     ErrorCode.STORAGE_FULL: ErrorInfo(_OUT, _TRANS, "The output storage has no space left."),
+    ErrorCode.STORAGE_FAILED: ErrorInfo(_OUT, _SYS, "A storage could not keep what was written."),
     ErrorCode.NODE_DISK_FULL: ErrorInfo(_IN, _SYS, "The node's work disk has no space left."),
     ErrorCode.NODE_TOO_SMALL: ErrorInfo(
         _IN, _HOLD, "The node has fewer GPUs than one job of the stage needs."

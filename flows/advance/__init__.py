@@ -1,6 +1,6 @@
 """Advancing a workflow: a function of the catalog alone, idempotent, called in a loop."""
 
-from catalog import attempts, pilots
+from catalog import losses, pilots
 from catalog.states import TaskState, WorkflowState
 from flows.advance.chain import Chain, NotRunning, OwnershipLost, load
 from flows.advance.ends import settle_task, settle_workflow, sources_final, upstream_failure
@@ -31,7 +31,7 @@ def take_back(chain: Chain, pilot_lease_s: float) -> int:
     """Mark silent pilots LOST and make the jobs READY that their leases no longer keep."""
     with chain.write() as session:
         pilots.lose_silent(session, pilot_lease_s)
-        return attempts.take_back(session, list(chain.task_ids.values()))
+        return losses.take_back(session, list(chain.task_ids.values()))
 
 
 def _define(chain: Chain, stage: Stage, final: bool) -> None:

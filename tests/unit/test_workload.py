@@ -15,6 +15,7 @@ from catalog import (
     completion,
     datasets,
     jobs,
+    losses,
     ownership,
     pilots,
     storages,
@@ -358,7 +359,7 @@ def test_an_attempt_number_fences_a_pilot_from_its_own_past(start: Callable[...,
     old = run.lease("a")
     clock.shift_clock(LEASE_S + 1)
     with run.catalog.write() as session:
-        assert attempts.take_back(session, [run.chain.task_ids["a"]]) == 1
+        assert losses.take_back(session, [run.chain.task_ids["a"]]) == 1
     new = run.lease("a")
     assert new[0].number == old[0].number + 1
     assert run.end("a", old) == frozenset(), "the same pilot, but an earlier attempt"
@@ -580,15 +581,19 @@ def test_a_heartbeat_renews_and_tells_what_is_lost(start: Callable[..., Run]) ->
         assert attempts.heartbeat(session, run.pilot("a"), LEASE_S, {}).held == frozenset()
 
 
-def test_a_job_that_kills_its_pilots_is_held(start: Callable[..., Run]) -> None:
+@pytest.mark.parametrize(("phase", "times"), [(Phase.PAYLOAD, 3), (None, 6)])
+def test_a_job_that_kills_its_pilots_is_held(
+    start: Callable[..., Run], phase: Phase | None, times: int
+) -> None:
     run = start(stage("a", link(None)), files=1)
     run.advance()
-    for loss in range(3):
+    for loss in range(times):
         pilot = run.pilot("a", new=True)
         leases = run.lease("a") or run.lease("a", alone=True)
         assert len(leases) == 1, loss
-        with run.catalog.write() as session:
-            attempts.heartbeat(session, pilot, LEASE_S, {leases[0].attempt_id: Phase.PAYLOAD})
+        if phase is not None:
+            with run.catalog.write() as session:
+                attempts.heartbeat(session, pilot, LEASE_S, {leases[0].attempt_id: phase})
         clock.shift_clock((loss + 1) * (LEASE_S + 1))
         with run.catalog.write() as session:
             ownership.beat(session, run.chain.workflow_id, 1, 10 * LEASE_S)
