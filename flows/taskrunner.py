@@ -82,7 +82,8 @@ class _Pool:
         future: Future[Any] = Future()
         with self._changed:
             self._calls.append((future, call))
-            self._changed.notify()
+            # One for the call, and one for each thread that rests and would not take it.
+            self._changed.notify(1 + max(0, len(self._threads) - self._limit))
         return future
 
     def close(self) -> None:

@@ -284,7 +284,7 @@ def _upload_log(attempt: _Attempt) -> NewFile | None:
     stage = StageOut(attempt.node, attempt.task.spec, attempt.running.spec, attempt.work.out, [])
     try:
         return stage.log(attempt.work.log)
-    except StorageError as fault:
+    except (SpdfError, OSError) as fault:
         log.warning("log of a failed attempt is lost", extra={"fault": str(fault)})
         return None
 

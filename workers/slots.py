@@ -100,7 +100,8 @@ class Slots:
             self._queue.append(ticket)
         try:
             while ticket.grant is None:
-                first = self._queue[0] is ticket
+                with self._lock:
+                    first = bool(self._queue) and self._queue[0] is ticket
                 if first and (grant := self._try(need)) is not None:
                     return grant
                 if stop is not None and stop.is_set():

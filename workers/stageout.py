@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.checksums import DEFAULT
-from catalog.errors import BadName, ErrorCode
+from catalog.errors import BadName, ErrorCode, StorageError
 from catalog.names import check_path
 from workers.cwl import ToolFailure
 from workers.node import Node
@@ -152,13 +152,19 @@ def place_of(dataset: str, job: JobSpec, basename: str) -> str:
     return f"{folder}/{name}/{basename}"
 
 
-def make_durable(node: Node, files: Iterable[NewFile]) -> None:
-    """Have uploaded files on the disk of their storages; raises `StorageError`."""
+def make_durable(node: Node, files: Iterable[NewFile]) -> dict[tuple[int, str], StorageError]:
+    """Have uploaded files on the disk of their storages; gives those that can't be, by place.
+
+    Those are lost: they must not be tried again.
+    """
     places: dict[int, list[str]] = {}
     for file in files:
         places.setdefault(file.storage_id, []).append(file.path)
-    for storage_id, paths in places.items():
-        node.storages[storage_id].sync(paths)
+    return {
+        (storage_id, path): fault
+        for storage_id, paths in places.items()
+        for path, fault in node.storages[storage_id].sync(paths).items()
+    }
 
 
 def discard(node: Node, files: list[NewFile]) -> None:

@@ -5,7 +5,7 @@ emptied, or in which something of a job may still be at work, is thrown away ins
 """
 
 # Paths are plain strings here: this runs for every job.
-# ruff: noqa: PTH101, PTH102, PTH108, PTH116
+# ruff: noqa: PTH101, PTH102, PTH108, PTH116, PTH208
 
 import logging
 import os
@@ -17,12 +17,21 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
 _FOLDERS = ("out", "tmp", "stage", "in")
 _MODE = 0o755
 _COARSE_NS = 2_000_000_000
+_OWN = frozenset((*_FOLDERS, "log"))
+
+
+class _Seen(NamedTuple):
+    """An empty directory as it was seen; `changed_ns` is None where that can't tell of changes."""
+
+    inode: int
+    changed_ns: int | None
 
 
 class Workspace:
@@ -39,7 +48,8 @@ class Workspace:
         os.mkdir(root)
         for name in _FOLDERS:
             os.mkdir(f"{root}/{name}", _MODE)
-        self._found = {name: os.lstat(f"{root}/{name}") for name in _FOLDERS}
+        self._found = {name: _seen(f"{root}/{name}") for name in _FOLDERS}
+        self._root = _seen(root)
 
     @contextmanager
     def leash(self) -> Iterator[int]:
@@ -66,24 +76,23 @@ class Workspace:
         for name, before in self._found.items():
             folder = f"{self.root}/{name}"
             found = os.lstat(folder)
-            if found.st_ino != before.st_ino or not stat.S_ISDIR(found.st_mode):
+            if found.st_ino != before.inode or not stat.S_ISDIR(found.st_mode):
                 return False
             if found.st_mode & 0o777 != _MODE:
                 os.chmod(folder, _MODE)
-            if found.st_mtime_ns != before.st_mtime_ns or self._is_young(found):
+            if found.st_ctime_ns != before.changed_ns:
                 _clear(folder)
-                self._found[name] = os.lstat(folder)
+                self._found[name] = _seen(folder)
+        if os.lstat(self.root).st_ctime_ns != self._root.changed_ns:
+            if set(os.listdir(self.root)) - _OWN:
+                return False
+            self._root = _seen(self.root)
         try:
             if os.stat(self.log).st_size:
                 os.truncate(self.log, 0)
         except FileNotFoundError:
             pass
         return True
-
-    @staticmethod
-    def _is_young(found: os.stat_result) -> bool:
-        """Whether a directory may have changed since without another time: clocks are coarse."""
-        return time.time_ns() - found.st_mtime_ns < _COARSE_NS
 
     def remove(self) -> None:
         """Remove all of it, as far as that can be done."""
@@ -124,6 +133,13 @@ class Workspaces:
         except OSError as error:
             log.warning("work directory is given up", extra={"fault": str(error)})
             return False
+
+
+def _seen(folder: str) -> _Seen:
+    """Clocks of file systems are coarse: a change soon after another leaves the same time."""
+    found = os.lstat(folder)
+    young = time.time_ns() - found.st_ctime_ns < _COARSE_NS
+    return _Seen(found.st_ino, None if young else found.st_ctime_ns)
 
 
 def _hung_up(reader: int) -> bool:

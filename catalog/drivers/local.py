@@ -53,14 +53,27 @@ class LocalDriver:
                 source.unlink(missing_ok=True)
         return stored
 
-    def sync(self, paths: Sequence[str]) -> None:
-        """Have the files' bytes, and their names in their folders, on the disk."""
-        with self._errors(paths[0] if paths else "", writing=True):
-            files = [self._path(path) for path in paths]
-            for file in files:
-                fsync_path(file)
-            for folder in {file.parent for file in files}:
-                fsync_path(folder)
+    def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Have the files' bytes, and their names in their folders, on the disk.
+
+        Linux tells of lost bytes once: a second try would say that all is well.
+        """
+        faults: dict[str, StorageError] = {}
+        folders: dict[Path, list[str]] = {}
+        for path in paths:
+            folders.setdefault(self._path(path).parent, []).append(path)
+            faults |= self._sync(self._path(path), [path])
+        for folder, inside in folders.items():
+            faults |= self._sync(folder, inside)
+        return faults
+
+    def _sync(self, place: Path, paths: Sequence[str]) -> dict[str, StorageError]:
+        try:
+            with self._errors(paths[0], writing=True):
+                fsync_path(place)
+        except StorageError as error:
+            return dict.fromkeys(paths, error)
+        return {}
 
     def get(
         self, path: str, target: Path, *, checksum: str | None = None, link: bool = False
@@ -207,6 +220,8 @@ class LocalDriver:
         what = f"storage {self.name!r}: {self.root / path}: {error.strerror or error}"
         if error.errno in _FULL:
             return StorageError(ErrorCode.STORAGE_FULL, f"{what}; free some space there.")
+        if error.errno == errno.EIO and writing:
+            return StorageError(ErrorCode.STORAGE_FAILED, f"{what}; look after its disk.")
         if error.errno in _ABSENT and not writing:
             return StorageError(ErrorCode.INPUT_MISSING, f"{what}; the bytes are not there.")
         return StorageError(

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from catalog.errors import StorageError
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -48,8 +50,11 @@ class StorageDriver(Protocol):
         """
         ...
 
-    def sync(self, paths: Sequence[str]) -> None:
-        """Have what was put under these paths where no power cut can lose it."""
+    def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Have what was put under these paths where no power cut can lose it.
+
+        Gives what is lost, by path: put it anew, under another one.
+        """
         ...
 
     def get(

@@ -31,8 +31,9 @@ class S3Driver:
         self._place = place_of(url)
         self._client = connect(self._place, login, settings)
 
-    def sync(self, paths: Sequence[str]) -> None:
+    def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
         """Nothing: what the server acknowledged is stored."""
+        return {}
 
     def put(
         self,

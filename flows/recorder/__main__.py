@@ -96,6 +96,9 @@ class Recorder:
     def _rows(self) -> TaskRunRows | None:
         """The way into the server's database, where that is known and of our version of Prefect."""
         if self._database and not self._asked:
+            if self._written is not None:
+                self._written.close()
+                self._written = None
             theirs = self.api.version()
             self._asked = True
             if theirs == prefect.__version__:

@@ -248,7 +248,7 @@ class Shift:
         if unstarted:
             pairs = [(job.spec.job_id, job.spec.number) for job in unstarted]
             self._tell(lambda session: attempts.hand_back(session, self.pilot_id, pairs))
-            self._hand.drop(job.spec.job_id for job in unstarted)
+            self._hand.drop((job.spec.job_id, job.spec.number) for job in unstarted)
         deadline = time.monotonic() + self._settings.drain_s
         while len(self._hand) and time.monotonic() < deadline:
             self._hand.wait(_POLL_S)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -86,20 +86,22 @@ class Committer(threading.Thread):
             return
         self._discard([result for result in ends if result.job_id not in accepted])
         self.done += len(accepted)
-        self._hand.drop(result.job_id for result in group)
+        self._hand.drop((result.job_id, result.number) for result in group)
 
     def _stored(self, ends: Sequence[JobResult]) -> list[JobResult]:
         """The ends, with their files on the disk; where that can't be, the job has failed."""
-        try:
-            make_durable(self._node, [file for result in ends for file in _files(result)])
-            return list(ends)
-        except StorageError as error:
-            if len(ends) > 1:
-                return [stored for result in ends for stored in self._stored([result])]
-            (result,) = ends
-            self._discard(ends)
-            failed = replace(result, outcome=Outcome.FAILED, files=(), values={}, log=None)
-            return [replace(failed, error=error.code, message=str(error))]
+        faults = make_durable(self._node, [file for result in ends for file in _files(result)])
+        return [self._checked(result, faults) for result in ends] if faults else list(ends)
+
+    def _checked(
+        self, result: JobResult, faults: Mapping[tuple[int, str], StorageError]
+    ) -> JobResult:
+        for file in _files(result):
+            if error := faults.get((file.storage_id, file.path)):
+                self._discard([result])
+                failed = replace(result, outcome=Outcome.FAILED, files=(), values={}, log=None)
+                return replace(failed, error=error.code, message=str(error))
+        return result
 
     def _register(self, ends: Sequence[JobResult]) -> frozenset[int] | None:
         """Ids of the jobs whose ends are registered; None where the pilot gave up waiting."""

@@ -1,7 +1,7 @@
 """What a pilot has in hand: leased jobs, from the lease to the commit of their end."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from catalog.states import Phase
 from workers.job import RunningJob
@@ -15,7 +15,7 @@ class Hand:
 
     def __init__(self) -> None:
         self._jobs: dict[int, RunningJob] = {}
-        self._phases: dict[int, Phase | None] = {}
+        self._told: dict[int, Phase] = {}
         self.changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -27,11 +27,16 @@ class Hand:
         with self.changed:
             self._jobs.update((job.spec.job_id, job) for job in jobs)
 
-    def drop(self, job_ids: Iterable[int]) -> None:
-        """Let go of jobs whose end is registered, or that are another's by now."""
+    def drop(self, attempts: Iterable[tuple[int, int]]) -> None:
+        """Let go of attempts (job id and number) that have ended, or are another's by now.
+
+        The same job may be in hand again, leased as soon as its last attempt's end was registered.
+        """
         with self.changed:
-            for job_id in job_ids:
-                self._jobs.pop(job_id, None)
+            for job_id, number in attempts:
+                job = self._jobs.get(job_id)
+                if job is not None and job.spec.number == number:
+                    del self._jobs[job_id]
             self.changed.notify_all()
 
     def all(self) -> list[RunningJob]:
@@ -45,13 +50,15 @@ class Hand:
             self.changed.wait(timeout_s)
 
     def new_phases(self) -> dict[int, Phase]:
-        """Phases by attempt id that changed since the last call, of jobs that take a while."""
+        """Phases by attempt id that changed since those told of, of jobs that take a while."""
         new: dict[int, Phase] = {}
-        seen: dict[int, Phase | None] = {}
         for job in self.all():
             phase, attempt = job.phase_after(_TOLD_S), job.spec.attempt_id
-            seen[attempt] = phase
-            if phase is not None and self._phases.get(attempt) is not phase:
+            if phase is not None and self._told.get(attempt) is not phase:
                 new[attempt] = phase
-        self._phases = seen
         return new
+
+    def told(self, phases: Mapping[int, Phase]) -> None:
+        """Remember what the catalog was told, of jobs that are still in hand."""
+        mine = {job.spec.attempt_id for job in self.all()}
+        self._told = {a: phase for a, phase in {**self._told, **phases}.items() if a in mine}

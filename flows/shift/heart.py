@@ -55,6 +55,7 @@ class Heart(threading.Thread):
         with self._catalog.write() as session:
             beat = attempts.heartbeat(session, self._pilot_id, self._lease_s, phases)
         self._renewed = time.monotonic()
+        self._hand.told(phases)
         self.state = beat.state
         for job in mine:
             if job.spec.job_id not in beat.held:

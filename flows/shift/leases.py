@@ -34,18 +34,24 @@ class Leases:
         self._task, self._hand = task, hand
         self._program = program_version()
         self._turn = Turn()
-        self._doubtful = False
+        self._doubtful = self._alone = False
         self.count = 0
 
     def take(self, room: int) -> list[RunningJob]:
-        """Lease up to `room` jobs, or one that must run alone; none while the catalog is away."""
+        """Lease up to `room` jobs, or one that must run alone; none while the catalog is away.
+
+        Nothing is taken on beside one that runs alone.
+        """
+        if self._alone and len(self._hand):
+            return []
         try:
             if self._doubtful:
                 self._return_unheard()
             with self._catalog.write() as session:
                 after = self._turn.after()
                 leases = self._lease(session, room, after, alone=False)
-                if not leases and not len(self._hand):
+                self._alone = not leases and after < 0 and not len(self._hand)
+                if self._alone:
                     leases = self._lease(session, 1, after, alone=True)
                 self._turn.took(leases)
         except DBAPIError as error:
@@ -60,10 +66,10 @@ class Leases:
 
     def _return_unheard(self) -> None:
         """Hand back what was leased by a transaction whose answer was lost."""
-        in_hand = {job.spec.job_id for job in self._hand.all()}
+        in_hand = {(job.spec.job_id, job.spec.number) for job in self._hand.all()}
         with self._catalog.write() as session:
             held = attempts.held(session, self._pilot_id)
-            unheard = [pair for pair in held if pair[0] not in in_hand]
+            unheard = [pair for pair in held if pair not in in_hand]
             attempts.hand_back(session, self._pilot_id, unheard)
         self._doubtful = False
 

@@ -1,6 +1,7 @@
 """The pool of threads that a pilot's jobs run in."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -94,6 +95,21 @@ def test_fewer_threads_go_on_where_it_is_made_smaller_and_more_where_larger(
     crowd.let_go(4)
     for future in third:
         future.result(20)
+
+
+def test_a_call_is_not_left_to_a_thread_that_rests(
+    start: Callable[[int], SlotTaskRunner],
+) -> None:
+    runner = start(4)
+    for future in submit(runner, lambda: None, 8):
+        future.result(20)
+    for size in (3, 2, 1):
+        runner.resize(size)
+        for _ in range(5):
+            # Until all have gone to sleep again, those that rest last.
+            time.sleep(0.005)
+            (future,) = submit(runner, lambda: None, 1)
+            future.result(20)
 
 
 def test_what_a_call_raises_is_its_result(start: Callable[[int], SlotTaskRunner]) -> None:

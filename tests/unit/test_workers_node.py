@@ -443,7 +443,20 @@ def test_a_phase_is_told_of_jobs_that_run_for_a_while() -> None:
     assert hand.new_phases() == {}, "it has just begun"
     running._begun -= 5
     assert hand.new_phases() == {7: Phase.PAYLOAD}
+    assert hand.new_phases() == {7: Phase.PAYLOAD}, "nobody heard it yet"
+    hand.told({7: Phase.PAYLOAD})
     assert hand.new_phases() == {}, "told once"
     running.phase = Phase.STAGE_OUT
     running.ended = True
     assert hand.new_phases() == {}, "its end is about to be registered"
+
+
+def test_the_end_of_an_attempt_leaves_the_next_one_of_its_job_in_hand() -> None:
+    again = RunningJob(JobSpec(1, 8, 1, "k", 0, 2, {}))
+    hand = Hand()
+    hand.add([RunningJob(JobSpec(1, 7, 1, "k", 0, 1, {}))])
+    hand.add([again])
+    hand.drop([(1, 1)])
+    assert hand.all() == [again]
+    hand.drop([(1, 2)])
+    assert hand.all() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.workspace import Workspaces
+from workers.workspace import Workspaces, _seen
 
 
 @pytest.fixture
@@ -60,6 +60,21 @@ def test_a_directory_that_was_exchanged_is_given_up(
         assert second.root != first.root
         assert everything(second.root) == {"out", "tmp", "stage", "in"}
     assert tmp_path.is_dir()
+
+
+def test_a_directory_with_something_beside_its_folders_is_given_up(workspaces: Workspaces) -> None:
+    with workspaces.take() as first:
+        Path(first.out, "../beside").write_text("x")
+    with workspaces.take() as second:
+        assert second.root != first.root
+        assert everything(second.root) == {"out", "tmp", "stage", "in"}
+
+
+def test_a_time_that_another_change_may_share_tells_nothing(tmp_path: Path) -> None:
+    """Of kernels whose file times are coarse: two changes within a tick have the same one."""
+    assert _seen(str(tmp_path)).changed_ns is None
+    old = _seen("/")
+    assert old.changed_ns == os.stat("/").st_ctime_ns  # noqa: PTH116
 
 
 def test_a_job_that_fails_leaves_nothing_either(workspaces: Workspaces) -> None:

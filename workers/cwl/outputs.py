@@ -54,7 +54,7 @@ def adopt_outputs(
 def _output_json(outdir: str) -> Mapping[str, Any] | None:
     path = Path(outdir) / OUTPUT_JSON
     try:
-        given = json.loads(path.read_text("utf-8"))
+        given = json.loads(path.read_text("utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -62,6 +62,10 @@ def _output_json(outdir: str) -> Mapping[str, Any] | None:
     if not isinstance(given, Mapping):
         raise bad_output(f"{OUTPUT_JSON} holds {shown(given)}; an object was expected")
     return given
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,13 @@ def test_a_wrong_output_object_is_refused(bench: Any, value: Any) -> None:
     assert caught.value.code is ErrorCode.OUTPUT_INVALID
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_json_has_no_number_for_is_refused(bench: Any, word: str) -> None:
+    with pytest.raises(ToolFailure, match=f"{word} is not JSON") as caught:
+        written(bench, f'{{"x": {word}}}', outputs={"x": "float"})
+    assert caught.value.code is ErrorCode.OUTPUT_INVALID
+
+
 def test_literals_are_written_out(bench: Any) -> None:
     folder = {"class": "Directory", "basename": "d", "listing": [
         {"class": "File", "basename": "lit", "contents": "text"}, {"class": "File", "path": "a"},
