@@ -37,11 +37,14 @@ class WorkflowSigns:
             .subquery()
         )
         nodes = sa.select(sa.func.count()).where(col(Node.state) == NodeState.ONLINE)
+        ready = sa.exists().where(
+            col(Job.task_id) == col(Task.id), IS_OPEN, col(Job.state) == JobState.READY
+        )
+        # Begun with the tasks: of those that have pilots no job is looked at.
         unserved = sa.exists().where(
-            col(Job.task_id).in_(task_ids),
-            IS_OPEN,
-            col(Job.state) == JobState.READY,
-            col(Job.task_id).not_in(sa.select(col(Pilot.task_id)).where(live)),
+            col(Task.id).in_(task_ids),
+            col(Task.id).not_in(sa.select(col(Pilot.task_id)).where(live)),
+            ready.correlate(Task),
         )
         self._statement = catalog.prepared(
             sa.select(

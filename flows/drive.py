@@ -119,6 +119,8 @@ class _Drive:
                 except NotRunning as stop:
                     state = stop.state
                 except DBAPIError as error:
+                    if not is_away(error):
+                        raise
                     log.warning("catalog away", extra={"fault": str(error.orig)})
                     self._good_until = time.monotonic() + self._settings.lease_s
                     state = WorkflowState.IN_PROGRESS
