@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.bulk import chunks, insert_new, table_of
+from catalog.bulk import chunks, insert_new, is_postgresql, table_of
 from catalog.errors import NotFound
 from catalog.models import (
     IS_UNPASSED,
@@ -141,18 +141,21 @@ def define(session: Session, task_id: int, jobs: Sequence[NewJob], *, passed: bo
         new = insert_new(
             session,
             Job,
-            [
-                {
-                    "task_id": task_id,
-                    "key": job.key,
-                    "ordinal": job.ordinal,
-                    "state": job.state,
-                    "reason": job.reason,
-                    "values": dict(job.values) or None,
-                    "passed": passed,
-                }
-                for job in batch
-            ],
+            _numbered(
+                session,
+                [
+                    {
+                        "task_id": task_id,
+                        "key": job.key,
+                        "ordinal": job.ordinal,
+                        "state": job.state,
+                        "reason": job.reason,
+                        "values": dict(job.values) or None,
+                        "passed": passed,
+                    }
+                    for job in batch
+                ],
+            ),
             col(Job.id),
             col(Job.key),
         )
@@ -173,6 +176,21 @@ def define(session: Session, task_id: int, jobs: Sequence[NewJob], *, passed: bo
         insert_rows(session, JobInput, rows)
         count += len(ids)
     return count
+
+
+def _numbered(session: Session, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """New jobs, on SQLite with ids that no pruned job had.
+
+    SQLite gives the highest id out again once its row has gone, and files name the jobs that made
+    them for as long as they are known.
+    """
+    if is_postgresql(session):
+        return rows
+    highest = [sa.select(sa.func.max(column)).scalar_subquery() for column in (Job.id, PastJob.id)]
+    last = session.execute(
+        sa.select(sa.func.max(*(sa.func.coalesce(number, 0) for number in highest)))
+    ).scalar_one()
+    return [{"id": number, **row} for number, row in enumerate(rows, last + 1)]
 
 
 def unpassed(session: Session, task_id: int, limit: int) -> list[EndedJob]:

@@ -335,3 +335,19 @@ def test_work_goes_on_while_history_is_pruned_by_two(
     assert row.jobs == {JobState.FINISHED: count}
     assert len(past.told("task", past.task)) == len(past.told("workflow", past.workflow)) == 1
     assert past.rows(Task) == 2
+
+
+def test_new_jobs_are_none_of_those_that_were_pruned(
+    catalog: Catalog, begin: Callable[..., Past], old: Past
+) -> None:
+    assert prune(catalog).jobs == COUNT and old.rows(Job) == 0
+    now = begin("run-2")
+    assert now.work() == COUNT
+    with catalog.read() as session:
+        gone = set(session.scalars(sa.select(PastJob.id)))  # type: ignore[call-overload]
+        made = set(session.scalars(sa.select(Job.id)))  # type: ignore[call-overload]
+    assert len(gone) == len(made) == COUNT and not gone & made
+    now.end()
+    clock.shift_clock(2 * LONG_AFTER_S)
+    assert prune(catalog).jobs == COUNT
+    assert now.rows(PastJob) == 2 * COUNT, "each is remembered"
