@@ -22,6 +22,8 @@ HEAD = "0004"
 
 _ADVISORY_LOCK = 0x73706466
 _LOCK_WAIT = "10s"
+_IN_THE_WAY = frozenset({"55P03", "40P01"})
+"""What PostgreSQL says where a lock can't be had in time, or two wait for each other's."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def upgrade(catalog: Catalog) -> SchemaState:
                 _migrate(catalog, connection, before)
             return before
     except sa.exc.OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != "55P03":
+        if getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
             raise
         raise Unavailable(
             f"{_name(catalog)} has tables that stay in use (by a backup, perhaps), so its schema "
