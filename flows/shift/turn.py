@@ -9,6 +9,8 @@ _SHARE, _LEAST_S = 0.001, 1.0
 """Of its time, for looks at the whole queue, and the least time between two of them."""
 _SHARE_IDLE, _LEAST_IDLE_S = 0.05, 0.2
 """The same for a pilot that found nothing behind its last lease."""
+_MOST_S, _MOST_IDLE_S = 300.0, 5.0
+"""However long a look took: it may have waited for a connection, not for the queue."""
 
 
 class Turn:
@@ -36,9 +38,9 @@ class Turn:
         if self._whole:
             self._looked = time.monotonic()
             self._cost_s = self._looked - self._begun
-            self._due = self._looked + max(_LEAST_S, self._cost_s / _SHARE)
+            self._due = self._looked + min(_MOST_S, max(_LEAST_S, self._cost_s / _SHARE))
         if leases:
             self._last = max(lease.ordinal for lease in leases)
         else:
-            idle_s = max(_LEAST_IDLE_S, self._cost_s / _SHARE_IDLE)
+            idle_s = min(_MOST_IDLE_S, max(_LEAST_IDLE_S, self._cost_s / _SHARE_IDLE))
             self._due = min(self._due, self._looked + idle_s)

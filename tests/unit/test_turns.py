@@ -71,6 +71,23 @@ def test_a_pilot_that_finds_nothing_more_looks_at_the_whole_queue_soon(clock: Cl
     assert turn.after() == -1
 
 
+def test_a_look_that_waited_for_its_connection_does_not_keep_a_pilot_from_looking(
+    clock: Clock,
+) -> None:
+    turn = Turn()
+    turn.after()
+    clock.now += 30
+    turn.took(leases(0))
+    turn.after()
+    turn.took([])
+    clock.now += 5.1
+    assert turn.after() == -1
+    clock.now += 30
+    turn.took(leases(1))
+    clock.now += 301
+    assert turn.after() == -1
+
+
 def test_what_takes_longer_is_done_less_often(clock: Clock) -> None:
     share = Share(3.0, 0.01)
     assert share.is_due
