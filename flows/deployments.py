@@ -30,7 +30,8 @@ from catalog.states import TemplateState
 from flows.compile import parameter_schema
 from flows.containers import DOCKER, pool_values
 from flows.plan import plan_from_json
-from flows.pools import CONTROL, DEFAULT_QUEUE, ensure_pools
+from flows.pools import ensure_pools
+from flows.queues import CONTROL, DEFAULT_QUEUE
 from flows.server import call_api, project_file, read_server
 from workers.devices import has_gpu
 

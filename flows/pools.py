@@ -1,7 +1,8 @@
 """Work pools and their queues, laid down idempotently."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -12,20 +13,14 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from catalog.errors import Conflict
 from flows.containers import DOCKER, PROCESS, pass_settings
+from flows.queues import CONTROL, CONTROL_QUEUES, CPU, DEFAULT_QUEUE, GPU
 from flows.server import project_file
 
-CONTROL, CPU, GPU = "control", "cpu", "gpu"
 DESCRIPTIONS = {
     CONTROL: "Orchestration: workflows, watchdog and housekeeping. Runs no payloads.",
     CPU: "Pilots for stages that need no GPU.",
     GPU: "Pilots for stages that need a GPU.",
 }
-
-DEFAULT_QUEUE = "default"
-WATCHDOG_QUEUE = "watchdog"
-HOUSEKEEPING_QUEUE = "housekeeping"
-LIVE_WORKFLOWS = 4
-"""Workflows that run at once; a workflow's run is a process of about 100 MB."""
 
 
 def ensure_pools(
@@ -45,12 +40,20 @@ def ensure_pools(
     _ensure_pool(client, CONTROL, PROCESS, base_job_template(CONTROL))
     for name in names[1:]:
         _ensure_pool(client, name, pilots_in, base_job_template(name, pilots_in, values))
-    _ensure_queue(client, CONTROL, DEFAULT_QUEUE, priority=2, limit=LIVE_WORKFLOWS)
-    _ensure_queue(client, CONTROL, WATCHDOG_QUEUE, priority=1, limit=1)
-    _ensure_queue(client, CONTROL, HOUSEKEEPING_QUEUE, priority=3, limit=1)
+    ensure_control_queues(client, CONTROL_QUEUES)
     for name in names[1:]:
         _ensure_queue(client, name, DEFAULT_QUEUE, priority=MOST_RANK + 1)
     return names
+
+
+def ensure_control_queues(client: SyncPrefectClient, names: Iterable[str]) -> None:
+    """Make or bring up to date these queues of `control`.
+
+    A worker that asks for runs of several queues gets none while one of them is missing.
+    """
+    for name in names:
+        priority, limit = CONTROL_QUEUES[name]
+        _ensure_queue(client, CONTROL, name, priority=priority, limit=limit)
 
 
 MOST_RANK = 99
@@ -121,9 +124,10 @@ def _ensure_queue(
     """A queue of a pool, of that priority: 1 is served first."""
     queue = _find_queue(client, pool, name)
     if queue is None:
-        client.create_work_queue(
-            name=name, work_pool_name=pool, priority=priority, concurrency_limit=limit
-        )
+        with suppress(ObjectAlreadyExists):
+            client.create_work_queue(
+                name=name, work_pool_name=pool, priority=priority, concurrency_limit=limit
+            )
         return
     kept = limit if queue.concurrency_limit is None else queue.concurrency_limit
     if (queue.priority, queue.concurrency_limit) != (priority, kept):

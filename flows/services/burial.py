@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from catalog.errors import Unavailable
+from flows.queues import POOLS
 from flows.server import Server, call_api
 from flows.services.processes import ENGINE, environment_of, running
 
@@ -20,7 +21,6 @@ GRACE_S = 30.0
 """A run may take this long from its claim to its process, and from its end to its last state."""
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 PAGE = 200
-POOLS = ("control", "cpu", "gpu")
 
 
 def bury_dead_runs(server: Server, began: datetime) -> int:

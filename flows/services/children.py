@@ -7,6 +7,7 @@ from pathlib import Path
 
 from catalog.settings import Settings
 from flows.containers import DOCKER, PROCESS, worker_values
+from flows.queues import CONTROL, DEFAULT_QUEUE, HOUSEKEEPING_QUEUE, WATCHDOG_QUEUE
 from flows.server import Server, base_env, server_env, worker_env
 from flows.services.pace import BASE_S
 
@@ -33,7 +34,7 @@ def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, .
     python = sys.executable
     serve = (python, "-m", "flows.services.webserver")
     own = base_env(settings, server)
-    workers = workers_of_pool(settings, worker_env(settings, server), "control")
+    workers = workers_of_pool(settings, worker_env(settings, server), CONTROL)
     if settings.local_payloads:
         for pool in ("cpu", "gpu") if gpu else ("cpu",):
             env = worker_env(settings, server)
@@ -79,13 +80,18 @@ def workers_of_pool(
     """
     if kind == DOCKER:
         env = {**env, **worker_values(settings)}
-    if pool != "control":
+    if pool != CONTROL:
         limit = settings.pilots_at_once
         return [_worker(settings, env, f"worker-{pool}", pool, kind=kind, limit=limit, pace=pace)]
     return [
-        _worker(settings, env, "worker-control", pool, queues=("default",)),
+        _worker(settings, env, "worker-control", pool, queues=(DEFAULT_QUEUE,)),
         _worker(
-            settings, env, "worker-watchdog", pool, queues=("watchdog", "housekeeping"), query_s=3.0
+            settings,
+            env,
+            "worker-watchdog",
+            pool,
+            queues=(WATCHDOG_QUEUE, HOUSEKEEPING_QUEUE),
+            query_s=3.0,
         ),
     ]
 

@@ -16,6 +16,7 @@ from catalog.errors import Conflict, Unavailable
 from catalog.outage import ride_out
 from catalog.settings import Settings
 from catalog.states import NodeState
+from flows.queues import CONTROL
 from flows.server import node_env
 from flows.services import children, pace
 from flows.services.keeper import Keeper
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.25
 _CLEAN_S = 5.0
 _PACE_S = 30.0
-CONTROL = "control"
 
 
 class Daemon:

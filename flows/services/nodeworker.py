@@ -21,11 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.base import BaseWorker
 
 from flows.containers import DOCKER, remove_ended
+from flows.pools import ensure_control_queues
+from flows.queues import CONTROL
 from flows.services.pace import Pace
 
 if TYPE_CHECKING:
@@ -117,6 +122,15 @@ def _sweep() -> None:
         time.sleep(SWEEP_S)
 
 
+def _make_queues(names: Sequence[str]) -> None:
+    """Make what queues are missing: a version may bring one before `spdf site setup` is run."""
+    try:
+        with get_client(sync_client=True) as client:
+            ensure_control_queues(client, names)
+    except (httpx.HTTPError, PrefectException):
+        logger.warning("the queues of the worker may be missing", exc_info=True)
+
+
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
@@ -132,6 +146,8 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     if given.type == DOCKER:
         threading.Thread(target=_sweep, name="sweep", daemon=True).start()
+    if given.pool == CONTROL:
+        _make_queues(given.work_queue or ())
     setup_signal_handlers_worker(os.getpid(), f"the {given.type} worker", _say)
     settings = get_current_settings().worker
     worker = worker_class(given.type)(

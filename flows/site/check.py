@@ -17,10 +17,10 @@ from catalog.drivers import driver_for
 from catalog.errors import SpdfError, Unavailable
 from catalog.settings import Settings
 from catalog.storages import StorageInfo
+from flows.queues import CONTROL, CONTROL_QUEUES, CPU, POOLS
 from flows.server import ask, client_env
 
-POOLS = ("control", "cpu", "gpu")
-NEEDED = frozenset({"control", "cpu"})
+NEEDED = frozenset({CONTROL, CPU})
 """Pools that a site can't do without a worker of."""
 _PROBE_BYTES = 64 * 1024
 
@@ -52,7 +52,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
         with catalog.read() as session:
             session.execute(sa.text("SELECT 1"))
     except SpdfError as error:
-        yield _wrong("database", where, error, "check SPDF_CATALOG_URL; `spdf catalog show`")
+        named = "SPDF_DB_POOLER and SPDF_CATALOG_URL" if settings.db_pooler else "SPDF_CATALOG_URL"
+        yield _wrong("database", where, error, f"check {named}; `spdf catalog show`")
     else:
         yield Finding("database", where, True, f"schema {found}")
 
@@ -103,12 +104,25 @@ def _pool(url: str, login: str, pool: str) -> Iterator[Finding]:
         return
     yield Finding("pool", pool, True, f"type {found['type']}")
     left = _left(pool)
+    if pool == CONTROL:
+        yield from _queues(url, login)
     count = sum(not _has_left(worker, left) for worker in online)
     if count or needed:
         yield Finding(
             "workers", pool, bool(count), f"{count} online",
             "" if count else f"start one: `spdf worker start --pool {pool}`",
         )  # fmt: skip
+
+
+def _queues(url: str, login: str) -> Iterator[Finding]:
+    """Those of `control`: a worker of several gets no runs while one of them is missing."""
+    try:
+        found = ask(url, login, "POST", f"/work_pools/{CONTROL}/queues/filter", {})
+    except Unavailable as error:
+        yield _wrong("queues", CONTROL, error, "see the server's log")
+        return
+    for name in sorted(set(CONTROL_QUEUES) - {queue["name"] for queue in found or ()}):
+        yield Finding("queue", name, False, "is not there", "`spdf site setup` makes it")
 
 
 def _left(pool: str) -> dict[str, datetime]:

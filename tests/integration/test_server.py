@@ -1,5 +1,9 @@
 """Pools, deployments and templates on a real Prefect server."""
 
+import os
+import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +17,10 @@ from catalog.errors import Conflict, Unavailable
 from catalog.settings import Settings
 from flows.containers import DOCKER, pool_values
 from flows.deployments import ensure_deployments, publish_template, withdraw_template
-from flows.pools import LIVE_WORKFLOWS, ensure_pools
+from flows.pools import ensure_pools
+from flows.queues import LIVE_WORKFLOWS
 from flows.server import Server, call_api
+from flows.site import check
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -75,6 +81,37 @@ def test_pools_are_laid_down_once_and_an_operators_limit_stays(client: SyncPrefe
     assert ensure_pools(client, gpu=True) == ("control", "cpu", "gpu")
     assert queues(client) == {**fixed, "default": (2, 7)}
     client.update_work_queue(default.id, concurrency_limit=LIVE_WORKFLOWS)
+
+
+def test_a_worker_makes_the_queues_that_it_asks_for(
+    client: SyncPrefectClient, prefect_server: Server
+) -> None:
+    lost = client.read_work_queue_by_name("housekeeping", work_pool_name="control")
+    client.delete_work_queue_by_id(lost.id)
+    (finding,) = check._queues(prefect_server.api_url, prefect_server.auth)
+    assert (finding.part, finding.name, finding.right) == ("queue", "housekeeping", False)
+    assert "`spdf site setup`" in finding.mend
+    worker = subprocess.Popen(
+        [
+            sys.executable, "-m", "flows.services.nodeworker",
+            "--type", "process", "--pool", "control", "--name", "w",
+            "--work-queue", "watchdog", "--work-queue", "housekeeping",
+        ],
+        env={
+            **os.environ,
+            "PREFECT_API_URL": prefect_server.api_url,
+            "PREFECT_API_AUTH_STRING": prefect_server.auth,
+        },
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while "housekeeping" not in queues(client) and time.monotonic() < end:
+            time.sleep(0.1)
+    finally:
+        worker.terminate()
+        worker.wait(30)
+    assert queues(client)["housekeeping"] == (3, 1)
+    assert not list(check._queues(prefect_server.api_url, prefect_server.auth))
 
 
 def test_pilots_run_in_containers_where_pools_are_of_that_type(
