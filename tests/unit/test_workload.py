@@ -1,9 +1,12 @@
 """Defining, leasing, ending and settling jobs: the catalog and the advancer without a node."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -51,6 +54,8 @@ from flows.advance import Chain, OwnershipLost, advance, load, take_back
 from flows.dispatch import Dispatcher
 from flows.plan import Link, Pick, Plan, Source, Stage, StageKind, plan_to_json
 from flows.share import Share
+from flows.shift.hand import Hand
+from flows.shift.leases import Leases
 from tests.conftest import EVERY_WAY
 from workers.spec import OutputPort, Resources, StepSpec
 
@@ -802,3 +807,35 @@ def test_outputs_for_a_closed_dataset_are_refused(start: Callable[..., Run]) -> 
     with run.catalog.read() as session:
         job = session.execute(sa.select(col(Job.state))).scalar_one()
     assert job is JobState.RUNNING
+
+
+def test_nothing_is_taken_on_beside_a_job_that_runs_alone(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = start(stage("a", link(None)), files=3)
+    run.advance()
+    task: Any = SimpleNamespace(task_id=run.chain.task_ids["a"], tool_digest="d")
+    settings = Settings(home=tmp_path, lease_s=LEASE_S)
+    hand = Hand()
+    leases = Leases(run.catalog, settings, run.pilot("a"), task, hand)
+    with run.catalog.write() as session:
+        session.execute(sa.update(Job).where(col(Job.ordinal) == 0).values(losses=2))
+        session.execute(sa.update(Job).where(col(Job.ordinal) == 2).values(state=JobState.HELD))
+
+    def take() -> list[int]:
+        until = time.monotonic() + 30
+        while not (new := leases.take(10)) and not len(hand) and time.monotonic() < until:
+            time.sleep(0.05)
+        hand.add(new)
+        return [job.spec.ordinal for job in new]
+
+    assert take() == [1]
+    assert take() == [], "another is in hand"
+    hand.drop([(job.spec.job_id, job.spec.number) for job in hand.all()])
+    assert take() == [0]
+    with run.catalog.write() as session:
+        session.execute(sa.update(Job).where(col(Job.ordinal) == 2).values(state=JobState.READY))
+    time.sleep(1.1)
+    assert take() == [], "the one in hand runs alone"
+    hand.drop([(job.spec.job_id, job.spec.number) for job in hand.all()])
+    assert take() == [2]
