@@ -1,12 +1,13 @@
 """`python -m benchmarks`: the short form of every program, one after the other.
 
-Each writes `benchmarks/results/NAME.json`. Ends with 1 where one of them found something wrong.
+Each writes `benchmarks/results/short/NAME.json`. Ends with 1 where one of
+them found something wrong.
 """
 
 import subprocess
 import sys
 
-from benchmarks.results import RESULTS
+from benchmarks.results import SHORT
 
 PROGRAMS = (
     "chain", "peers", "latency", "largefiles", "age", "register", "nodes", "workers", "model",
@@ -20,7 +21,7 @@ def main() -> int:
     for name in PROGRAMS:
         print(f"== {name}", flush=True)
         line = [sys.executable, "-m", f"benchmarks.{name}", "--short"]
-        done = subprocess.run([*line, "--write", str(RESULTS / f"{name}.json")], check=False)
+        done = subprocess.run([*line, "--write", str(SHORT / f"{name}.json")], check=False)
         if done.returncode != 0:
             failed.append(name)
     if failed:

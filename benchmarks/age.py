@@ -94,7 +94,9 @@ def _pruning(server: Database, catalog: Catalog, size: int) -> tuple[OnePilot, d
     defined = work.define()
     before = _kept(catalog)
     pruner = subprocess.Popen(
-        command, env={**os.environ, "SPDF_CATALOG_URL": url}, stdout=subprocess.DEVNULL
+        command,
+        env={**os.environ, "SPDF_CATALOG_URL": url, "SPDF_DB_POOLER": ""},
+        stdout=subprocess.DEVNULL,
     )
     try:
         while _kept(catalog) == before and pruner.poll() is None:
@@ -102,6 +104,8 @@ def _pruning(server: Database, catalog: Catalog, size: int) -> tuple[OnePilot, d
         before = _kept(catalog)
         first = work.work(SAMPLE)
         gone = _kept(catalog) - before
+        if not gone or pruner.poll():
+            raise RuntimeError(f"nothing was pruned meanwhile: {' '.join(command)}")
     finally:
         pruner.kill()
         pruner.wait()

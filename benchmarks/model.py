@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -26,7 +27,7 @@ from benchmarks.capacity import (
     utilisation,
 )
 from benchmarks.fit import Fit, checks, fit
-from benchmarks.results import RESULTS, deliver, parser
+from benchmarks.results import RESULTS, SHORT, deliver, parser
 
 SOURCES = ("nodes", "workers", "chain")
 SIZES = tuple((nodes, rate) for nodes in (10, 100, 1000, 3000) for rate in (30.0, 300.0))
@@ -53,7 +54,7 @@ STEPS: tuple[tuple[str, Site, Mapping[str, float]], ...] = (
 def main() -> int:
     """Fit, predict, print, and write the result where it is asked for."""
     given = parser(__doc__).parse_args()
-    sources = {name: _result(name) for name in SOURCES}
+    sources = {name: _result(SHORT if given.short else RESULTS, name) for name in SOURCES}
     found = fit(sources["nodes"], sources["workers"], sources["chain"])
     faults = [
         f"{name}.json has {len(source['faults'])} faults"
@@ -72,8 +73,8 @@ def main() -> int:
     return deliver(given, "model", figures, limit=limit, faults=faults, show=_show)
 
 
-def _result(name: str) -> Mapping[str, Any]:
-    path = RESULTS / f"{name}.json"
+def _result(folder: Path, name: str) -> Mapping[str, Any]:
+    path = folder / f"{name}.json"
     if not path.exists():
         line = [sys.executable, "-m", f"benchmarks.{name}", "--short", "--write", str(path)]
         subprocess.run(line, check=False, stdout=sys.stderr)

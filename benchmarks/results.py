@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks import machine
 
 RESULTS = Path(__file__).parent / "results"
+SHORT = RESULTS / "short"
+"""What `make bench` writes; the documented figures, above it, are of the long forms."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

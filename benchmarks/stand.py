@@ -56,8 +56,8 @@ def stand(
         lay_down_local(home, s3=s3)
     get_settings.cache_clear()
     settings = get_settings()
-    services.up(settings)
     try:
+        services.up(settings)
         services.configure_client(settings)
         yield Stand(folder, profile)
     finally:
