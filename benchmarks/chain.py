@@ -1,9 +1,9 @@
 """Throughput: the two-stage chain (md5sum, then cut) over small files, beside xargs.
 
 Prints jobs per second, their ratio to what xargs reaches with the same commands in the same run,
-and where the CPU time goes, per job. Rates are those between the definition of the first
-jobs and the workflow's end. Ends with 1 where an output is wrong, or where Prefect shows another number of
-completed task runs than the catalog has attempts.
+and where the CPU time goes, per job. Rates are those between the definition of the
+first jobs and the workflow's end. Ends with 1 where an output is wrong, or where Prefect shows
+another number of completed task runs than the catalog has attempts.
 """
 
 import argparse

@@ -34,7 +34,10 @@ PARTS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 """A stack belongs to the first part that one of its frames matches, the innermost frame first."""
 
-_WAITS = re.compile(r"/(threading|queue|selectors|concurrent/futures/(thread|_base))\.py:\d+\)$")
+_WAITS = re.compile(
+    r"/(threading|queue|selectors|concurrent/futures/(thread|_base))\.py:\d+\)$"
+    r"|^_reader_loop \(.*/prefect/|heartbeat_loop \(.*/prefect/"
+)
 """The innermost frame of a thread that waits."""
 
 

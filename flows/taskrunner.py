@@ -61,48 +61,53 @@ class _Pool:
     def __init__(self, threads: int) -> None:
         self._limit = threads
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._called = threading.Condition(self._lock)
+        self._resized = threading.Condition(self._lock)
+        """What those that rest wait for: a call must not be left to one of them."""
         self._closed = False
         self._threads: list[threading.Thread] = []
         self.resize(threads)
 
     def resize(self, threads: int) -> None:
         """Let so many threads work; those beyond rest once their call has ended."""
-        with self._changed:
+        with self._lock:
             self._limit = threads
             while len(self._threads) < threads:
                 number = len(self._threads)
                 thread = threading.Thread(target=self._work, args=(number,), name=f"slot-{number}")
                 self._threads.append(thread)
                 thread.start()
-            self._changed.notify_all()
+            self._wake_all()
 
     def submit(self, call: Callable[[], Any]) -> "Future[Any]":
         """Have it called soon."""
         future: Future[Any] = Future()
-        with self._changed:
+        with self._lock:
             self._calls.append((future, call))
-            # One for the call, and one for each thread that rests and would not take it.
-            self._changed.notify(1 + max(0, len(self._threads) - self._limit))
+            self._called.notify()
         return future
 
     def close(self) -> None:
         """Drop what has not begun, and wait for what has."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             for future, _ in self._calls:
                 future.cancel()
             self._calls.clear()
-            self._changed.notify_all()
+            self._wake_all()
         for thread in self._threads:
             thread.join()
 
+    def _wake_all(self) -> None:
+        self._called.notify_all()
+        self._resized.notify_all()
+
     def _work(self, number: int) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._closed or (self._calls and number < self._limit)
-                )
+            with self._lock:
+                while not self._closed and (number >= self._limit or not self._calls):
+                    (self._called if number < self._limit else self._resized).wait()
                 if self._closed:
                     return
                 future, call = self._calls.popleft()
