@@ -23,7 +23,7 @@ from benchmarks import limit
 from benchmarks.database import Database, database
 from benchmarks.onepilot import Costs, OnePilot
 from benchmarks.past import make_past
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, whole
 from benchmarks.stand import scratch
 from catalog.db import Catalog
 
@@ -38,7 +38,9 @@ _READER = "reader"
 def main() -> int:
     """Measure, print, and write the result where it is asked for."""
     options = parser(__doc__)
-    options.add_argument("--jobs", type=int, default=JOBS, help="finished jobs of the old catalog")
+    options.add_argument(
+        "--jobs", type=whole, default=JOBS, help="finished jobs of the old catalog"
+    )
     given = options.parse_args()
     jobs, sizes = (SHORT_JOBS, SHORT_SIZES) if given.short else (given.jobs, SIZES)
     with scratch() as folder:

@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks import limit, twostage
 from benchmarks.processes import between, cpu_by_tree
 from benchmarks.profiler import Profiler
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, whole
 from benchmarks.stand import PROFILES, SITE, Stand, scratch, stand
 
 SHORT = 1000
@@ -29,7 +29,7 @@ PILOTS = "node (pilots)"
 def main() -> int:
     """Measure, print, and write the result where it is asked for."""
     options = parser(__doc__)
-    options.add_argument("--files", type=int, default=10_000, help="files; two jobs each")
+    options.add_argument("--files", type=whole, default=10_000, help="files; two jobs each")
     options.add_argument("--profile", choices=PROFILES, default=SITE)
     options.add_argument("--parts", action="store_true", help="sample the pilots' stacks, too")
     given = options.parse_args()

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import limit, overlap
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, whole
 from benchmarks.stand import scratch
 from benchmarks.steps import Step, measure, remove
 
@@ -35,8 +35,8 @@ ALGORITHMS = ("adler32", "md5")
 def main() -> int:
     """Measure, print, and write the result where it is asked for."""
     options = parser(__doc__)
-    options.add_argument("--mib", type=int, default=FULL_MIB, help="size of the file")
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--mib", type=whole, default=FULL_MIB, help="size of the file")
+    options.add_argument("--rounds", type=whole, default=3)
     given = options.parse_args()
     size_bytes = (SHORT_MIB if given.short else given.mib) * MIB
     with scratch() as folder, _elsewhere(size_bytes) as memory:

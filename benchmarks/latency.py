@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks import demo, limit, twostage
 from benchmarks.processes import between, cpu_by_tree
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, positive
 from benchmarks.stand import EMBEDDED, PROFILES, Stand, scratch, stand
 
 TEMPLATE = Path(__file__).with_name("stamps.cwl")
@@ -51,7 +51,7 @@ def main() -> int:
     """Measure, print, and write the result where it is asked for."""
     options = parser(__doc__)
     options.add_argument("--profile", choices=PROFILES, default=EMBEDDED)
-    options.add_argument("--rate", type=float, default=2.0, help="files registered in a second")
+    options.add_argument("--rate", type=positive, default=2.0, help="files registered in a second")
     options.add_argument("--no-demo", action="store_true", help="leave the demo out")
     given = options.parse_args()
     plan = SHORT if given.short else LONG

@@ -30,14 +30,14 @@ from benchmarks.lightload import Load, Storages, age, lay_down
 from benchmarks.lightpilot import ASK, BEAT, COMMIT, LEASE, POLL, Log, Orders, percentile
 from benchmarks.pooler import free_port, pooler
 from benchmarks.processes import between, cpu_by_tree
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, positive, whole
 from benchmarks.stand import scratch
 from benchmarks.watch import Watch
 from catalog import schema
 from catalog.db import Catalog
 from catalog.settings import Settings
 from flows.services.postgres import Cluster
-from flows.shift import quiet_s
+from flows.shift.idle import quiet_s
 
 CLIENTS = 2
 """Processes that the pilots are spread over, which leave the processor to the servers first."""
@@ -85,9 +85,9 @@ class Bench:
 def main() -> int:
     """Measure, print, and write the result where it is asked for."""
     options = parser(__doc__)
-    options.add_argument("--pilots", type=int, default=300)
-    options.add_argument("--rate", type=float, default=15.0, help="jobs offered per second")
-    options.add_argument("--seconds", type=float, default=12.0, help="length of a measurement")
+    options.add_argument("--pilots", type=whole, default=300)
+    options.add_argument("--rate", type=positive, default=15.0, help="jobs offered per second")
+    options.add_argument("--seconds", type=positive, default=12.0, help="length of a measurement")
     given = options.parse_args()
     if given.short:
         given.pilots, given.rate, given.seconds = min(given.pilots, 60), 10.0, 7.0

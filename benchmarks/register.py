@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import measure_quick
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, whole
 from benchmarks.stand import scratch
 from catalog import bulk, datasets, files, schema, storages
 from catalog.datasets import Member
@@ -32,8 +32,8 @@ MODES = {"copy": bulk.COPY_ROWS, "insert": sys.maxsize}
 def main() -> int:
     """Measure and print."""
     options = parser(__doc__)
-    options.add_argument("--files", type=int, default=100_000, help="files in one registration")
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--files", type=whole, default=100_000, help="files in one registration")
+    options.add_argument("--rounds", type=whole, default=3)
     given = options.parse_args()
     if given.short:
         given.files, given.rounds = 20_000, 2

@@ -25,6 +25,24 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def whole(word: str) -> int:
+    """A whole number from 1 on, for the options of a program."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+    return int(word)
+
+
+def positive(word: str) -> float:
+    """A number above 0, for the options of a program."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word!r} is no number above 0")
+    return number
+
+
 def deliver(
     given: argparse.Namespace,
     name: str,

@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks import limit, replicas
 from benchmarks.lightpilot import percentile
 from benchmarks.prefectload import Server
-from benchmarks.results import deliver, parser
+from benchmarks.results import deliver, parser, positive, whole
 from benchmarks.stand import SITE, Stand, scratch, stand
 
 STOPPED = 1_000_000
@@ -36,9 +36,9 @@ SETTINGS = {"SPDF_LOCAL_PAYLOADS": "false", "SPDF_WATCHDOG_S": "86400"}
 def main() -> int:
     """Measure, print, and write the result where it is asked for."""
     options = parser(__doc__)
-    options.add_argument("--workers", type=int, default=150)
-    options.add_argument("--runs", type=int, default=60, help="flow runs that are played")
-    options.add_argument("--seconds", type=float, default=20.0, help="length of a measurement")
+    options.add_argument("--workers", type=whole, default=150)
+    options.add_argument("--runs", type=whole, default=60, help="flow runs that are played")
+    options.add_argument("--seconds", type=positive, default=20.0, help="length of a measurement")
     options.add_argument(
         "--replicas", type=int, default=0, help="only at a server of so many processes, with Redis"
     )
