@@ -25,6 +25,18 @@ _PATIENCE = {
 """Of libpq: a server that was cut off is an error within half a minute, not within a quarter of an
 hour. The URL may say otherwise."""
 
+_SERVER_PATIENCE = {
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_user_timeout": "30s",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""Of the server: a client that was cut off in a transaction doesn't keep its rows locked.
+
+A pooler takes no settings for the server; its own configuration says the same.
+"""
+
 
 class Catalog:
     """A connection to one catalog.
@@ -133,14 +145,17 @@ def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
     A pooler lends a server's connection for a transaction. Statements prepared there would be
     another client's, so nothing is prepared.
     """
-    unprepared: dict[str, Any] = {}
+    arguments: dict[str, Any] = {**_PATIENCE, **url.query}
     if pooler:
         host, _, port = pooler.rpartition(":")
         url = url.difference_update_query(("host", "port")).set(host=host, port=int(port))
-        unprepared["prepare_threshold"] = None
+        arguments = {**_PATIENCE, **url.query, "prepare_threshold": None}
+    else:
+        ours = [f"-c {name}={value}" for name, value in _SERVER_PATIENCE.items()]
+        arguments["options"] = " ".join([*ours, arguments.get("options", "")])
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args={**_PATIENCE, **url.query, **unprepared},
+        connect_args=arguments,
         isolation_level="READ COMMITTED",
         **pool,
     )
