@@ -25,13 +25,14 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
-from prefect.utilities.processutils import setup_signal_handlers_worker
+from prefect.utilities.processutils import command_to_string, setup_signal_handlers_worker
 from prefect.workers.base import BaseWorker
 
 from flows.containers import DOCKER, remove_ended
 from flows.pools import ensure_control_queues
 from flows.queues import CONTROL
 from flows.services.pace import Pace
+from flows.services.processes import ENGINE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, WorkerFlowRunResponse
@@ -99,14 +100,34 @@ def _waits(run: "FlowRun", patience_s: float) -> bool:
 
 def worker_class(kind: str) -> Any:
     """The worker for pools of type `process` or `docker`."""
+    own: dict[str, Any] = {}
     if kind == DOCKER:
         from prefect_docker.worker import DockerWorker as Base
     else:
         from prefect.workers.process import ProcessWorker as Base
+
+        own["job_configuration"] = _engine_first(Base.job_configuration)
     with warnings.catch_warnings():
         # It takes the place of Prefect's own under the same name.
         warnings.simplefilter("ignore", UserWarning)
-        return type(f"Spread{Base.__name__}", (Spread, Base), {})
+        return type(f"Spread{Base.__name__}", (Spread, Base), own)
+
+
+def _engine_first(configuration: Any) -> Any:
+    """A configuration whose flow runs start with Prefect's engine.
+
+    Without a command Prefect starts a process that fetches a flow's code first, and only then the
+    engine: our flows are installed, and half of a pilot's start would be for nothing.
+    """
+
+    class EngineFirst(configuration):  # type: ignore[misc]
+        def prepare_for_flow_run(self, *args: Any, **kwargs: Any) -> None:
+            mine: Any = self
+            if mine.command is None:
+                mine.command = command_to_string([sys.executable, "-m", ENGINE])
+            super().prepare_for_flow_run(*args, **kwargs)
+
+    return EngineFirst
 
 
 def _sweep() -> None:
