@@ -1,13 +1,14 @@
 """The tables of the catalog. Rows don't leave the catalog's transactions."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from catalog.columns import BigInt, Json, created, moment, reference, row_id, state_word
+from catalog.refs import StorageKind as StorageKind
+from catalog.refs import StorageRole as StorageRole
 from catalog.states import (
     AttemptState,
     DatasetState,
@@ -41,21 +42,6 @@ IS_UNPASSED = sa.text("NOT job.passed AND job.state IN ('FINISHED', 'SKIPPED')")
 def _rows(words: str) -> dict[str, Any]:
     """Of a partial index: the rows that it has, for either database."""
     return {"sqlite_where": sa.text(words), "postgresql_where": sa.text(words)}
-
-
-class StorageKind(StrEnum):
-    """Which driver speaks to a storage."""
-
-    LOCAL = "local"
-    S3 = "s3"
-
-
-class StorageRole(StrEnum):
-    """What a storage is for."""
-
-    INPUT = "input"
-    INTERNAL = "internal"
-    OUTPUT = "output"
 
 
 class Storage(SQLModel, table=True):

@@ -9,6 +9,35 @@ from catalog.errors import ErrorCode
 from catalog.states import Phase
 
 
+class StorageKind(StrEnum):
+    """Which driver speaks to a storage."""
+
+    LOCAL = "local"
+    S3 = "s3"
+
+
+class StorageRole(StrEnum):
+    """What a storage is for."""
+
+    INPUT = "input"
+    INTERNAL = "internal"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class StorageInfo:
+    """A storage as its row stood.
+
+    `url` of a local one is its absolute directory, of an S3 one `http(s)://host:port/bucket/prefix`.
+    """
+
+    id: int
+    name: str
+    kind: StorageKind
+    role: StorageRole
+    url: str
+
+
 @dataclass(frozen=True)
 class ReplicaRef:
     """One copy of a file: the storage's id and the path on it."""

@@ -11,21 +11,8 @@ from catalog.errors import BadInput, Conflict, NotFound
 from catalog.models import File, Replica, Storage, StorageKind, StorageRole
 from catalog.names import check_name
 from catalog.places import place_of
+from catalog.refs import StorageInfo as StorageInfo
 from catalog.states import ReplicaState
-
-
-@dataclass(frozen=True)
-class StorageInfo:
-    """A storage as its row stood.
-
-    `url` of a local one is its absolute directory, of an S3 one `http(s)://host:port/bucket/prefix`.
-    """
-
-    id: int
-    name: str
-    kind: StorageKind
-    role: StorageRole
-    url: str
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 import threading
 from itertools import count
+from typing import TYPE_CHECKING
 
 import quickjs
 
-from catalog.settings import get_settings
+if TYPE_CHECKING:
+    from catalog.settings import Settings
 
 _MAX_SHOWN = 300
 _MAX_FUNCTIONS = 2000
@@ -61,7 +63,7 @@ class _Engine:
     """
 
     def __init__(self) -> None:
-        settings = get_settings()
+        settings = _settings()
         self.context = quickjs.Context()
         self.context.set_memory_limit(settings.expression_bytes)
         self.context.set_time_limit(settings.expression_s)
@@ -102,8 +104,15 @@ def check_syntax(script: Script) -> str | None:
     return None
 
 
+def _settings() -> "Settings":
+    # Slow to import, and most tools have no script.
+    from catalog.settings import get_settings
+
+    return get_settings()
+
+
 def _explain(reason: str) -> str:
-    settings = get_settings()
+    settings = _settings()
     if "interrupted" in reason:
         return f"it ran longer than {settings.expression_s:g} s (setting SPDF_EXPRESSION_S)"
     if "out of memory" in reason:
