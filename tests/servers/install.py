@@ -1,10 +1,13 @@
 """Programs that tests need and a machine may lack: installed where that is ours to do."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +25,8 @@ def need(look: Callable[[], object], *packages: str) -> None:
         return
     except Unavailable as missing:
         if os.geteuid() == 0 and shutil.which("apt-get"):
-            _install(packages)
-            look()
+            with _turn():
+                _install_missing(look, packages)
             return
         if os.environ.get("CI"):
             pytest.fail(str(missing))
@@ -31,6 +34,22 @@ def need(look: Callable[[], object], *packages: str) -> None:
             warnings.simplefilter("default")
             warnings.warn(f"NOT TESTED: {missing}", stacklevel=2)
         pytest.skip(f"NOT TESTED: {missing}")
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    # apt does not wait for the lock of its lists, and every worker of pytest may need packages.
+    with (Path(tempfile.gettempdir()) / "spdf-tests-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _install_missing(look: Callable[[], object], packages: tuple[str, ...]) -> None:
+    try:
+        look()
+    except Unavailable:
+        _install(packages)
+        look()
 
 
 def _install(packages: tuple[str, ...]) -> None:
