@@ -14,13 +14,15 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-ENGINE = b"prefect.engine"
+PROGRAMS = (b"prefect.engine", b"workers.slotprocess")
+"""What the processes of a flow run call themselves."""
 RATE = 200
 """Samples a second."""
 
 PARTS: tuple[tuple[str, str], ...] = (
     ("start of a pilot: imports", r"<frozen importlib"),
     ("process creation and reaping", r"workers/cwl/process\.py|subprocess\.py"),
+    ("messages between processes", r"workers/(messages|crew|slotprocess)\.py"),
     ("checksums", r"catalog/checksums\.py"),
     ("expressions and outputs", r"workers/cwl/(expressions|javascript|outputs|findings)\.py"),
     ("tokens of the node", r"workers/slots\.py"),
@@ -113,8 +115,8 @@ def part_of(stack: str) -> str:
 
 
 def _pilots(root: int) -> list[int]:
-    """Flow runs below a worker: processes of Prefect's engine, at any depth."""
-    parents, engines = {}, []
+    """Processes of flow runs below a worker, at any depth."""
+    parents, found = {}, []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -124,9 +126,9 @@ def _pilots(root: int) -> list[int]:
         except OSError:
             continue
         parents[int(entry.name)] = parent
-        if ENGINE in command:
-            engines.append(int(entry.name))
-    return [pid for pid in engines if _is_below(root, pid, parents)]
+        if any(program in command for program in PROGRAMS):
+            found.append(int(entry.name))
+    return [pid for pid in found if _is_below(root, pid, parents)]
 
 
 def _is_below(root: int, pid: int, parents: Mapping[int, int]) -> bool:

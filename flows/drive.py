@@ -1,5 +1,6 @@
 """Driving a workflow: own it, advance it, send pilots, show progress, until it has ended."""
 
+import gc
 import logging
 import os
 import time
@@ -64,6 +65,7 @@ def drive(catalog: Catalog, settings: Settings, workflow_id: int, flow_run_id: s
         epoch, info = ride_out(claim, limit_s=settings.outage_s)
         if epoch is not None:
             try:
+                gc.freeze()
                 with get_client(sync_client=True) as client:
                     return _Drive(catalog, settings, info, epoch, client).run()
             except DBAPIError as error:

@@ -1,15 +1,16 @@
 """The pilot: a flow run on a compute node that maps `run_job` over the jobs of one task."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import prefect
 from prefect import flow, task, unmapped
-from prefect.context import FlowRunContext
 
 from catalog import schema, tasks
 from catalog.db import get_catalog
@@ -25,22 +26,23 @@ _RUNNER: Any = SlotTaskRunner()
 
 
 @task(name="run_job")
-def run_job(running: RunningJob, shift: Shift) -> JobResult:
+def run_job(running: RunningJob, shift: Shift) -> "Future[JobResult]":
     """One file through one stage: stage-in, payload, stage-out."""
-    return shift.run_job(running)
+    return shift.begin_job(running)
 
 
 @flow(name="pilot", task_runner=_RUNNER)
 def pilot(task: int, slots: int | None = None) -> int:
     """Lease jobs of a task and run them, one file per job, until none are left."""
     roster = make_roster(task, slots)
-    with Shift(get_catalog(), get_settings(), roster) as shift:
+    # What was imported stays: garbage is looked for among what comes and goes with jobs.
+    gc.freeze()
+    with Shift(get_catalog(), get_settings(), roster, processes=True) as shift:
         return shift.work(lambda window: map_window(window, shift))
 
 
 def map_window(window: Sequence[RunningJob], shift: Shift) -> list[object]:
     """Map `run_job` over a bounded window of leased jobs."""
-    _size_runner(shift.threads)
     return list(run_job.map(list(window), shift=unmapped(shift)))
 
 
@@ -68,9 +70,3 @@ def _pool_of(task_id: int) -> str:
     schema.require(get_catalog())
     with get_catalog().read() as session:
         return tasks.get(session, task_id).pool
-
-
-def _size_runner(threads: int) -> None:
-    context = FlowRunContext.get()
-    if context is not None and isinstance(context.task_runner, SlotTaskRunner):
-        context.task_runner.resize(threads)

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class RunningJob:
     phase: Phase | None = None
     draining: bool = False
     """Stopped for the pilot's sake: the job is to be handed back."""
+    on_stop: Callable[[], None] | None = None
+    """Tells the process that runs it, where that is another."""
     ended: bool = False
     _fate: str = "waiting"
     _begun: float = 0.0
@@ -54,6 +57,12 @@ class RunningJob:
     def abandon(self) -> bool:
         """Give it up, unless it has started."""
         return self._decide("abandoned")
+
+    def halt(self) -> None:
+        """Stop it, wherever it is."""
+        self.stop.set()
+        if self.on_stop is not None:
+            self.on_stop()
 
     def _decide(self, fate: str) -> bool:
         with self._lock:
@@ -106,7 +115,7 @@ class _Attempt:
 def run_attempt(node: Node, task: PreparedTask, running: RunningJob) -> JobResult:
     """Run an attempt; never raises, and leaves its work directory empty."""
     if not running.begin():
-        return _stopped(running)
+        return stopped(running)
     try:
         with node.workspaces.take() as work:
             attempt = _Attempt(node, task, running, work)
@@ -120,10 +129,11 @@ def run_attempt(node: Node, task: PreparedTask, running: RunningJob) -> JobResul
 
 def unprepared(running: RunningJob, error: Exception) -> JobResult:
     """The result of an attempt whose task could not be made ready on this node."""
-    return _never_ran(running, error) if running.begin() else _stopped(running)
+    return _never_ran(running, error) if running.begin() else stopped(running)
 
 
-def _stopped(running: RunningJob) -> JobResult:
+def stopped(running: RunningJob) -> JobResult:
+    """The result of an attempt that was stopped before it began."""
     spec = running.spec
     return JobResult(spec.job_id, spec.attempt_id, spec.number, Outcome.STOPPED)
 
@@ -135,7 +145,7 @@ def _never_ran(running: RunningJob, error: Exception) -> JobResult:
         spec.attempt_id,
         spec.number,
         Outcome.FAILED,
-        error=_code(error),
+        error=code_of(error),
         message=str(error) or type(error).__name__,
         phase=Phase.STAGE_IN,
     )
@@ -254,7 +264,7 @@ def _failed(attempt: _Attempt, error: Exception) -> JobResult:
     bad = error.file_ids if isinstance(error, InputModified) else ()
     if isinstance(error, StageInError) and error.bad:
         bad = (error.file_id,)
-    code = _code(error)
+    code = code_of(error)
     if code is ErrorCode.INTERNAL:
         log.exception("defect while running a job", extra={"job": running.spec.job_id})
     return attempt.result(
@@ -268,7 +278,8 @@ def _failed(attempt: _Attempt, error: Exception) -> JobResult:
     )
 
 
-def _code(error: Exception) -> ErrorCode:
+def code_of(error: Exception) -> ErrorCode:
+    """What an attempt that ended with this error is said to have failed of."""
     if isinstance(error, ToolFailure | StorageError):
         return error.code
     if isinstance(error, InputModified):

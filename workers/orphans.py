@@ -36,6 +36,15 @@ class PayloadLedger:
         self._pilot = self._declare()
         self._lock = threading.Lock()
 
+    @classmethod
+    def shared(cls, directory: Path, held: int) -> "PayloadLedger":
+        """The ledger of a pilot for another process of it, which has inherited `held`."""
+        ledger = cls.__new__(cls)
+        ledger.directory, ledger.held = directory, held
+        ledger._file = os.open(directory / _PAYLOADS, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        ledger._lock = threading.Lock()
+        return ledger
+
     def _declare(self) -> int:
         """Write down who the pilot is; nobody sees the file without its lock."""
         partial = self.directory / f".{_PILOT}"

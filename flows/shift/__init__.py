@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
@@ -12,9 +13,10 @@ from sqlmodel import Session
 
 from catalog import attempts, pilots, storages
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver, driver_for
+from catalog.drivers import driver_for
 from catalog.errors import SpdfError
 from catalog.outage import is_away, ride_out
+from catalog.refs import StorageInfo
 from catalog.settings import Settings
 from catalog.states import PilotState
 from flows.shift.committer import Committer
@@ -23,11 +25,13 @@ from flows.shift.heart import Heart
 from flows.shift.idle import Idle
 from flows.shift.leases import Leases
 from flows.taskspecs import load_task
+from workers.crew import Crew, processes_for, threads_for
 from workers.cwl.containers import Containers
 from workers.job import RunningJob, run_attempt, unprepared
 from workers.node import Node
 from workers.orphans import PayloadLedger, clean_dead
 from workers.prepare import PreparedTask, prepare
+from workers.slotprocess import Plan
 from workers.slots import Capacity, Slots
 from workers.spec import JobResult
 
@@ -59,20 +63,26 @@ class Roster:
 
 
 class Shift:
-    """One pilot at work. Use as a context manager; leaving it drains."""
+    """One pilot at work. Use as a context manager; leaving it drains.
 
-    def __init__(self, catalog: Catalog, settings: Settings, roster: Roster) -> None:
+    With `processes` jobs run in processes of their own (`begin_job`), else in the threads of
+    whoever calls `run_job`.
+    """
+
+    def __init__(
+        self, catalog: Catalog, settings: Settings, roster: Roster, *, processes: bool = False
+    ) -> None:
         self._catalog, self._settings, self._roster = catalog, settings, roster
         assert settings.work_dir is not None
         clean_dead(settings.work_dir)
-        drivers = ride_out(self._sign_on, limit_s=settings.outage_s)
+        places = ride_out(self._sign_on, limit_s=settings.outage_s)
         ledger = PayloadLedger(settings.work_dir, self.pilot_id)
         engine = settings.container_engine
         self._node = Node(
             name=settings.node,
             ledger=ledger,
             slots=Slots(settings.work_dir / "slots", roster.capacity),
-            storages=drivers,
+            storages={place.id: driver_for(place, settings) for place in places},
             verify_linked=settings.verify_inputs,
             patience_s=settings.outage_s,
             containers=Containers(engine, str(ledger.directory)) if engine else None,
@@ -97,12 +107,14 @@ class Shift:
         )
         self._idle = Idle(catalog, settings, roster.task_id, roster.pool)
         self._prepared: PreparedTask | None = None
+        self._plan = self._make_plan(places) if processes else None
+        self._crew: Crew | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
         self._begun, self._recent_s = time.monotonic(), 0.0
         self._reason = "no jobs left"
 
-    def _sign_on(self) -> dict[int, StorageDriver]:
-        """Become a pilot of the catalog; gives the way to each storage."""
+    def _sign_on(self) -> tuple[StorageInfo, ...]:
+        """Become a pilot of the catalog; gives the storages that there are."""
         roster = self._roster
         with self._catalog.write() as session:
             self.pilot_id = pilots.start(
@@ -115,7 +127,26 @@ class Shift:
                 flow_run_id=roster.flow_run_id,
             )
             self._spec = load_task(session, roster.task_id)
-            return {s.id: driver_for(s, self._settings) for s in storages.list_all(session)}
+            return tuple(storages.list_all(session))
+
+    def _make_plan(self, places: tuple[StorageInfo, ...]) -> Plan:
+        """What the processes of this pilot work on."""
+        settings, slots = self._settings, self._roster.slots
+        assert settings.work_dir is not None
+        processes = processes_for(slots)
+        return Plan(
+            name=settings.node,
+            task=self._spec,
+            work_dir=settings.work_dir,
+            directory=self._node.directory,
+            capacity=self._roster.capacity,
+            storages=places,
+            verify_linked=settings.verify_inputs,
+            patience_s=settings.outage_s,
+            engine=settings.container_engine or None,
+            processes=processes,
+            threads=threads_for(2 * slots, processes),
+        )
 
     @property
     def threads(self) -> int:
@@ -136,18 +167,25 @@ class Shift:
         """Hand back what has not begun, wait for what has, register all, sign off."""
         if kind is not None:
             self._reason = f"stopped by {kind.__name__}"
-        self._drain()
+        broken = self._crew is not None and self._crew.fault is not None
+        if not broken:
+            self._drain()
+        if self._crew is not None:
+            self._crew.close()
         self._committer.close()
         self._committer.join(self._settings.lease_s)
         self._committer.give_up.set()
         self._heart.stop()
         self._tell(lambda session: pilots.end(session, self.pilot_id, self._reason))
+        if broken:
+            # Payloads may be left: the next pilot or the node's worker kills what the ledger names.
+            raise RuntimeError(self._reason)
         self._node.ledger.close()
 
     def work(self, submit: Submit) -> int:
         """Work until there is nothing left to do or the shift is over; gives the jobs done."""
         try:
-            self._prepared = prepare(self._node, self._spec)
+            self._prepare()
         except (SpdfError, OSError) as error:
             log.warning("task can't be prepared", extra={"fault": str(error)})
             self._fault = error
@@ -168,6 +206,33 @@ class Shift:
             self._hand.wait(_POLL_S)
         return self._committer.done
 
+    def _prepare(self) -> None:
+        """Make the task ready to be run. Raises `SpdfError`, `OSError` where it can't be."""
+        if self._plan is None:
+            self._prepared = prepare(self._node, self._spec)
+            return
+        crew = Crew(self._plan, self._node.ledger.held, self._ended)
+        try:
+            crew.prepare()
+        except BaseException:
+            crew.close()
+            raise
+        self._crew = crew
+
+    def begin_job(self, running: RunningJob) -> "Future[JobResult]":
+        """Have a process run one attempt, whose end then goes to the committer."""
+        if self._crew is not None:
+            return self._crew.submit(running)
+        future: Future[JobResult] = Future()
+        future.set_result(self.run_job(running))
+        return future
+
+    def _ended(self, result: JobResult) -> None:
+        """Take the end of an attempt that a process has run."""
+        if result.usage.wall_s:
+            self._recent_s += (result.usage.wall_s - self._recent_s) / _RECENT
+        self._committer.put(result)
+
     def run_job(self, running: RunningJob) -> JobResult:
         """Run one attempt in this thread and hand its end to the committer."""
         begun = time.monotonic()
@@ -182,11 +247,14 @@ class Shift:
 
     @property
     def _whole(self) -> bool:
-        return self._heart.is_alive() and self._committer.is_alive()
+        whole = self._crew is None or self._crew.fault is None
+        return whole and self._heart.is_alive() and self._committer.is_alive()
 
     def _on_duty(self) -> bool:
         if not self._whole:
             self._reason = "a defect ended one of its threads; see its log"
+            if self._crew is not None and self._crew.fault is not None:
+                self._reason = f"a process that runs its jobs died: {self._crew.fault}"
             return False
         if self._heart.state is not PilotState.ACTIVE:
             self._reason = f"told to stop: {self._heart.state}"
@@ -217,6 +285,8 @@ class Shift:
             if not is_away(error):
                 raise
             # The lease will find out, and wait.
+        if self._crew is not None:
+            self._crew.resize(self.threads)
         return self._leases.take(room)
 
     def _leave(self) -> bool:
@@ -244,7 +314,9 @@ class Shift:
 
     def _drain(self) -> None:
         """Hand back leases that have not begun; give the others `drain_s`, then stop them."""
-        unstarted = [job for job in self._hand.all() if job.abandon()]
+        back = self._crew.recall() if self._crew is not None else []
+        recalled = {id(job) for job in back}
+        unstarted = [job for job in self._hand.all() if job.abandon() or id(job) in recalled]
         if unstarted:
             pairs = [(job.spec.job_id, job.spec.number) for job in unstarted]
             self._tell(lambda session: attempts.hand_back(session, self.pilot_id, pairs))
@@ -254,7 +326,7 @@ class Shift:
             self._hand.wait(_POLL_S)
         for job in self._hand.all():
             job.draining = True
-            job.stop.set()
+            job.halt()
         deadline = time.monotonic() + self._settings.lease_s
         while len(self._hand) and time.monotonic() < deadline:
             self._hand.wait(_POLL_S)

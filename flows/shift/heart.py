@@ -60,4 +60,4 @@ class Heart(threading.Thread):
         for job in mine:
             if job.spec.job_id not in beat.held:
                 job.abandon()
-                job.stop.set()
+                job.halt()

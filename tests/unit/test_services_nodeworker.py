@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 from prefect.workers.base import BaseWorker
 
 from flows.services import pace
@@ -101,3 +103,15 @@ def test_prefects_worker_still_has_what_is_overridden(kind: str) -> None:
     assert list(inspect.signature(BaseWorker._release_limit_slot).parameters) == [
         "self", "flow_run_id",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("configured", "started"),
+    [(None, f"{sys.executable} -m prefect.engine"), ("nice prefect", "nice prefect")],
+)
+def test_flow_runs_start_with_the_engine_itself(configured: str | None, started: str) -> None:
+    configuration = worker_class("process").job_configuration(command=configured)
+    configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="some"))
+    assert configuration.command == started
+    # What Prefect's worker goes by: it starts a command as it stands.
+    assert configuration._command_configured

@@ -1,0 +1,243 @@
+"""The processes that a pilot's jobs run in."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from catalog.errors import ErrorCode
+from catalog.refs import StorageInfo, StorageKind, StorageRole
+from tests.acceptance.machine import until
+from workers.crew import Crew
+from workers.cwl import ToolFailure
+from workers.job import RunningJob
+from workers.messages import Channel, connection
+from workers.orphans import PayloadLedger
+from workers.slotprocess import Plan
+from workers.slots import Capacity
+from workers.spec import (
+    JobResult,
+    JobSpec,
+    Outcome,
+    OutputPort,
+    OutputTarget,
+    Resources,
+    StepInput,
+    StepSpec,
+    TaskSpec,
+)
+
+OUTPUT, LOGS = 1, 2
+
+
+class Pilot:
+    """A crew, and the ends that it told of."""
+
+    def __init__(self, folder: Path, *, processes: int = 2, devices: int = 0) -> None:
+        tool: dict[str, Any] = {
+            "class": "CommandLineTool", "cwlVersion": "v1.2", "id": "say",
+            "baseCommand": ["sh", "-c"], "stdout": "said", "requirements": [], "hints": [],
+            "inputs": [{"id": "script", "type": "string", "inputBinding": {"position": 1}}],
+            "outputs": [{"id": "said", "type": "stdout"}],
+        }  # fmt: skip
+        step = StepSpec(tool, (StepInput("script"),), (OutputPort("said", "File"),))
+        targets = {"said": OutputTarget(1, "out", OUTPUT), "log": OutputTarget(2, "logs", OUTPUT)}
+        resources = Resources(devices=devices)
+        task = TaskSpec(1, "say", 1, step, resources, 1, "digest", {}, {}, targets)
+        (folder / "out").mkdir()
+        place = str(folder / "out")
+        self.ledger = PayloadLedger(folder / "work", 1)
+        self.ends: list[JobResult] = []
+        plan = Plan(
+            name="here",
+            task=task,
+            work_dir=folder / "work",
+            directory=self.ledger.directory,
+            capacity=Capacity(cores=8, memory_mib=8192),
+            storages=(
+                StorageInfo(OUTPUT, "out", StorageKind.LOCAL, StorageRole.OUTPUT, place),
+            ),
+            verify_linked=False,
+            patience_s=1.0,
+            engine=None,
+            processes=processes,
+            threads=2,
+        )  # fmt: skip
+        self.crew = Crew(plan, self.ledger.held, self.ends.append)
+        self.first = self.crew._process.pid
+
+    @property
+    def members(self) -> list[int]:
+        """The processes that run jobs."""
+        return [child.pid for child in psutil.Process(self.first).children()]
+
+    def close(self) -> None:
+        self.crew.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def pilot(tmp_path: Path) -> Iterator[Callable[..., Pilot]]:
+    made: list[Pilot] = []
+
+    def make(**how: int) -> Pilot:
+        made.append(Pilot(tmp_path, **how))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def job(number: int, script: str) -> RunningJob:
+    return RunningJob(JobSpec(number, number, 1, str(number), number, 1, {}, {"script": script}))
+
+
+def test_jobs_run_in_several_processes(pilot: Callable[..., Pilot], tmp_path: Path) -> None:
+    crew = pilot().crew
+    crew.prepare()
+    futures = [crew.submit(job(n, "echo $PPID; sleep 0.05")) for n in range(40)]
+    results = [future.result(30) for future in futures]
+    assert {result.outcome for result in results} == {Outcome.FINISHED}
+    parents = {(tmp_path / "out" / file.path).read_text() for r in results for file in r.files}
+    assert len(parents) == 2
+
+
+def test_an_end_is_told_once_and_with_all_that_it_brings(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    running = job(1, "exit 3")
+    result = one.crew.submit(running).result(30)
+    assert (result.outcome, result.exit_code) == (Outcome.FAILED, 3)
+    assert one.ends == [result] and running.ended
+
+
+def test_a_job_in_progress_is_stopped_and_its_phase_is_known(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    running = job(1, "exec sleep 60")
+    future = one.crew.submit(running)
+    until(lambda: running.phase is not None, "its phase is told", 20)
+    running.halt()
+    assert future.result(20).outcome is Outcome.STOPPED
+
+
+def test_a_job_that_is_drained_is_to_be_tried_again(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    running = job(1, "exec sleep 60")
+    future = one.crew.submit(running)
+    until(lambda: running.phase is not None, "it is at work", 20)
+    running.draining = True
+    running.halt()
+    assert future.result(20).error is ErrorCode.PILOT_STOPPED
+
+
+def test_what_has_not_begun_is_taken_back(pilot: Callable[..., Pilot]) -> None:
+    one = pilot(processes=1)
+    one.crew.prepare()
+    first = job(1, "exec sleep 60")
+    future = one.crew.submit(first)
+    until(lambda: first.phase is not None, "the first is at work", 20)
+    others = [job(number, "true") for number in range(2, 400)]
+    futures = [one.crew.submit(other) for other in others]
+    back = one.crew.recall()
+    assert {id(other) for other in back} == {id(other) for other in others}
+    assert all(each.cancelled() for each in futures)
+    first.halt()
+    assert future.result(20).outcome is Outcome.STOPPED
+
+
+def test_a_job_that_was_given_up_before_it_began_never_runs(
+    pilot: Callable[..., Pilot], tmp_path: Path
+) -> None:
+    one = pilot(processes=1)
+    one.crew.prepare()
+    first, second = job(1, "exec sleep 60"), job(2, f"touch {tmp_path}/ran")
+    begun = one.crew.submit(first)
+    until(lambda: first.phase is not None, "the first is at work", 20)
+    waiting = one.crew.submit(second)
+    second.halt()
+    first.halt()
+    assert begun.result(20).outcome is Outcome.STOPPED
+    assert waiting.result(20).outcome is Outcome.STOPPED
+    assert not (tmp_path / "ran").exists()
+
+
+def test_more_jobs_at_once_where_it_is_made_larger(pilot: Callable[..., Pilot]) -> None:
+    one = pilot(processes=1)
+    one.crew.prepare()
+    one.crew.resize(2)
+    both = [job(1, "exec sleep 60"), job(2, "exec sleep 60")]
+    futures = [one.crew.submit(each) for each in both]
+    until(lambda: all(each.phase is not None for each in both), "both are at work", 20)
+    for each in both:
+        each.halt()
+    assert {future.result(20).outcome for future in futures} == {Outcome.STOPPED}
+
+
+def test_a_process_that_dies_is_told_of(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    assert one.crew.fault is None
+    os.kill(one.members[0], signal.SIGKILL)
+    until(lambda: one.crew.fault is not None, "the pilot knows", 20)
+    assert "-9" in str(one.crew.fault)
+
+
+def test_the_processes_end_with_their_pilot_and_kill_their_payloads(
+    pilot: Callable[..., Pilot],
+) -> None:
+    one = pilot()
+    one.crew.prepare()
+    running = job(1, "exec sleep 60")
+    one.crew.submit(running)
+    until(lambda: running.phase is not None, "it is at work", 20)
+    tree = psutil.Process(one.first).children(recursive=True)
+    assert len(tree) == 3
+    one.crew.close()
+    until(lambda: not any(each.is_running() for each in tree), "all are gone", 20)
+
+
+def test_they_die_when_the_first_of_them_is_killed(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    tree = psutil.Process(one.first).children(recursive=True)
+    os.kill(one.first, signal.SIGKILL)
+    until(lambda: not any(each.is_running() for each in tree), "all are gone", 20)
+    until(lambda: one.crew.fault is not None, "the pilot knows", 20)
+
+
+def test_they_leave_a_signal_to_their_pilot(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    for pid in (one.first, *one.members):
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert one.crew.submit(job(1, "echo still here")).result(20).outcome is Outcome.FINISHED
+
+
+def test_a_task_that_cannot_run_here_says_so(pilot: Callable[..., Pilot]) -> None:
+    with pytest.raises(ToolFailure, match="needs 1 GPU") as caught:
+        pilot(devices=1).crew.prepare()
+    assert caught.value.code is ErrorCode.NODE_TOO_SMALL
+
+
+def test_a_long_message_goes_by_a_file_that_is_gone_afterwards(tmp_path: Path) -> None:
+    ours, theirs = connection()
+    sender, receiver = Channel(ours, tmp_path), Channel(theirs, tmp_path)
+    for message in ("short", "long" * 100_000):
+        sender.send(message)
+        assert receiver.receive() == message
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(BlockingIOError):
+        receiver.receive(wait=False)
+    sender.close()
+    with pytest.raises(EOFError):
+        receiver.receive()
+    receiver.close()
