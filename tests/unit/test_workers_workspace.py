@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.machine import until
 from workers.workspace import Workspaces, _seen
 
 
@@ -88,18 +89,19 @@ def test_a_job_that_fails_leaves_nothing_either(workspaces: Workspaces) -> None:
 def test_a_process_that_left_its_group_can_not_write_where_the_next_job_does(
     workspaces: Workspaces,
 ) -> None:
-    script = "setsid sh -c 'sleep 60' >/dev/null 2>&1 & echo $!"
+    script = "setsid sleep 60 >/dev/null 2>&1 & echo $!"
     with workspaces.take() as first, first.leash() as leash:
         shell = subprocess.run(
             ["sh", "-c", script], stdout=subprocess.PIPE, pass_fds=[leash], check=True
         )
     escaped = int(shell.stdout)
     try:
+        until(lambda: os.getpgid(escaped) == escaped, "it has left its group", 20)
         assert not Path(first.root).exists()
         with workspaces.take() as second:
             assert second.root != first.root
     finally:
-        os.killpg(os.getpgid(escaped), signal.SIGKILL)
+        os.kill(escaped, signal.SIGKILL)
 
 
 def test_a_payload_that_ended_lets_go_of_the_leash(workspaces: Workspaces) -> None:
