@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from zlib_ng import zlib_ng
 
 from catalog.errors import BadInput
 
@@ -79,7 +80,7 @@ class Hasher:
     def update(self, block: bytes | memoryview) -> None:
         """Take the next bytes."""
         if self._hash is None:
-            self._adler = zlib.adler32(block, self._adler)
+            self._adler = zlib_ng.adler32(block, self._adler)
         else:
             self._hash.update(block)
 
