@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -74,6 +75,10 @@ class Slots:
         self._queue: deque[_Ticket] = deque()
         self._lock = threading.Lock()
         self._want = _Want(directory / "wanted")
+
+    def close(self) -> None:
+        """Keep no file of the node open; nothing can be taken any more."""
+        self._want.close()
 
     def can_ever(self, need: Resources) -> bool:
         """Whether the node has as many devices as a job needs."""
@@ -176,6 +181,7 @@ class _Want:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
         self._said = False
 
     def say(self, wanted: bool) -> None:
@@ -190,9 +196,6 @@ class _Want:
         asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         told = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, asked)
         return bool(_LOCK.unpack(told)[0] != fcntl.F_UNLCK)
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
 
 
 def _close(grant: Grant) -> None:

@@ -181,6 +181,7 @@ class Shift:
             # Payloads may be left: the next pilot or the node's worker kills what the ledger names.
             raise RuntimeError(self._reason)
         self._node.ledger.close()
+        self._node.slots.close()
 
     def work(self, submit: Submit) -> int:
         """Work until there is nothing left to do or the shift is over; gives the jobs done."""

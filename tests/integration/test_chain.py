@@ -431,6 +431,19 @@ def test_the_end_of_a_lone_job_is_committed_without_waiting_for_company(
     assert watched.finished() == 1
 
 
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_shift_that_is_over_keeps_nothing_of_the_node_open(site: Site, processes: bool) -> None:
+    site.dataset("files-1", {"a": b"a", "b": b"b"})
+    chain = site.submit(site.template(EXAMPLES / "md5" / "md5.cwl"), "files-1")
+    advance(chain)
+    roster = Roster(chain.task_ids["md5sum"], "cpu", Capacity(2, 8192), None)
+    with Shift(site.catalog, site.settings, roster, processes=processes) as shift:
+        assert shift.work(lambda window: [shift.begin_job(job) for job in window]) == 2
+    assert site.settings.work_dir is not None
+    opened = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert [path for path in opened if path.startswith(str(site.settings.work_dir))] == []
+
+
 def children(program: str) -> list[int]:
     """Processes of that program that this process started."""
     found = []
