@@ -15,7 +15,8 @@ from urllib3.response import BaseHTTPResponse
 from catalog.checksums import ADLER32, Hasher, read_blocks
 from catalog.drivers.posix import WRITE_BYTES
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = WRITE_BYTES
+"""A block that is received, hashed and written while it lies in a core's cache."""
 TRIES = 5
 _WAIT_S = 0.2
 

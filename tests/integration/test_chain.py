@@ -440,8 +440,8 @@ def test_a_shift_that_is_over_keeps_nothing_of_the_node_open(site: Site, process
     with Shift(site.catalog, site.settings, roster, processes=processes) as shift:
         assert shift.work(lambda window: [shift.begin_job(job) for job in window]) == 2
     assert site.settings.work_dir is not None
-    opened = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-    assert [path for path in opened if path.startswith(str(site.settings.work_dir))] == []
+    opened = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert [path for path in opened if path.is_relative_to(site.settings.work_dir)] == []
 
 
 def children(program: str) -> list[int]:
