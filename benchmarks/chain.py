@@ -1,7 +1,7 @@
 """Throughput: the two-stage chain (md5sum, then cut) over small files, beside xargs.
 
-Prints jobs per second, their ratio to what xargs reaches with the same commands in the same run,
-and where the CPU time goes, per job. Rates are those between the definition of the
+Prints jobs per second, their ratio to what xargs reaches with the same commands right before and
+after, and where the CPU time goes, per job. Rates are those between the definition of the
 first jobs and the workflow's end. Ends with 1 where an output is wrong, or where Prefect shows
 another number of completed task runs than the catalog has attempts.
 """
@@ -36,13 +36,16 @@ def main() -> int:
     count = SHORT if given.short else given.files
     with scratch() as folder:
         files = limit.make_files(folder / "input", count)
-        xargs = limit.measure(files, folder / "xargs")
+        before = limit.measure(files, folder / "xargs-before")
         with stand(folder, given.profile) as running:
             ours = _run(running, files, given)
+        after = limit.measure(files, folder / "xargs-after")
+    xargs = before + after
     figures = {
         "profile": given.profile,
         "files": count,
         "spdf": ours,
+        "limit_before_after": [before.jobs_per_s, after.jobs_per_s],
         "ratio": round(ours["jobs_per_s"] / xargs.jobs_per_s, 3),
     }
     return deliver(given, "chain", figures, limit=xargs.as_json(), faults=_faults(ours), show=_show)
@@ -134,6 +137,8 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{ours['prefect_task_runs']} completed task runs in Prefect, the last of them "
         f"{ours['last_recorded_after_s']} s after the end; {ours['wrong_outputs']} wrong outputs"
     )
+    before, after = result["limit_before_after"]
+    console.print(f"xargs reached {before} jobs/s before and {after} after")
 
 
 def _costs(title: str, costs: Mapping[str, float]) -> Table:

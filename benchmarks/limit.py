@@ -1,4 +1,8 @@
-"""The limit: what `xargs` reaches on the same files, where a job is nothing but fork and exec."""
+"""The limit: what `xargs` reaches on the same files, where a job is nothing but fork and exec.
+
+A shared machine is faster in one minute than in the next. So what is compared to the limit stands
+between two measurements of it, and the ratio is to both together.
+"""
 
 import os
 import secrets
@@ -18,6 +22,12 @@ class Limit:
     jobs: int
     wall_s: float
     cpu_ms_per_job: float
+
+    def __add__(self, other: "Limit") -> "Limit":
+        """Both runs as one."""
+        jobs = self.jobs + other.jobs
+        cpu_ms = self.cpu_ms_per_job * self.jobs + other.cpu_ms_per_job * other.jobs
+        return Limit(jobs, round(self.wall_s + other.wall_s, 3), round(cpu_ms / jobs, 3))
 
     @property
     def jobs_per_s(self) -> float:

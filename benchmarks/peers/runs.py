@@ -46,13 +46,9 @@ class Measured:
     wrong_outputs: int
     whole: Run | None = None
 
-    def as_json(self, limit_jobs_per_s: float) -> dict[str, Any]:
-        """For a result; `ratio` is to the limit's jobs in a second."""
-        figures = {
-            **self.run.as_json(),
-            "ratio": round(self.run.jobs_per_s / limit_jobs_per_s, 3),
-            "wrong_outputs": self.wrong_outputs,
-        }
+    def as_json(self) -> dict[str, Any]:
+        """For a result."""
+        figures = {**self.run.as_json(), "wrong_outputs": self.wrong_outputs}
         return figures if self.whole is None else {**figures, "whole": self.whole.as_json()}
 
 
