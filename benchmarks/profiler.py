@@ -4,6 +4,7 @@ A thread that waits for another's lock looks busy to py-spy, so stacks that end 
 out, and what is left is scaled to the CPU time that the kernel counted.
 """
 
+import linecache
 import re
 import shutil
 import signal
@@ -41,6 +42,9 @@ _WAITS = re.compile(
     r"|^_reader_loop \(.*/prefect/|heartbeat_loop \(.*/prefect/"
 )
 """The innermost frame of a thread that waits."""
+_FRAME = re.compile(r"\((?P<path>.*):(?P<line>\d+)\)$")
+_WAITING_CALLS = ("socket.recv(", "poll.poll(")
+"""What the line of such a frame calls, in code of ours that waits for another process."""
 
 
 class Profiler:
@@ -99,10 +103,19 @@ class Profiler:
         """Shares of the pilots' CPU milliseconds per job, by part, the largest first."""
         counts: Counter[str] = Counter()
         for stack, count in self._stacks.items():
-            if not _WAITS.search(stack.rpartition(";")[2]):
+            if not is_wait(stack.rpartition(";")[2]):
                 counts[part_of(stack)] += count
         total = counts.total()
         return {name: round(cpu_ms * count / total, 3) for name, count in counts.most_common()}
+
+
+def is_wait(frame: str) -> bool:
+    """Whether a thread whose innermost frame is this one waits for another."""
+    if _WAITS.search(frame):
+        return True
+    place = _FRAME.search(frame)
+    line = linecache.getline(place["path"], int(place["line"])) if place else ""
+    return any(call in line for call in _WAITING_CALLS)
 
 
 def part_of(stack: str) -> str:
