@@ -52,3 +52,8 @@ def created() -> Any:
 def moment() -> Any:
     """A point in time that may be missing."""
     return Field(default=None, sa_type=UtcTime, nullable=True)
+
+
+def rows_where(words: str) -> dict[str, Any]:
+    """Of a partial index: the rows that it has, for either database."""
+    return {"sqlite_where": sa.text(words), "postgresql_where": sa.text(words)}

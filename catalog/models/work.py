@@ -1,4 +1,4 @@
-"""The tables of the catalog. Rows don't leave the catalog's transactions."""
+"""Tables of work: templates, what they become, and what runs it."""
 
 from datetime import datetime
 from typing import Any
@@ -6,18 +6,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from catalog.columns import BigInt, Json, created, moment, reference, row_id, state_word
-from catalog.refs import StorageKind as StorageKind
-from catalog.refs import StorageRole as StorageRole
+from catalog.columns import (
+    BigInt,
+    Json,
+    created,
+    moment,
+    reference,
+    row_id,
+    rows_where,
+    state_word,
+)
 from catalog.states import (
     AttemptState,
-    DatasetState,
     JobState,
     NodeState,
     Phase,
     PilotState,
-    ReplicaState,
-    RequestState,
     TaskState,
     TemplateState,
     WorkflowState,
@@ -37,83 +41,6 @@ every database sees, whatever their parameters, that the partial index has all t
 
 IS_UNPASSED = sa.text("NOT job.passed AND job.state IN ('FINISHED', 'SKIPPED')")
 """Condition of jobs whose followers are to be defined; as `IS_OPEN`."""
-
-
-def _rows(words: str) -> dict[str, Any]:
-    """Of a partial index: the rows that it has, for either database."""
-    return {"sqlite_where": sa.text(words), "postgresql_where": sa.text(words)}
-
-
-class Storage(SQLModel, table=True):
-    """A place that holds bytes."""
-
-    id: int = row_id()
-    name: str = Field(unique=True)
-    kind: StorageKind = Field(sa_type=state_word(StorageKind))
-    role: StorageRole = Field(sa_type=state_word(StorageRole))
-    url: str
-    created_at: datetime = created()
-
-
-class Dataset(SQLModel, table=True):
-    """A named, ordered set of files; immutable once CLOSED."""
-
-    id: int = row_id()
-    name: str = Field(unique=True)
-    state: DatasetState = Field(default=DatasetState.OPEN, sa_type=state_word(DatasetState))
-    derived: bool = Field(default=False, description="Made by a workflow.")
-    task_id: int | None = reference("task.id", index=True, null=True)
-    port: str | None = Field(default=None, description="Output port of the task, or `log`.")
-    storage_id: int | None = reference("storage.id", null=True)
-    next_position: int = Field(default=0, sa_type=BigInt)
-    file_count: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
-    size_bytes: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
-    digest: str | None = Field(default=None, description="Manifest digest, set at close.")
-    created_at: datetime = created()
-    closed_at: datetime | None = moment()
-
-
-class File(SQLModel, table=True):
-    """A logical file."""
-
-    __table_args__ = (sa.UniqueConstraint("scope", "name"),)
-
-    id: int = row_id()
-    scope: str
-    name: str
-    size_bytes: int = Field(sa_type=BigInt)
-    checksum: str = Field(description="`algorithm:hex`")
-    primary_id: int | None = reference("file.id", index=True, null=True)
-    created_at: datetime = created()
-
-
-class Replica(SQLModel, table=True):
-    """One copy of a file on one storage; `path` is relative to the storage."""
-
-    __table_args__ = (sa.UniqueConstraint("storage_id", "path"),)
-
-    id: int = row_id()
-    file_id: int = reference("file.id", index=True)
-    storage_id: int = reference("storage.id")
-    path: str
-    state: ReplicaState = Field(default=ReplicaState.AVAILABLE, sa_type=state_word(ReplicaState))
-    created_at: datetime = created()
-
-
-class DatasetFile(SQLModel, table=True):
-    """Membership. `key` is the root file's name that the file descends from."""
-
-    __tablename__ = "dataset_file"
-    __table_args__ = (
-        sa.UniqueConstraint("dataset_id", "name"),
-        sa.Index("ix_dataset_file_order", "dataset_id", "position", "name"),
-    )
-
-    dataset_id: int = Field(foreign_key="dataset.id", primary_key=True, sa_type=BigInt)
-    file_id: int = Field(foreign_key="file.id", primary_key=True, sa_type=BigInt, index=True)
-    name: str
-    key: str
-    position: int = Field(sa_type=BigInt)
 
 
 class Template(SQLModel, table=True):
@@ -144,9 +71,9 @@ class Workflow(SQLModel, table=True):
             "dataset_id",
             "inputs_digest",
             unique=True,
-            **_rows("state <> 'CANCELLED' AND NOT again"),
+            **rows_where("state <> 'CANCELLED' AND NOT again"),
         ),
-        sa.Index("ix_workflow_unpruned", "ended_at", **_rows("pruned_at IS NULL")),
+        sa.Index("ix_workflow_unpruned", "ended_at", **rows_where("pruned_at IS NULL")),
     )
 
     id: int = row_id()
@@ -212,16 +139,16 @@ class Job(SQLModel, table=True):
             "task_id",
             "state",
             "ordinal",
-            **_rows(_OPEN),
+            **rows_where(_OPEN),
         ),
         sa.Index(
             "ix_job_unpassed",
             "task_id",
             "passed",
             "ordinal",
-            **_rows("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
+            **rows_where("NOT passed AND state IN ('FINISHED', 'SKIPPED')"),
         ),
-        sa.Index("ix_job_pilot_id", "pilot_id", **_rows("pilot_id IS NOT NULL")),
+        sa.Index("ix_job_pilot_id", "pilot_id", **rows_where("pilot_id IS NOT NULL")),
     )
 
     id: int = row_id()
@@ -254,7 +181,7 @@ class Attempt(SQLModel, table=True):
 
     __table_args__ = (
         sa.UniqueConstraint("job_id", "number"),
-        sa.Index("ix_attempt_unshown", "id", **_rows("NOT shown")),
+        sa.Index("ix_attempt_unshown", "id", **rows_where("NOT shown")),
     )
 
     id: int = row_id()
@@ -366,50 +293,3 @@ class Node(SQLModel, table=True):
     started_at: datetime = created()
     beat_at: datetime = created()
     ended_at: datetime | None = moment()
-
-
-class Request(SQLModel, table=True):
-    """An asynchronous registration and its reply."""
-
-    id: int = row_id()
-    kind: str
-    key: str = Field(unique=True)
-    payload: dict[str, Any] = Field(sa_type=Json)
-    state: RequestState = Field(
-        default=RequestState.QUEUED, sa_type=state_word(RequestState), index=True
-    )
-    reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
-    created_at: datetime = created()
-    ended_at: datetime | None = moment()
-
-
-class Event(SQLModel, table=True):
-    """A state change of a coarse entity, written in the transaction that made it."""
-
-    __table_args__ = (sa.Index("ix_event_entity", "entity", "entity_id"),)
-
-    id: int = row_id()
-    at: datetime = created()
-    entity: str
-    entity_id: int = Field(sa_type=BigInt)
-    before: str | None = None
-    after: str
-    message: str | None = None
-
-
-class Singleton(SQLModel, table=True):
-    """Who does what only one process may do at a time (such as the recorder)."""
-
-    name: str = Field(primary_key=True)
-    owner: str | None = None
-    epoch: int = Field(default=0)
-    lease_until: datetime | None = moment()
-
-
-class SchemaInfo(SQLModel, table=True):
-    """What the schema says of itself, in its only row."""
-
-    __tablename__ = "schema_info"
-
-    id: int = Field(default=1, primary_key=True)
-    oldest_program: str = Field(description="Schema of the oldest program that can work with it.")

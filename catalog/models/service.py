@@ -1,0 +1,57 @@
+"""Tables of what is asked for, of what happened, and of the catalog itself."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from catalog.columns import BigInt, Json, created, moment, row_id, rows_where, state_word
+from catalog.states import RequestState
+
+
+class Request(SQLModel, table=True):
+    """An asynchronous registration and its reply."""
+
+    id: int = row_id()
+    kind: str
+    key: str = Field(unique=True)
+    payload: dict[str, Any] = Field(sa_type=Json)
+    state: RequestState = Field(
+        default=RequestState.QUEUED, sa_type=state_word(RequestState), index=True
+    )
+    reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    created_at: datetime = created()
+    ended_at: datetime | None = moment()
+
+
+class Event(SQLModel, table=True):
+    """A state change of a coarse entity, written in the transaction that made it."""
+
+    __table_args__ = (sa.Index("ix_event_entity", "entity", "entity_id"),)
+
+    id: int = row_id()
+    at: datetime = created()
+    entity: str
+    entity_id: int = Field(sa_type=BigInt)
+    before: str | None = None
+    after: str
+    message: str | None = None
+
+
+class Singleton(SQLModel, table=True):
+    """Who does what only one process may do at a time (such as the recorder)."""
+
+    name: str = Field(primary_key=True)
+    owner: str | None = None
+    epoch: int = Field(default=0)
+    lease_until: datetime | None = moment()
+
+
+class SchemaInfo(SQLModel, table=True):
+    """What the schema says of itself, in its only row."""
+
+    __tablename__ = "schema_info"
+
+    id: int = Field(default=1, primary_key=True)
+    oldest_program: str = Field(description="Schema of the oldest program that can work with it.")
