@@ -44,6 +44,13 @@ def reference(target: str, *, index: bool = False, null: bool = False) -> Any:
     return Field(foreign_key=target, sa_type=BigInt, index=index, nullable=null, **default)
 
 
+def added(default: Any, *, sa_type: Any = None, description: str | None = None) -> Any:
+    """A column that came later: rows of programs that don't know it get the default, too."""
+    more = {} if sa_type is None else {"sa_type": sa_type}
+    kwargs = {"server_default": sa.false() if default is False else sa.text(f"'{default}'")}
+    return Field(default=default, sa_column_kwargs=kwargs, description=description, **more)
+
+
 def created() -> Any:
     """When the row was made, by the database's clock."""
     return Field(default=None, sa_type=UtcTime, nullable=False, sa_column_kwargs={"default": now()})

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import usage
 from catalog.bulk import table_of
 from catalog.clock import later_of, now
 from catalog.errors import ERRORS, Conflict, ErrorClass, ErrorCode
@@ -138,6 +139,7 @@ def _register_files(
             for _, f in everything
         ],
     )
+    usage.note_all(session, [(f.storage_id, f.size_bytes) for _, f in everything])
     insert_rows(
         session,
         DatasetFile,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
@@ -35,8 +36,11 @@ class DatasetInfo:
     file_count: int | None
     size_bytes: int | None
     digest: str | None
+    lifetime_s: float | None
+    pin: str | None
     created_at: datetime
     closed_at: datetime | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,11 @@ _INFO = (
     col(Dataset.file_count),
     col(Dataset.size_bytes),
     col(Dataset.digest),
+    col(Dataset.lifetime_s),
+    col(Dataset.pin),
     col(Dataset.created_at),
     col(Dataset.closed_at),
+    col(Dataset.expires_at),
 )
 
 
@@ -71,8 +78,13 @@ def create(
     task_id: int | None = None,
     port: str | None = None,
     storage_id: int | None = None,
+    lifetime_s: float | None = None,
+    rule_id: int | None = None,
 ) -> int:
-    """Create an OPEN dataset; raises `Conflict` where the name is taken, `BadName`."""
+    """Create an OPEN dataset, to be deleted `lifetime_s` after its close, or never.
+
+    Raises `Conflict` where the name is taken, `BadName`.
+    """
     row = {
         "name": check_name("dataset", name),
         "state": DatasetState.OPEN,
@@ -81,6 +93,8 @@ def create(
         "port": port,
         "storage_id": storage_id,
         "next_position": 0,
+        "lifetime_s": lifetime_s,
+        "rule_id": rule_id,
     }
     if not insert_ignore(session, Dataset, [row]):
         raise Conflict(f"dataset {name!r} exists already; choose another name.")
@@ -156,7 +170,7 @@ def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
     end = session.execute(
         sa.update(Dataset)
         .where(col(Dataset.id) == dataset_id, col(Dataset.state) == DatasetState.OPEN)
-        .values(next_position=col(Dataset.next_position) + len(wanted))
+        .values(next_position=col(Dataset.next_position) + len(wanted), filled_at=now())
         .returning(col(Dataset.next_position))
     ).scalar()
     if end is None:
@@ -253,7 +267,12 @@ def close(session: Session, dataset_id: int) -> DatasetInfo:
 
     Raises `StateConflict` for one that is being deleted.
     """
-    if not move(session, Dataset, [dataset_id], DatasetState.CLOSED, closed_at=now()):
+    lifetime_s: Any = sa.func.coalesce(col(Dataset.lifetime_s), 0.0)
+    expires_at = sa.case((col(Dataset.lifetime_s).is_(None), None), else_=now(lifetime_s))
+    if not move(
+        session, Dataset, [dataset_id], DatasetState.CLOSED,
+        closed_at=now(), expires_at=expires_at,
+    ):  # fmt: skip
         info = get(session, dataset_id)
         if info.state is DatasetState.CLOSED:
             return info

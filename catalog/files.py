@@ -1,6 +1,6 @@
 """Files and their replicas: registering, finding, marking."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import storages
+from catalog import storages, usage
 from catalog.bulk import chunks, insert_new, unclaimed
 from catalog.checksums import normalise
 from catalog.errors import BadInput, Conflict, NotFound
@@ -84,7 +84,10 @@ def register(session: Session, storage_id: int, new: Sequence[NewFileRow]) -> li
     # A fixed order, so that two transactions with the same files wait instead of deadlocking.
     ordered = sorted(rows, key=lambda row: (row.scope, row.name))
     ids = _add_files(session, ordered)
-    _add_replicas(session, storage_id, [(ids[row.scope, row.name], row.path) for row in rows])
+    sizes = {row.path: row.size_bytes for row in rows}
+    _add_replicas(
+        session, storage_id, [(ids[row.scope, row.name], row.path) for row in rows], sizes
+    )
     return [ids[row.scope, row.name] for row in rows]
 
 
@@ -143,7 +146,12 @@ def _same_files(session: Session, batch: Sequence[NewFileRow]) -> dict[tuple[str
     return {place: row.id for place, row in known.items()}
 
 
-def _add_replicas(session: Session, storage_id: int, replicas: Sequence[tuple[int, str]]) -> None:
+def _add_replicas(
+    session: Session,
+    storage_id: int,
+    replicas: Sequence[tuple[int, str]],
+    sizes: Mapping[str, int],
+) -> None:
     wrong: list[int] = []
     ordered = sorted(replicas, key=lambda replica: replica[1])
     new = insert_new(
@@ -160,10 +168,12 @@ def _add_replicas(session: Session, storage_id: int, replicas: Sequence[tuple[in
         ],
         col(Replica.path),
     )
+    usage.note(session, storage_id, len(new), sum(sizes[path] for (path,) in new))
     known = unclaimed(ordered, {path for (path,) in new}, lambda replica: replica[1])
     for batch in chunks(known):
         wrong += _check_replicas(session, storage_id, batch)
     for part in chunks(wrong):
+        usage.back(session, part)
         move(session, Replica, part, ReplicaState.AVAILABLE, message="registered again")
 
 
@@ -174,6 +184,8 @@ def _check_replicas(
     query = sa.select(
         col(Replica.id), col(Replica.file_id), col(Replica.path), col(Replica.state)
     ).where(col(Replica.storage_id) == storage_id, col(Replica.path).in_([p for _, p in batch]))
+    # Held: who deletes one of them waits, and then finds who has it now.
+    query = query.order_by(col(Replica.id)).with_for_update(read=True)
     known = {row.path: row for row in session.execute(query)}
     wrong = []
     for file_id, path in batch:

@@ -369,6 +369,16 @@ def list_jobs(
     return [JobInfo(**row._mapping) for row in session.execute(query)]
 
 
+def by_keys(session: Session, task_id: int, keys: Sequence[str]) -> list[JobInfo]:
+    """The jobs of a task with these keys."""
+    found: list[JobInfo] = []
+    for batch in chunks(keys):
+        query = sa.select(*_INFO).join(Task, col(Task.id) == col(Job.task_id))
+        rows = session.execute(query.where(col(Job.task_id) == task_id, col(Job.key).in_(batch)))
+        found += [JobInfo(**row._mapping) for row in rows]
+    return found
+
+
 def attempts(session: Session, job_ids: Sequence[int]) -> dict[int, list[AttemptInfo]]:
     """The history of jobs, by job id, oldest first."""
     columns = tuple(col(getattr(Attempt, name)) for name in AttemptInfo.__dataclass_fields__)

@@ -16,6 +16,27 @@ class StorageKind(StrEnum):
     S3 = "s3"
 
 
+class FindingKind(StrEnum):
+    """How a storage and the catalog can differ."""
+
+    MISSING = "MISSING"
+    """A row without bytes."""
+    CORRUPT = "CORRUPT"
+    """Bytes whose number or checksum is not the row's."""
+    DARK = "DARK"
+    """Bytes without a row."""
+
+
+class Retention(StrEnum):
+    """How long the files between two stages are kept."""
+
+    KEEP = "keep"
+    UPLOADED = "uploaded"
+    """Until the workflow's outputs were uploaded."""
+    CONSUMED = "consumed"
+    """Until the stages that read them are FINISHED."""
+
+
 class StorageRole(StrEnum):
     """What a storage is for."""
 

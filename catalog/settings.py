@@ -25,6 +25,12 @@ class Settings(BaseSettings):
     work_dir: Path | None = Field(
         None, description="Node-local scratch space of payloads; empty: SPDF_HOME/work."
     )
+    upload_streams: int = Field(
+        4, ge=1, description="Files that one upload copies at the same time."
+    )
+    spool: Path | None = Field(
+        None, description="Directory in which programs leave requests; empty: SPDF_HOME/spool."
+    )
     node: str = Field(default_factory=socket.gethostname, description="This node's name.")
     slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU slots of this node."
@@ -156,6 +162,9 @@ class Settings(BaseSettings):
         if self.work_dir is None:
             self.work_dir = self.home / "work"
         self.work_dir = self.work_dir.expanduser().absolute()
+        if self.spool is None:
+            self.spool = self.home / "spool"
+        self.spool = self.spool.expanduser().absolute()
 
 
 @lru_cache(maxsize=1)

@@ -51,6 +51,25 @@ def release(session: Session, name: str, owner: str, epoch: int) -> bool:
     return released.scalar() is not None
 
 
+def is_held(session: Session, name: str) -> bool:
+    """Whether anybody has the role now."""
+    query = sa.select(col(Singleton.lease_until) > now()).where(
+        col(Singleton.name) == name, col(Singleton.owner).is_not(None)
+    )
+    return bool(session.execute(query).scalar())
+
+
+def epoch(session: Session, name: str) -> int:
+    """The role's last epoch; 0 where nobody ever had it."""
+    query = sa.select(col(Singleton.epoch)).where(col(Singleton.name) == name)
+    return session.execute(query).scalar() or 0
+
+
+def forget(session: Session, name: str) -> None:
+    """Remove the row of a role that nobody will want again."""
+    session.execute(sa.delete(Singleton).where(col(Singleton.name) == name))
+
+
 def _mine(name: str, owner: str, epoch: int) -> sa.ColumnElement[bool]:
     return sa.and_(
         col(Singleton.name) == name, col(Singleton.owner) == owner, col(Singleton.epoch) == epoch

@@ -92,6 +92,30 @@ class RequestState(StrEnum):
     ERROR = "ERROR"
 
 
+class UploadState(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class InspectionState(StrEnum):
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    ASKING = "ASKING"
+    FAILED = "FAILED"
+
+
+class FindingState(StrEnum):
+    FOUND = "FOUND"
+    MARKED = "MARKED"
+    QUARANTINED = "QUARANTINED"
+    RECOVERED = "RECOVERED"
+    REMOVED = "REMOVED"
+    CLEARED = "CLEARED"
+
+
 Transitions = Mapping[StrEnum, frozenset[StrEnum]]
 
 
@@ -100,8 +124,9 @@ def _table(rows: Mapping[StrEnum, tuple[StrEnum, ...]]) -> Transitions:
 
 
 _T, _D, _R = TemplateState, DatasetState, ReplicaState
-_W, _K, _J, _A, _P, _N, _Q = (
+_W, _K, _J, _A, _P, _N, _Q, _U, _I, _F = (
     WorkflowState, TaskState, JobState, AttemptState, PilotState, NodeState, RequestState,
+    UploadState, InspectionState, FindingState,
 )  # fmt: skip
 
 ALLOWED: Mapping[type[StrEnum], Transitions] = {
@@ -162,6 +187,21 @@ ALLOWED: Mapping[type[StrEnum], Transitions] = {
         }
     ),
     _Q: _table({_Q.QUEUED: (_Q.DONE, _Q.ERROR), _Q.ERROR: (_Q.QUEUED,)}),
+    _U: _table(
+        {
+            _U.QUEUED: (_U.RUNNING, _U.CANCELLED),
+            _U.RUNNING: (_U.DONE, _U.FAILED, _U.CANCELLED),
+            _U.FAILED: (_U.QUEUED,),
+        }
+    ),
+    _I: _table({_I.RUNNING: (_I.DONE, _I.ASKING, _I.FAILED), _I.ASKING: (_I.DONE,)}),
+    _F: _table(
+        {
+            _F.FOUND: (_F.MARKED, _F.QUARANTINED, _F.CLEARED),
+            _F.MARKED: (_F.RECOVERED, _F.CLEARED),
+            _F.QUARANTINED: (_F.REMOVED, _F.CLEARED),
+        }
+    ),
 }
 
 
@@ -187,4 +227,7 @@ FINAL: Mapping[type[StrEnum], frozenset[StrEnum]] = {
     _T: frozenset({_T.ARCHIVED}),
     _N: frozenset(),
     _Q: frozenset({_Q.DONE}),
+    _U: frozenset({_U.DONE, _U.FAILED, _U.CANCELLED}),
+    _I: frozenset({_I.DONE, _I.FAILED}),
+    _F: frozenset({_F.RECOVERED, _F.REMOVED, _F.CLEARED}),
 }

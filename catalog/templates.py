@@ -11,10 +11,12 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog.bulk import insert_new
+from catalog.clock import now
 from catalog.errors import BadInput, BadName, NotFound, StateConflict
-from catalog.models import Template
+from catalog.models import Dataset, Template, Workflow
 from catalog.names import MAX_NAME, check_name
-from catalog.states import TemplateState
+from catalog.refs import Retention
+from catalog.states import DatasetState, TemplateState
 from catalog.transitions import move, move_one, record
 
 _MASK = re.compile(r"[A-Za-z0-9._+@=*?\[\]!-]+\Z")
@@ -31,7 +33,11 @@ class TemplateInfo:
     mask: str
     derived: bool
     digest: str
+    auto: bool
+    precedence: int
+    intermediate: Retention
     created_at: datetime
+    activated_at: datetime | None
 
     @property
     def ref(self) -> str:
@@ -55,7 +61,11 @@ _INFO = (
     col(Template.mask),
     col(Template.derived),
     col(Template.digest),
+    col(Template.auto),
+    col(Template.precedence),
+    col(Template.intermediate),
     col(Template.created_at),
+    col(Template.activated_at),
 )
 _DETAIL = (*_INFO, col(Template.document), col(Template.plan))
 
@@ -84,11 +94,15 @@ def create(
     plan: Mapping[str, Any],
     digest: str,
     derived: bool = False,
+    *,
+    auto: bool = False,
+    precedence: int = 0,
+    intermediate: Retention = Retention.KEEP,
 ) -> TemplateInfo:
     """Add the next version of a template, as a DRAFT.
 
-    The newest version is given back unchanged where digest, mask and `derived` are the same and it
-    is not ARCHIVED.
+    With `auto` the datasets that it matches are processed without being asked for. The newest
+    version is given back unchanged where all is the same and it is not ARCHIVED.
     Raises `BadName`, and `BadInput` for an invalid mask.
     """
     if "@" in check_name("template", name):
@@ -101,10 +115,14 @@ def create(
         "document": dict(document),
         "plan": dict(plan),
         "digest": digest,
+        "auto": auto,
+        "precedence": precedence,
+        "intermediate": intermediate,
     }
+    said = ("digest", "mask", "derived", "auto", "precedence", "intermediate")
     while True:
         newest = _newest(session, name)
-        same = newest and (newest.digest, newest.mask, newest.derived) == (digest, mask, derived)
+        same = newest and all(getattr(newest, field) == row[field] for field in said)
         if newest and same and newest.state is not TemplateState.ARCHIVED:
             return newest
         version = newest.version + 1 if newest else 1
@@ -130,10 +148,28 @@ def activate(session: Session, template_id: int) -> TemplateInfo:
     if any(row.id == template_id and row.state is TemplateState.ACTUAL for row in rows):
         return _info(session, template_id)
     why = "add it again with `spdf template create`" if info.state is TemplateState.ARCHIVED else ""
-    move_one(session, Template, template_id, TemplateState.ACTUAL, name=info.ref, why=why)
+    move_one(
+        session, Template, template_id, TemplateState.ACTUAL,
+        name=info.ref, why=why, activated_at=now(),
+    )  # fmt: skip
+    if info.auto:
+        _look_again(session)
     before = [r.id for r in rows if r.state is TemplateState.ACTUAL]
     move(session, Template, before, TemplateState.ARCHIVED, message=f"replaced by {info.ref}")
     return _info(session, template_id)
+
+
+def _look_again(session: Session) -> None:
+    """Have OPEN datasets that nothing processes matched anew: a template may be for them now."""
+    taken = sa.exists().where(col(Workflow.dataset_id) == col(Dataset.id))
+    session.execute(
+        sa.update(Dataset)
+        .where(
+            col(Dataset.state) == DatasetState.OPEN, col(Dataset.matched_at).is_not(None), ~taken
+        )
+        .values(matched_at=None),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def archive(session: Session, template_id: int) -> TemplateInfo:

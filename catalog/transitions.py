@@ -87,6 +87,14 @@ def record(
     )
 
 
+def record_change(
+    session: Session, model: type[SQLModel], entity_id: int, word: str, message: str | None = None
+) -> None:
+    """Append an event of something that is no change of a state."""
+    row = {"entity": entity(model), "entity_id": entity_id, "after": word, "message": message}
+    session.execute(sa.insert(Event), [row])
+
+
 def entity(model: type[SQLModel]) -> str:
     """The word for a model in events and messages."""
     return str(model.__tablename__)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from catalog.clock import now
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.models import IS_OPEN, Dataset, Job, Task, Template, Workflow
 from catalog.names import check_name
+from catalog.refs import Retention
 from catalog.states import DatasetState, JobState, TaskState, TemplateState, WorkflowState
 from catalog.transitions import move, move_one, record
 
@@ -27,6 +28,8 @@ class NewTask:
     pool: str
     rank: int
     outputs: Mapping[str, int]
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By port, of what is no output of the workflow: the stages that read it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def define(
     session.add(workflow)
     session.flush()
     record(session, Workflow, [(workflow.id, None)], WorkflowState.DEFINED)
-    _add_tasks(session, workflow, f"{dataset}.{template}", tasks)
+    _add_tasks(session, workflow, f"{dataset}.{template}", tasks, _retention(session, template_id))
     return workflow.id, True
 
 
@@ -204,7 +207,20 @@ def _usable_dataset(session: Session, dataset_id: int) -> str:
     return name
 
 
-def _add_tasks(session: Session, workflow: Workflow, prefix: str, tasks: Sequence[NewTask]) -> None:
+def _retention(session: Session, template_id: int) -> Retention | None:
+    """How long what lies between the template's stages is kept; None: as all else."""
+    query = sa.select(col(Template.intermediate)).where(col(Template.id) == template_id)
+    found = session.execute(query).scalar_one()
+    return None if found is Retention.KEEP else found
+
+
+def _add_tasks(
+    session: Session,
+    workflow: Workflow,
+    prefix: str,
+    tasks: Sequence[NewTask],
+    retention: Retention | None,
+) -> None:
     if workflow.number > 1:
         prefix = f"{prefix}.r{workflow.number}"
     rows = [
@@ -221,6 +237,8 @@ def _add_tasks(session: Session, workflow: Workflow, prefix: str, tasks: Sequenc
             task_id=row.id,
             port=port,
             storage_id=storage_id,
+            readers=list(task.readers[port]) if port in task.readers else None,
+            retention=retention if port in task.readers else None,
         )
         for row, task in zip(rows, tasks, strict=True)
         for port, storage_id in task.outputs.items()

@@ -1,6 +1,19 @@
 """The tables of the catalog. Rows don't leave the catalog's transactions."""
 
-from catalog.models.data import Dataset, DatasetFile, File, Replica, Storage
+from catalog.models.data import (
+    Dataset,
+    DatasetFile,
+    File,
+    Finding,
+    Inspection,
+    IntakeRule,
+    Replica,
+    Storage,
+    StorageDelta,
+    StorageSample,
+    StorageTotal,
+    Upload,
+)
 from catalog.models.service import Event, Request, SchemaInfo, Singleton
 from catalog.models.work import (
     IS_OPEN,
@@ -17,7 +30,7 @@ from catalog.models.work import (
     Workflow,
     is_open,
 )
-from catalog.refs import StorageKind, StorageRole
+from catalog.refs import FindingKind, StorageKind, StorageRole
 
 __all__ = [
     "IS_OPEN",
@@ -27,6 +40,10 @@ __all__ = [
     "DatasetFile",
     "Event",
     "File",
+    "Finding",
+    "FindingKind",
+    "Inspection",
+    "IntakeRule",
     "Job",
     "JobInput",
     "JobOutput",
@@ -38,10 +55,14 @@ __all__ = [
     "SchemaInfo",
     "Singleton",
     "Storage",
+    "StorageDelta",
     "StorageKind",
     "StorageRole",
+    "StorageSample",
+    "StorageTotal",
     "Task",
     "Template",
+    "Upload",
     "Workflow",
     "is_open",
 ]

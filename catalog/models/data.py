@@ -5,9 +5,20 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from catalog.columns import BigInt, created, moment, reference, row_id, state_word
-from catalog.refs import StorageKind, StorageRole
-from catalog.states import DatasetState, ReplicaState
+from catalog.clock import UtcTime
+from catalog.columns import (
+    BigInt,
+    Json,
+    added,
+    created,
+    moment,
+    reference,
+    row_id,
+    rows_where,
+    state_word,
+)
+from catalog.refs import FindingKind, Retention, StorageKind, StorageRole
+from catalog.states import DatasetState, FindingState, InspectionState, ReplicaState, UploadState
 
 
 class Storage(SQLModel, table=True):
@@ -18,11 +29,153 @@ class Storage(SQLModel, table=True):
     kind: StorageKind = Field(sa_type=state_word(StorageKind))
     role: StorageRole = Field(sa_type=state_word(StorageRole))
     url: str
+    quota_bytes: int | None = Field(default=None, sa_type=BigInt)
+    high_percent: int = added(90, description="Of the quota: producing stages pause.")
+    low_percent: int = added(80, description="Of the quota: they go on.")
+    pressed_at: datetime | None = moment()
     created_at: datetime = created()
+
+
+class IntakeRule(SQLModel, table=True):
+    """Files that arrive on a storage, and the datasets that they belong to."""
+
+    __tablename__ = "intake_rule"
+
+    id: int = row_id()
+    name: str = Field(unique=True)
+    storage_id: int = reference("storage.id")
+    prefix: str = Field(description="Of the paths that are looked at.")
+    pattern: str = Field(description="Regular expression of a file's whole path.")
+    dataset: str = Field(description="Name of its dataset, with the pattern's groups: `run-{run}`.")
+    end_pattern: str | None = Field(default=None, description="Of the marker that ends a dataset.")
+    close_count: int | None = Field(default=None, sa_type=BigInt, description="Files that end it.")
+    quiet_s: float | None = Field(default=None, description="Time without files that ends it.")
+    stable_s: float = Field(description="Time that a file must not have changed.")
+    lifetime_s: float | None = Field(default=None, description="Of its datasets, from their close.")
+    active: bool = Field(default=True)
+    created_at: datetime = created()
+
+
+class StorageTotal(SQLModel, table=True):
+    """Files and bytes that the catalog has on a storage, but for what `StorageDelta` has yet."""
+
+    __tablename__ = "storage_total"
+
+    storage_id: int = Field(foreign_key="storage.id", primary_key=True, sa_type=BigInt)
+    files: int = Field(default=0, sa_type=BigInt)
+    size_bytes: int = Field(default=0, sa_type=BigInt)
+
+
+class StorageDelta(SQLModel, table=True):
+    """What a transaction put on a storage, or took away; folded into the total soon."""
+
+    __tablename__ = "storage_delta"
+
+    id: int = row_id()
+    storage_id: int = reference("storage.id")
+    files: int = Field(sa_type=BigInt)
+    size_bytes: int = Field(sa_type=BigInt)
+
+
+class StorageSample(SQLModel, table=True):
+    """What was on a storage at a time, to see how it grows."""
+
+    __tablename__ = "storage_sample"
+
+    storage_id: int = Field(foreign_key="storage.id", primary_key=True, sa_type=BigInt)
+    at: datetime = Field(primary_key=True, sa_type=UtcTime)
+    files: int = Field(sa_type=BigInt)
+    size_bytes: int = Field(sa_type=BigInt)
+
+
+class Upload(SQLModel, table=True):
+    """A CLOSED dataset on its way to another storage."""
+
+    __table_args__ = (
+        sa.Index(
+            "uq_upload_going",
+            "dataset_id",
+            "storage_id",
+            unique=True,
+            **rows_where("state IN ('QUEUED', 'RUNNING')"),
+        ),
+        sa.Index("ix_upload_state", "state"),
+    )
+
+    id: int = row_id()
+    dataset_id: int = reference("dataset.id", index=True)
+    storage_id: int = reference("storage.id")
+    state: UploadState = Field(default=UploadState.QUEUED, sa_type=state_word(UploadState))
+    reason: str | None = None
+    files: int = Field(sa_type=BigInt)
+    size_bytes: int = Field(sa_type=BigInt)
+    files_done: int = Field(default=0, sa_type=BigInt)
+    bytes_done: int = Field(default=0, sa_type=BigInt)
+    after_id: int = Field(default=0, sa_type=BigInt, description="Files up to this id are there.")
+    flow_run_id: str | None = None
+    created_at: datetime = created()
+    started_at: datetime | None = moment()
+    ended_at: datetime | None = moment()
+
+
+class Inspection(SQLModel, table=True):
+    """A comparison of a storage with the catalog, in both directions."""
+
+    id: int = row_id()
+    storage_id: int = reference("storage.id")
+    state: InspectionState = Field(
+        default=InspectionState.RUNNING, sa_type=state_word(InspectionState)
+    )
+    reason: str | None = None
+    sample_percent: float = Field(description="Of the files whose bytes are read.")
+    replicas: int = Field(default=0, sa_type=BigInt, description="That were looked at.")
+    objects: int = Field(default=0, sa_type=BigInt, description="That the storage listed.")
+    missing: int = Field(default=0, sa_type=BigInt)
+    corrupt: int = Field(default=0, sa_type=BigInt)
+    dark: int = Field(default=0, sa_type=BigInt)
+    created_at: datetime = created()
+    ended_at: datetime | None = moment()
+
+
+class Finding(SQLModel, table=True):
+    """Something on a storage that isn't as the catalog has it, and what became of it."""
+
+    __table_args__ = (
+        sa.Index(
+            "uq_finding_open",
+            "storage_id",
+            "path",
+            "kind",
+            unique=True,
+            **rows_where("state IN ('FOUND', 'MARKED', 'QUARANTINED')"),
+        ),
+    )
+
+    id: int = row_id()
+    inspection_id: int = reference("inspection.id", index=True)
+    storage_id: int = reference("storage.id")
+    kind: FindingKind = Field(sa_type=state_word(FindingKind))
+    state: FindingState = Field(default=FindingState.FOUND, sa_type=state_word(FindingState))
+    path: str
+    replica_id: int | None = reference("replica.id", null=True)
+    size_bytes: int = Field(sa_type=BigInt, description="Of the bytes that are there, or should.")
+    message: str
+    found_at: datetime = created()
+    settled_at: datetime | None = moment()
 
 
 class Dataset(SQLModel, table=True):
     """A named, ordered set of files; immutable once CLOSED."""
+
+    __table_args__ = (
+        sa.Index("ix_dataset_expires_at", "expires_at", **rows_where("state = 'CLOSED'")),
+        sa.Index("ix_dataset_unmatched", "state", "closed_at", **rows_where("matched_at IS NULL")),
+        sa.Index("ix_dataset_rule_id", "rule_id", **rows_where("state = 'OPEN'")),
+        sa.Index(
+            "ix_dataset_retained", "id", **rows_where("state = 'CLOSED' AND retention IS NOT NULL")
+        ),
+        sa.Index("ix_dataset_deleting", "id", **rows_where("state = 'DELETING'")),
+    )
 
     id: int = row_id()
     name: str = Field(unique=True)
@@ -35,8 +188,20 @@ class Dataset(SQLModel, table=True):
     file_count: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
     size_bytes: int | None = Field(default=None, sa_type=BigInt, description="Set at close.")
     digest: str | None = Field(default=None, description="Manifest digest, set at close.")
+    rule_id: int | None = reference("intake_rule.id", null=True)
+    lifetime_s: float | None = Field(default=None, description="From its close to its deletion.")
+    retention: Retention | None = Field(
+        default=None, sa_type=state_word(Retention), nullable=True, description="None: it is kept."
+    )
+    readers: list[str] | None = Field(
+        default=None, sa_type=Json, description="Stages of its workflow that read it."
+    )
+    pin: str | None = Field(default=None, description="Why it must stay; None: it is not pinned.")
     created_at: datetime = created()
+    filled_at: datetime | None = moment()
     closed_at: datetime | None = moment()
+    matched_at: datetime | None = moment()
+    expires_at: datetime | None = moment()
 
 
 class File(SQLModel, table=True):

@@ -6,22 +6,30 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from catalog.columns import BigInt, Json, created, moment, row_id, rows_where, state_word
+from catalog.columns import BigInt, Json, added, created, moment, row_id, rows_where, state_word
 from catalog.states import RequestState
 
 
 class Request(SQLModel, table=True):
-    """An asynchronous registration and its reply."""
+    """Something to be done to data later, and its reply."""
+
+    __table_args__ = (
+        sa.Index("ix_request_state_id", "state", "id"),
+        sa.Index(
+            "ix_request_begun", "lane", **rows_where("state = 'QUEUED' AND begun_at IS NOT NULL")
+        ),
+    )
 
     id: int = row_id()
     kind: str
     key: str = Field(unique=True)
+    lane: str = added("", description="The dataset's name: within one, order is kept.")
     payload: dict[str, Any] = Field(sa_type=Json)
-    state: RequestState = Field(
-        default=RequestState.QUEUED, sa_type=state_word(RequestState), index=True
-    )
+    files: int = added(0, description="Files that it names.")
+    state: RequestState = Field(default=RequestState.QUEUED, sa_type=state_word(RequestState))
     reply: dict[str, Any] | None = Field(default=None, sa_type=Json)
     created_at: datetime = created()
+    begun_at: datetime | None = moment()
     ended_at: datetime | None = moment()
 
 

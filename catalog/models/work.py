@@ -9,6 +9,7 @@ from sqlmodel import Field, SQLModel
 from catalog.columns import (
     BigInt,
     Json,
+    added,
     created,
     moment,
     reference,
@@ -16,6 +17,7 @@ from catalog.columns import (
     rows_where,
     state_word,
 )
+from catalog.refs import Retention
 from catalog.states import (
     AttemptState,
     JobState,
@@ -57,7 +59,15 @@ class Template(SQLModel, table=True):
     document: dict[str, Any] = Field(sa_type=Json)
     plan: dict[str, Any] = Field(sa_type=Json)
     digest: str
+    auto: bool = added(False, description="Its workflows begin by themselves.")
+    intermediate: Retention = added(
+        Retention.KEEP,
+        sa_type=state_word(Retention),
+        description="How long the files between its stages are kept.",
+    )
+    precedence: int = added(0, description="Where several match a dataset, the highest wins.")
     created_at: datetime = created()
+    activated_at: datetime | None = moment()
 
 
 class Workflow(SQLModel, table=True):

@@ -19,7 +19,7 @@ from catalog.backup import _new_file, back_up, postgres, restore, sqlite
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict, Unavailable
 from catalog.pgprograms import program
-from catalog.requests import NewRequest
+from catalog.requests import parse
 from catalog.schema import SchemaMismatch
 
 
@@ -99,7 +99,10 @@ def test_a_backup_is_of_one_moment_while_others_write(
         number = 0
         while not end.is_set():
             with catalog.write() as session:
-                pair = [NewRequest("k", f"{number}-{half}", {}) for half in "ab"]
+                pair = [
+                    parse({"kind": "dataset.close", "key": f"{number}-{half}", "datasetId": "d"})
+                    for half in "ab"
+                ]
                 requests.submit(session, pair[:1])
                 requests.submit(session, pair[1:])
             number += 1

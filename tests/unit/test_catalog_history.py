@@ -43,7 +43,8 @@ from catalog.models import (
     Workflow,
 )
 from catalog.refs import JobResult, NewFile, Outcome
-from catalog.requests import NewRequest
+from catalog.requests import parse, queue
+from catalog.requests.queue import Answer
 from catalog.states import JobState, RequestState, TaskState, WorkflowState
 from catalog.workflows import NewTask
 
@@ -296,9 +297,12 @@ def test_it_goes_on_from_wherever_it_was_stopped(
 
 def test_answered_requests_go_and_the_others_stay(catalog: Catalog) -> None:
     with catalog.write() as session:
-        sent = requests.submit(session, [NewRequest("k", str(i), {}) for i in range(3)])
-        requests.reply(session, sent[0], RequestState.DONE)
-        requests.reply(session, sent[1], RequestState.ERROR)
+        asked = [
+            parse({"kind": "dataset.close", "key": str(i), "datasetId": "d"}) for i in range(3)
+        ]
+        sent = requests.submit(session, asked)
+        queue.answer(session, [Answer(sent[0], RequestState.DONE, {})])
+        queue.answer(session, [Answer(sent[1], RequestState.ERROR, {})])
     clock.shift_clock(LONG_AFTER_S)
     assert prune(catalog) == history.Pruned(requests=1)
     with catalog.read() as session:

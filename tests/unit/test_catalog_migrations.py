@@ -19,7 +19,7 @@ from sqlmodel import SQLModel
 from catalog import clock, pilots, requests, schema
 from catalog.db import Catalog
 from catalog.errors import Conflict, Unavailable
-from catalog.requests import NewRequest
+from catalog.requests import parse
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -229,7 +229,8 @@ def test_what_only_adds_is_migrated_under_pilots_at_work(
     monkeypatch.undo()
     assert schema.check(catalog).found == added > schema.HEAD, "today's program works with it"
     with catalog.write() as session:
-        assert requests.submit(session, [NewRequest("kind", "key", {})])
+        asked = parse({"kind": "dataset.close", "key": "key", "datasetId": "d"})
+        assert requests.submit(session, [asked])
 
 
 def test_tables_that_stay_in_use_are_waited_for_a_while_only(

@@ -19,8 +19,10 @@ from catalog.models import (
     Pilot,
     Replica,
     Request,
+    Storage,
     Task,
     Template,
+    Upload,
     Workflow,
 )
 from catalog.states import ALLOWED, DatasetState, TemplateState, sources
@@ -28,6 +30,7 @@ from catalog.transitions import move, move_one
 
 MODELS: list[type[SQLModel]] = [
     Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Node, Request,
+    Upload,
 ]  # fmt: skip
 
 
@@ -38,7 +41,10 @@ def row_ids(catalog: Catalog, chain: Any) -> dict[type[SQLModel], int]:
         task = session.execute(sa.select(Task.id)).scalars().first()
         pilot = Pilot(task_id=task, pool="cpu", node="n", pid=1, slots=1)
         node = Node(name="n", pool="cpu", pid=1, slots=1, memory_mib=1, devices=[], program="0")
-        session.add_all([pilot, node, Request(kind="k", key="k", payload={})])
+        dataset = session.execute(sa.select(Dataset.id)).scalars().first()
+        storage = session.execute(sa.select(Storage.id)).scalars().first()
+        upload = Upload(dataset_id=dataset, storage_id=storage, files=0, size_bytes=0)
+        session.add_all([pilot, node, upload, Request(kind="k", key="k", payload={})])
         session.flush()
         session.add(Attempt(job_id=chain.merge_job, number=1, pilot_id=pilot.id))
         session.flush()

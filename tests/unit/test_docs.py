@@ -1,9 +1,11 @@
 """The reference pages say what the code does."""
 
+import json
 import re
 from pathlib import Path
 
 from catalog.errors import ERRORS
+from catalog.requests import Kind, parse, schema_of
 from catalog.settings import Settings
 from catalog.states import ALLOWED
 
@@ -34,3 +36,15 @@ def test_every_setting_is_explained() -> None:
     assert rows == {
         f"SPDF_{name.upper()}": field.description for name, field in Settings.model_fields.items()
     }
+
+
+def test_the_published_schemas_are_those_of_the_program() -> None:
+    folder = REFERENCE / "requests"
+    assert {path.name for path in folder.iterdir()} == {f"{kind}.json" for kind in Kind}
+    for kind in Kind:
+        assert json.loads((folder / f"{kind}.json").read_text("utf-8")) == schema_of(kind)
+
+
+def test_the_example_of_a_request_is_one() -> None:
+    (text,) = re.findall(r"```json\n(\{\"kind\".*)\n```", _page("requests.md"))
+    assert parse(json.loads(text)).key == "reco-17-4"

@@ -1,0 +1,130 @@
+"""What each kind of request does, inside the transaction that answers it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlmodel import Session
+
+from catalog import datasets, deletion, durations, files, manifests, storages, uploads
+from catalog.datasets import DatasetInfo, Member
+from catalog.errors import Conflict
+from catalog.requests.kinds import (
+    DatasetClose,
+    DatasetDelete,
+    DatasetInput,
+    DatasetUpload,
+    FileInput,
+    FileProcess,
+    RequestDocument,
+)
+from catalog.requests.looks import Look
+
+Reply = dict[str, Any]
+
+
+class Actions:
+    """Does requests in order; files gather, and are registered together where nothing else is due.
+
+    `flush` must be called at the end.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[int | str, DatasetInfo] = {}
+        self._gathered: dict[int, list[Look]] = {}
+
+    def do(self, document: RequestDocument, looks: Sequence[Look]) -> Reply | None:
+        """Do one; gives the reply, None where its work only begins here.
+
+        Raises `SpdfError` where it can't be done; then the transaction must not be committed.
+        """
+        match document:
+            case FileInput() | FileProcess():
+                return self._gather(document, looks)
+            case DatasetInput():
+                return self._create(document)
+            case DatasetClose():
+                return self._close(document)
+            case DatasetUpload():
+                return self._upload(document)
+            case DatasetDelete():
+                return self._delete(document)
+            case _:
+                raise TypeError(f"{type(document).__name__} is no kind of request")
+
+    def flush(self) -> None:
+        """Register what was gathered."""
+        self._register(list(self._gathered))
+
+    def _gather(self, document: FileInput | FileProcess, looks: Sequence[Look]) -> Reply:
+        info = self._dataset(document.dataset_id)
+        self._gathered.setdefault(info.id, []).extend(looks)
+        return {"dataset": info.name, "files": len(looks)}
+
+    def _register(self, dataset_ids: Sequence[int]) -> None:
+        gathered = {i: self._gathered.pop(i) for i in dataset_ids if i in self._gathered}
+        ids: dict[tuple[int, str], int] = {}
+        everything = [look for looks in gathered.values() for look in looks]
+        for storage_id in sorted({look.storage_id for look in everything}):
+            rows = [look.row for look in everything if look.storage_id == storage_id]
+            new = files.register(self._session, storage_id, rows)
+            ids.update(
+                ((storage_id, row.path), file_id) for row, file_id in zip(rows, new, strict=True)
+            )
+        for dataset_id, looks in sorted(gathered.items()):
+            members = [Member(ids[look.storage_id, look.row.path], look.row.name) for look in looks]
+            datasets.attach(self._session, dataset_id, members)
+
+    def _create(self, document: DatasetInput) -> Reply:
+        lifetime_s = durations.seconds(document.lifetime) if document.lifetime else None
+        dataset_id = datasets.create(self._session, document.name, lifetime_s=lifetime_s)
+        return {"dataset": document.name, "datasetId": dataset_id}
+
+    def _close(self, document: DatasetClose) -> Reply:
+        info = self._ours(document.dataset_id)
+        wanted = document.file_count_expected
+        if wanted is not None:
+            there = manifests.totals(self._session, [info.id])[info.id].files
+            if there != wanted:
+                raise Conflict(
+                    f"dataset {info.name!r} has {there} files, not the {wanted} announced, and "
+                    "stays as it is; register the others, then `spdf request retry` this one."
+                )
+        closed = datasets.close(self._session, info.id)
+        return {
+            "dataset": info.name,
+            "files": closed.file_count,
+            "size": closed.size_bytes,
+            "digest": closed.digest,
+        }
+
+    def _upload(self, document: DatasetUpload) -> Reply | None:
+        info = self._dataset(document.dataset_id)
+        self._register([info.id])
+        if isinstance(document.storage_id, int):
+            storage = storages.get(self._session, document.storage_id)
+        else:
+            storage = storages.by_name(self._session, document.storage_id)
+        uploads.ask(self._session, info.id, storage.id)
+        return None
+
+    def _delete(self, document: DatasetDelete) -> Reply | None:
+        info = self._dataset(document.dataset_id)
+        self._register([info.id])
+        deletion.mark(self._session, info.id, "asked for by a request")
+        return None
+
+    def _ours(self, reference: int | str) -> DatasetInfo:
+        """A dataset that is filled from outside, with what was gathered for it."""
+        info = self._dataset(reference)
+        self._register([info.id])
+        datasets.check_from_outside(self._session, info.id)
+        return info
+
+    def _dataset(self, reference: int | str) -> DatasetInfo:
+        if reference not in self._known:
+            if isinstance(reference, int):
+                self._known[reference] = datasets.get(self._session, reference)
+            else:
+                self._known[reference] = datasets.by_name(self._session, reference)
+        return self._known[reference]

@@ -1,0 +1,187 @@
+"""Doing what requests ask for, in batches; one process has this role at a time.
+
+A batch is one transaction. Where one of its requests can't be done, the batch is halved until that
+one stands alone and is answered with ERROR; the order within a dataset is kept throughout.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from sqlmodel import Session
+
+from catalog import storages
+from catalog.db import Catalog
+from catalog.errors import Conflict, NotFound, SpdfError
+from catalog.failpoints import reach
+from catalog.requests import queue, work
+from catalog.requests.actions import Actions
+from catalog.requests.kinds import RequestDocument, parse
+from catalog.requests.looks import Look, Looker, Waits
+from catalog.requests.queue import Answer, RequestInfo
+from catalog.states import RequestState
+
+log = logging.getLogger(__name__)
+
+MOST = 1000
+MOST_FILES = 20_000
+MOST_NAMED = 20
+"""Files that one answer names as offending."""
+
+Fence = Callable[[Session], None]
+"""Raises where this process has lost the role; called first in every transaction."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A request that is being done: its document, and what was seen of its files."""
+
+    info: RequestInfo
+    document: RequestDocument
+    looks: tuple[Look, ...] = ()
+
+
+class Processor:
+    """Does QUEUED requests, a window at a time."""
+
+    def __init__(self, catalog: Catalog, fence: Fence) -> None:
+        self._catalog, self._fence = catalog, fence
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="look")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def turn(self) -> int:
+        """Do what may be done now; gives how many requests were answered or begun."""
+        with self._catalog.read() as session:
+            found = queue.window(session, most=MOST, most_files=MOST_FILES)
+            places = storages.list_all(session)
+            begun = queue.in_work(session)
+        done = self._settle(begun)
+        if not found:
+            return done
+        entries, answers = self._look(_heads(found), Looker(places, self._pool))
+        reach("requests.looked")
+        if answers:
+            self._answer(answers)
+        if entries:
+            self._do(entries)
+        return done + len(answers) + len(entries)
+
+    def _settle(self, begun: Sequence[RequestInfo]) -> int:
+        """Answer the requests whose long work has ended."""
+        answers = []
+        for info in begun:
+            with self._catalog.read() as session:
+                outcome = work.outcome(session, info)
+            if outcome is not None:
+                answers.append(Answer(info.id, *outcome))
+        if answers:
+            self._answer(answers)
+        return len(answers)
+
+    def _look(
+        self, found: Sequence[RequestInfo], looker: Looker
+    ) -> tuple[list[Entry], list[Answer]]:
+        """What can be tried, and answers to what can't be.
+
+        Behind a request whose storage is away the others of its dataset wait, too.
+        """
+        entries: list[Entry] = []
+        answers: list[Answer] = []
+        waiting: set[str] = set()
+        for info in found:
+            if info.lane in waiting:
+                continue
+            try:
+                document = parse(info.document, f"request {info.key!r}")
+                entries.append(Entry(info, document, looker.look(document)))
+            except Waits as error:
+                waiting.add(info.lane)
+                log.warning("request waits", extra={"request": info.id, "why": str(error)})
+            except SpdfError as error:
+                answers.append(_refusal(info, error))
+        return entries, answers
+
+    def _answer(self, answers: Sequence[Answer]) -> None:
+        with self._catalog.write() as session:
+            self._fence(session)
+            queue.answer(session, answers)
+
+    def _do(self, entries: Sequence[Entry]) -> None:
+        """Do them in one transaction; where one can't be done, in smaller ones."""
+        try:
+            with self._catalog.write() as session:
+                self._fence(session)
+                actions = Actions(session)
+                replies = [actions.do(entry.document, entry.looks) for entry in entries]
+                actions.flush()
+                reach("requests.done")
+                queue.answer(session, _answers(entries, replies))
+                for entry, reply in zip(entries, replies, strict=True):
+                    if reply is None:
+                        queue.begin(session, entry.info.id)
+                reach("requests.answered")
+        except SpdfError as error:
+            if len(entries) == 1:
+                self._answer([self._refuse(entries[0], error)])
+                return
+            half = len(entries) // 2
+            self._do(entries[:half])
+            self._do(entries[half:])
+        reach("requests.committed")
+
+    def _refuse(self, entry: Entry, error: SpdfError) -> Answer:
+        """The answer to a request that can't be done, with the files that are to blame."""
+        answer = _refusal(entry.info, error)
+        if len(entry.looks) < 2:
+            return answer
+        faults: list[dict[str, object]] = []
+        for look in entry.looks:
+            if len(faults) >= MOST_NAMED:
+                break
+            try:
+                with self._catalog.read() as session:
+                    actions = Actions(session)
+                    actions.do(entry.document, (look,))
+                    actions.flush()
+                    session.rollback()
+            except SpdfError as fault:
+                faults.append({**look.named, "error": str(fault)})
+        return replace(answer, reply={**answer.reply, "files": faults}) if faults else answer
+
+
+def _heads(found: Sequence[RequestInfo]) -> list[RequestInfo]:
+    """Of each dataset's requests those up to the first whose work goes on for longer."""
+    held: set[str] = set()
+    heads = []
+    for info in found:
+        if info.lane not in held:
+            heads.append(info)
+        if work.is_long(info.kind):
+            held.add(info.lane)
+    return heads
+
+
+def _answers(entries: Sequence[Entry], replies: Sequence[dict[str, object] | None]) -> list[Answer]:
+    return [
+        Answer(entry.info.id, RequestState.DONE, reply)
+        for entry, reply in zip(entries, replies, strict=True)
+        if reply is not None
+    ]
+
+
+def _refusal(info: RequestInfo, error: SpdfError) -> Answer:
+    reply: dict[str, object] = {"error": str(error)}
+    if isinstance(error, Conflict):
+        reply["code"] = "CONFLICT"
+    elif isinstance(error, NotFound):
+        reply["code"] = "NOT_FOUND"
+    else:
+        reply["code"] = "BAD_INPUT"
+    files = getattr(error, "files", None)
+    if files:
+        reply["files"] = files
+    return Answer(info.id, RequestState.ERROR, reply)

@@ -1,0 +1,239 @@
+"""How much lies on each storage: counted where replicas come and go, never by reading them all.
+
+A transaction that adds or removes replicas leaves a `storage_delta`, which nobody else waits for;
+`fold` adds them to the totals. Counted is what takes up space: replicas that are neither MISSING
+nor DELETED.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.bulk import insert_ignore
+from catalog.clock import now
+from catalog.models import File, Replica, Storage, StorageDelta, StorageSample, StorageTotal
+from catalog.states import ReplicaState
+from catalog.transitions import record_change
+
+PRESSED, RELIEVED = "PRESSED", "RELIEVED"
+"""What the events of storages say that passed their high-water mark, or came below the low one."""
+
+_KEPT_S = 30 * 86400.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A storage with what is on it, and its quota (None: none)."""
+
+    storage_id: int
+    storage: str
+    role: str
+    files: int
+    size_bytes: int
+    quota_bytes: int | None
+    high_percent: int
+    low_percent: int
+    pressed_at: datetime | None
+
+    @property
+    def share(self) -> float | None:
+        """Of the quota."""
+        return None if self.quota_bytes is None else self.size_bytes / max(1, self.quota_bytes)
+
+
+def note(session: Session, storage_id: int, files: int, size_bytes: int) -> None:
+    """So many files and bytes have come (or, below 0, gone) in this transaction."""
+    if files or size_bytes:
+        row = {"storage_id": storage_id, "files": files, "size_bytes": size_bytes}
+        session.execute(sa.insert(StorageDelta), [row])
+
+
+def note_all(session: Session, files: Iterable[tuple[int, int]], *, sign: int = 1) -> None:
+    """Files have come (or with `sign` -1 gone): the storage's id and the bytes of each."""
+    sums: dict[int, tuple[int, int]] = {}
+    for storage_id, size_bytes in files:
+        count, total = sums.get(storage_id, (0, 0))
+        sums[storage_id] = count + 1, total + size_bytes
+    for storage_id, (count, total) in sorted(sums.items()):
+        note(session, storage_id, sign * count, sign * total)
+
+
+def back(session: Session, replica_ids: Sequence[int]) -> None:
+    """Of these replicas those that are MISSING are there again."""
+    _note_where(session, replica_ids, ReplicaState.MISSING, 1)
+
+
+def away(session: Session, replica_ids: Sequence[int]) -> None:
+    """These replicas, which are MISSING now, were there before."""
+    _note_where(session, replica_ids, ReplicaState.MISSING, -1)
+
+
+def _note_where(
+    session: Session, replica_ids: Sequence[int], state: ReplicaState, sign: int
+) -> None:
+    rows = session.execute(
+        sa.select(col(Replica.storage_id), col(File.size_bytes))
+        .join(File, col(File.id) == col(Replica.file_id))
+        .where(col(Replica.id).in_(replica_ids), col(Replica.state) == state)
+    )
+    note_all(session, [(row.storage_id, row.size_bytes) for row in rows], sign=sign)
+
+
+def fold(session: Session) -> int:
+    """Add what has come and gone to the totals; gives how many deltas there were."""
+    gone = session.execute(
+        sa.delete(StorageDelta).returning(
+            col(StorageDelta.storage_id), col(StorageDelta.files), col(StorageDelta.size_bytes)
+        )
+    ).all()
+    sums: dict[int, tuple[int, int]] = {}
+    for storage_id, files, size_bytes in gone:
+        count, total = sums.get(storage_id, (0, 0))
+        sums[storage_id] = count + files, total + size_bytes
+    for storage_id, (files, size_bytes) in sorted(sums.items()):
+        empty = {"storage_id": storage_id, "files": 0, "size_bytes": 0}
+        insert_ignore(session, StorageTotal, [empty])
+        session.execute(
+            sa.update(StorageTotal)
+            .where(col(StorageTotal.storage_id) == storage_id)
+            .values(
+                files=col(StorageTotal.files) + files,
+                size_bytes=col(StorageTotal.size_bytes) + size_bytes,
+            ),
+            execution_options={"synchronize_session": False},
+        )
+    return len(gone)
+
+
+def of_storages(session: Session) -> list[Usage]:
+    """Every storage with what is on it, by name."""
+    yet = (
+        sa.select(
+            col(StorageDelta.storage_id),
+            sa.func.sum(col(StorageDelta.files)).label("files"),
+            sa.func.sum(col(StorageDelta.size_bytes)).label("size_bytes"),
+        )
+        .group_by(col(StorageDelta.storage_id))
+        .subquery()
+    )
+    files = sa.func.coalesce(col(StorageTotal.files), 0) + sa.func.coalesce(yet.c.files, 0)
+    size = sa.func.coalesce(col(StorageTotal.size_bytes), 0) + sa.func.coalesce(yet.c.size_bytes, 0)
+    rows = session.execute(
+        sa.select(
+            col(Storage.id).label("storage_id"),
+            col(Storage.name).label("storage"),
+            col(Storage.role),
+            sa.cast(files, sa.BigInteger).label("files"),
+            sa.cast(size, sa.BigInteger).label("size_bytes"),
+            col(Storage.quota_bytes),
+            col(Storage.high_percent),
+            col(Storage.low_percent),
+            col(Storage.pressed_at),
+        )
+        .outerjoin(StorageTotal, col(StorageTotal.storage_id) == col(Storage.id))
+        .outerjoin(yet, yet.c.storage_id == col(Storage.id))
+        .order_by(col(Storage.name))
+    )
+    return [Usage(**row._mapping) for row in rows]
+
+
+def recount(session: Session, storage_id: int) -> tuple[int, int]:
+    """Count a storage anew, by reading all its replicas; gives by how much it was off.
+
+    For what programs of older versions have added without a note.
+    """
+    before = next(item for item in of_storages(session) if item.storage_id == storage_id)
+    found = session.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(File.size_bytes)), 0))
+        .select_from(Replica)
+        .join(File, col(File.id) == col(Replica.file_id))
+        .where(
+            col(Replica.storage_id) == storage_id,
+            col(Replica.state).not_in((ReplicaState.MISSING, ReplicaState.DELETED)),
+        )
+    ).one()
+    off = int(found[0]) - before.files, int(found[1]) - before.size_bytes
+    note(session, storage_id, *off)
+    return off
+
+
+def set_quota(
+    session: Session, storage_id: int, quota_bytes: int | None, high: int, low: int
+) -> None:
+    """A storage's quota (None: none), with its marks in percent of it."""
+    session.execute(
+        sa.update(Storage)
+        .where(col(Storage.id) == storage_id)
+        .values(quota_bytes=quota_bytes, high_percent=high, low_percent=low),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def press(session: Session) -> dict[str, str]:
+    """Mark the storages that passed a mark of theirs; gives what changed, by name."""
+    changed = {}
+    for item in of_storages(session):
+        full = item.share is not None and 100 * item.share >= item.high_percent
+        empty = item.share is None or 100 * item.share < item.low_percent
+        if (item.pressed_at is None and not full) or (item.pressed_at is not None and not empty):
+            continue
+        word, moment = (PRESSED, now()) if full else (RELIEVED, None)
+        session.execute(
+            sa.update(Storage).where(col(Storage.id) == item.storage_id).values(pressed_at=moment),
+            execution_options={"synchronize_session": False},
+        )
+        told = f"{item.size_bytes} of {item.quota_bytes} bytes"
+        record_change(session, Storage, item.storage_id, word, told)
+        changed[item.storage] = word
+    return changed
+
+
+def pressed(session: Session) -> set[int]:
+    """Ids of the storages above their high-water mark."""
+    return set(
+        session.scalars(sa.select(col(Storage.id)).where(col(Storage.pressed_at).is_not(None)))
+    )
+
+
+def sample(session: Session) -> None:
+    """Note what is on each storage now, and forget what was a month ago."""
+    session.execute(
+        sa.delete(StorageSample).where(col(StorageSample.at) < now(-_KEPT_S)),
+        execution_options={"synchronize_session": False},
+    )
+    for item in of_storages(session):
+        session.execute(
+            sa.insert(StorageSample).values(
+                storage_id=item.storage_id,
+                at=now(),
+                files=item.files,
+                size_bytes=item.size_bytes,
+            )
+        )
+
+
+def samples(session: Session, storage_id: int, since_s: float) -> list[tuple[datetime, int]]:
+    """Time and bytes of the samples of the last `since_s` seconds, oldest first."""
+    rows = session.execute(
+        sa.select(col(StorageSample.at), col(StorageSample.size_bytes))
+        .where(col(StorageSample.storage_id) == storage_id, col(StorageSample.at) >= now(-since_s))
+        .order_by(col(StorageSample.at))
+    )
+    return [(row.at, row.size_bytes) for row in rows]
+
+
+def growth_bytes_per_s(points: Sequence[tuple[datetime, int]]) -> float | None:
+    """The slope of a line through samples; None of fewer than two."""
+    if len(points) < 2:
+        return None
+    zero = points[0][0]
+    x = [(at - zero).total_seconds() for at, _ in points]
+    y = [float(size) for _, size in points]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((a - mean_x) ** 2 for a in x)
+    if spread == 0:
+        return None
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread

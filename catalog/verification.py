@@ -1,0 +1,88 @@
+"""Verifying: all copies of a file, or of a dataset's files, read and compared with the catalog."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from catalog import files, manifests, storages, usage
+from catalog.checksums import algorithm_of
+from catalog.db import Catalog
+from catalog.drivers import driver_for
+from catalog.errors import ErrorCode, StorageError
+from catalog.files import FileInfo
+from catalog.models import Replica
+from catalog.states import ReplicaState
+from catalog.transitions import move
+
+_LOOKED_AT = (ReplicaState.AVAILABLE, ReplicaState.BAD, ReplicaState.MISSING)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A copy as it was found, and the state that it has now."""
+
+    file: str
+    storage: str
+    path: str
+    state: ReplicaState
+    found: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its bytes are the catalog's."""
+        return self.state is ReplicaState.AVAILABLE
+
+
+def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
+    """Read every copy of a file, and have its row say what was found.
+
+    Raises `StorageError` where a storage is away.
+    """
+    with catalog.read() as session:
+        replicas = [r for r in files.all_replicas(session, info.id) if r.state in _LOOKED_AT]
+        drivers = {place.id: driver_for(place) for place in storages.list_all(session)}
+    found = []
+    for replica in replicas:
+        driver = drivers[replica.storage_id]
+        state, told = ReplicaState.AVAILABLE, "whole"
+        try:
+            size_bytes = driver.stat(replica.path).size_bytes
+            checksum = driver.checksum(replica.path, algorithm_of(info.checksum))
+            if (size_bytes, checksum) != (info.size_bytes, info.checksum):
+                state, told = ReplicaState.BAD, f"{size_bytes} bytes, {checksum}"
+        except StorageError as error:
+            if error.code is not ErrorCode.INPUT_MISSING:
+                raise
+            state, told = ReplicaState.MISSING, "no bytes are there"
+        if state is not replica.state:
+            with catalog.write() as session:
+                _change(session, replica.id, replica.state, state)
+        found.append(Verified(info.ref, replica.storage, replica.path, state, told))
+    return found
+
+
+def _change(session: Session, replica_id: int, before: ReplicaState, state: ReplicaState) -> None:
+    if before is ReplicaState.MISSING:
+        usage.back(session, [replica_id])
+    moved = move(session, Replica, [replica_id], state, message="found by a verification")
+    if state is ReplicaState.MISSING:
+        usage.away(session, moved)
+
+
+def verify_dataset(
+    catalog: Catalog, dataset_id: int, *, progress: Callable[[int], None] = lambda _files: None
+) -> list[Verified]:
+    """Read every copy of every file of a dataset; gives those that aren't whole."""
+    wrong: list[Verified] = []
+    after: manifests.Cursor | None = None
+    while True:
+        with catalog.read() as session:
+            page = manifests.members(session, dataset_id, after=after, with_replicas=False)
+            infos = files.by_ids(session, [member.id for member in page])
+        if not page:
+            return wrong
+        for member in page:
+            wrong += [item for item in verify(catalog, infos[member.id]) if not item.is_whole]
+        progress(len(page))
+        after = page[-1].cursor

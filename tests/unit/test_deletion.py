@@ -1,0 +1,245 @@
+"""Deletion: what goes, what stays, and what may not go."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import col
+
+from catalog import clock, datasets, deletion, events, files, lifecycle, usage
+from catalog.db import Catalog
+from catalog.errors import Conflict, StateConflict
+from catalog.models import Dataset, Replica, Task, Workflow
+from catalog.states import DatasetState, ReplicaState, WorkflowState
+from catalog.storages import StorageInfo
+from catalog.transitions import move
+
+AddFiles = Callable[[int, Sequence[str]], list[int]]
+
+
+@pytest.fixture
+def dataset(catalog: Catalog, storage: StorageInfo, add_files: AddFiles) -> int:
+    """A closed dataset of two files whose bytes are there."""
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1")
+    add_files(made, ["a", "b"])
+    for name in ("a", "b"):
+        Path(storage.url, name).write_text(name)
+    with catalog.write() as session:
+        datasets.close(session, made)
+    return made
+
+
+def mark(catalog: Catalog, dataset_id: int) -> bool:
+    with catalog.write() as session:
+        return deletion.mark(session, dataset_id, "a test")
+
+
+def state_of(catalog: Catalog, dataset_id: int) -> DatasetState:
+    with catalog.read() as session:
+        return datasets.get(session, dataset_id).state
+
+
+def there(storage: StorageInfo) -> list[str]:
+    return sorted(path.name for path in Path(storage.url).iterdir())
+
+
+def held(catalog: Catalog) -> tuple[int, int]:
+    with catalog.read() as session:
+        (item,) = usage.of_storages(session)
+    return item.files, item.size_bytes
+
+
+def test_bytes_go_and_rows_tell_of_it(catalog: Catalog, storage: StorageInfo, dataset: int) -> None:
+    assert held(catalog) == (2, 2)
+    assert mark(catalog, dataset) and not mark(catalog, dataset)
+    assert there(storage) == ["a", "b"], "phase one takes nothing away"
+    done = deletion.remove(catalog, dataset)
+    assert (done.files, done.size_bytes, done.kept, done.faults) == (2, 2, 0, ())
+    assert there(storage) == []
+    assert held(catalog) == (0, 0)
+    with catalog.read() as session:
+        replicas = list(session.scalars(sa.select(col(Replica.id))))
+        told = [events.history(session, "replica", replica) for replica in replicas]
+        history = events.history(session, "dataset", dataset)
+    assert [[e.after for e in each] for each in told] == [["DELETING"], ["DELETING"]]
+    assert all(each[0].message == "dataset run-1 is deleted" for each in told)
+    assert [event.after for event in history] == ["OPEN", "CLOSED", "DELETING", "DELETED"]
+
+
+def test_files_that_another_dataset_holds_keep_their_bytes(
+    catalog: Catalog, storage: StorageInfo, dataset: int, add_files: AddFiles
+) -> None:
+    with catalog.write() as session:
+        other = datasets.create(session, "other")
+    add_files(other, ["b"])
+    mark(catalog, dataset)
+    assert deletion.remove(catalog, dataset).kept == 1
+    assert there(storage) == ["b"]
+    mark(catalog, other)
+    deletion.remove(catalog, other)
+    assert there(storage) == []
+
+
+def test_of_two_datasets_that_go_together_neither_holds_the_files(
+    catalog: Catalog, storage: StorageInfo, dataset: int, add_files: AddFiles
+) -> None:
+    with catalog.write() as session:
+        other = datasets.create(session, "other")
+    add_files(other, ["b"])
+    mark(catalog, dataset)
+    mark(catalog, other)
+    deletion.remove(catalog, dataset)
+    assert there(storage) == []
+    assert deletion.remove(catalog, other).faults == ()
+    assert state_of(catalog, other) is DatasetState.DELETED
+
+
+def test_a_fixed_input_of_a_workflow_that_is_not_final_stays(
+    catalog: Catalog, storage: StorageInfo, dataset: int, chain: object
+) -> None:
+    with catalog.write() as session:
+        file_id = files.get(session, "raw", "a").id
+        session.execute(
+            sa.update(Workflow).values(
+                state=WorkflowState.PAUSED, inputs={"deep": [{"file_id": file_id}]}
+            )
+        )
+    mark(catalog, dataset)
+    assert deletion.remove(catalog, dataset).kept == 1
+    assert there(storage) == ["a"]
+
+
+@pytest.mark.parametrize("state", list(WorkflowState))
+def test_the_input_of_a_workflow_goes_only_after_its_end(
+    catalog: Catalog, chain: object, state: WorkflowState
+) -> None:
+    with catalog.write() as session:
+        dataset = datasets.by_name(session, "run").id
+        session.execute(sa.update(Workflow).values(state=state))
+    if state in (WorkflowState.FINISHED, WorkflowState.FAILED, WorkflowState.CANCELLED):
+        assert mark(catalog, dataset)
+        return
+    with pytest.raises(Conflict, match="is the input of workflow 1, which isn't final"):
+        mark(catalog, dataset)
+    assert state_of(catalog, dataset) is DatasetState.OPEN
+
+
+def test_what_a_workflow_makes_goes_only_after_its_end(catalog: Catalog, chain: object) -> None:
+    with catalog.write() as session:
+        made = datasets.by_name(session, "run.md5.v1.merge.log").id
+        session.execute(sa.update(Workflow).values(state=WorkflowState.IN_PROGRESS))
+    with pytest.raises(Conflict, match="is made by workflow 1, which isn't final"):
+        mark(catalog, made)
+    with catalog.write() as session:
+        session.execute(sa.update(Workflow).values(state=WorkflowState.FINISHED))
+    assert mark(catalog, made)
+
+
+def test_a_pinned_dataset_stays(catalog: Catalog, dataset: int) -> None:
+    with catalog.write() as session:
+        lifecycle.pin(session, dataset, "for the paper")
+        lifecycle.set_lifetime(session, dataset, 0.0)
+    with pytest.raises(Conflict, match=r"pinned \(for the paper\); `spdf dataset unpin run-1`"):
+        mark(catalog, dataset)
+    clock.shift_clock(10)
+    with catalog.write() as session:
+        assert deletion.expire(session) == []
+        lifecycle.unpin(session, dataset)
+        assert deletion.expire(session) == ["run-1"]
+
+
+def test_a_lifetime_begins_with_the_close(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        short = datasets.create(session, "short", lifetime_s=100.0)
+        never = datasets.create(session, "never")
+        late = datasets.create(session, "late", lifetime_s=100.0)
+        for dataset_id in (short, never):
+            datasets.close(session, dataset_id)
+        assert datasets.get(session, never).expires_at is None
+    clock.shift_clock(99)
+    with catalog.write() as session:
+        assert deletion.expire(session) == []
+    clock.shift_clock(101)
+    with catalog.write() as session:
+        datasets.close(session, late)
+        assert deletion.expire(session) == ["short"]
+        lifecycle.set_lifetime(session, never, 50.0)
+        lifecycle.set_lifetime(session, late, None)
+    clock.shift_clock(160)
+    with catalog.write() as session:
+        assert deletion.expire(session) == ["never"]
+    clock.shift_clock(9999)
+    with catalog.write() as session:
+        assert deletion.expire(session) == []
+        with pytest.raises(StateConflict, match="its files are going"):
+            lifecycle.pin(session, short, "too late")
+
+
+def test_one_dataset_that_may_not_go_holds_up_no_other(catalog: Catalog, chain: object) -> None:
+    with catalog.write() as session:
+        session.execute(sa.update(Workflow).values(state=WorkflowState.IN_PROGRESS))
+        read = datasets.by_name(session, "run").id
+        free = datasets.create(session, "free")
+        for dataset_id in (read, free):
+            lifecycle.set_lifetime(session, dataset_id, 0.0)
+            datasets.close(session, dataset_id)
+    clock.shift_clock(10)
+    with catalog.write() as session:
+        assert deletion.expire(session) == ["free"]
+    assert state_of(catalog, read) is DatasetState.CLOSED
+
+
+def test_bytes_that_cannot_go_now_go_later(
+    catalog: Catalog, storage: StorageInfo, dataset: int, tmp_path: Path
+) -> None:
+    mark(catalog, dataset)
+    aside = tmp_path / "aside"
+    Path(storage.url).rename(aside)
+    done = deletion.remove(catalog, dataset)
+    assert len(done.faults) == 2 and "mount or make it" in done.faults[0]
+    assert state_of(catalog, dataset) is DatasetState.DELETING
+    aside.rename(storage.url)
+    assert deletion.remove(catalog, dataset).files == 2
+    assert state_of(catalog, dataset) is DatasetState.DELETED
+
+
+def test_bytes_that_are_gone_already_are_no_fault(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    Path(storage.url, "a").unlink()
+    with catalog.write() as session:
+        missing = files.all_replicas(session, files.get(session, "raw", "a").id)
+        move(session, Replica, [missing[0].id], ReplicaState.MISSING, message="a test")
+        usage.away(session, [missing[0].id])
+    assert held(catalog) == (1, 1)
+    mark(catalog, dataset)
+    assert deletion.remove(catalog, dataset).faults == ()
+    assert held(catalog) == (0, 0), "what was missing is not counted twice"
+
+
+def test_a_file_that_is_registered_again_meanwhile_is_refused_or_kept(
+    catalog: Catalog, storage: StorageInfo, dataset: int, add_files: AddFiles
+) -> None:
+    mark(catalog, dataset)
+    deletion.remove(catalog, dataset)
+    with catalog.write() as session:
+        other = datasets.create(session, "other")
+    with pytest.raises(Conflict, match="is DELETED and is not used again"):
+        add_files(other, ["a"])
+
+
+def test_a_dataset_without_a_task_or_files_goes_at_once(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        empty = datasets.create(session, "empty")
+        assert session.execute(sa.select(sa.func.count()).select_from(Task)).scalar_one() == 0
+    mark(catalog, empty)
+    with catalog.read() as session:
+        assert deletion.is_pending(session)
+        assert [info.name for info in deletion.pending(session)] == ["empty"]
+    deletion.remove(catalog, empty)
+    assert state_of(catalog, empty) is DatasetState.DELETED
+    with catalog.write() as session:
+        assert not deletion.is_pending(session)
+        session.execute(sa.select(col(Dataset.id)))

@@ -1,0 +1,501 @@
+"""Requests: accepted once, done in order, answered; whatever dies meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import Session
+
+from catalog import datasets, deletion, manifests, requests, storages
+from catalog.db import Catalog
+from catalog.errors import BadInput, Conflict, NotFound, StateConflict
+from catalog.failpoints import VARIABLE
+from catalog.models import StorageKind, StorageRole
+from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests
+from catalog.requests.processor import Processor
+from catalog.states import DatasetState, RequestState
+from catalog.storages import StorageInfo
+
+Document = dict[str, Any]
+
+
+def no_fence(_session: Session) -> None:
+    """Nobody else has the role in a test."""
+
+
+@pytest.fixture
+def processor(catalog: Catalog) -> Iterator[Processor]:
+    made = Processor(catalog, no_fence)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def send(catalog: Catalog, processor: Processor) -> Callable[..., list[RequestInfo]]:
+    """Send requests and have them done; gives them as they are then."""
+
+    def sent(*documents: Document) -> list[RequestInfo]:
+        ids = submit_requests(catalog, documents)
+        for _ in range(20):
+            if not processor.turn():
+                break
+        with catalog.read() as session:
+            return [requests.get(session, request_id) for request_id in ids]
+
+    return sent
+
+
+def adler32(content: bytes) -> str:
+    return f"adler32:{zlib.adler32(content):08x}"
+
+
+def written(storage: StorageInfo, name: str, content: bytes | None = None) -> Document:
+    """The entry of a file that lies on a storage."""
+    content = name.encode() if content is None else content
+    path = Path(storage.url, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return {
+        "storageId": storage.name,
+        "path": name,
+        "size": len(content),
+        "checksum": adler32(content),
+    }
+
+
+def new_dataset(name: str = "run-1", key: str | None = None) -> Document:
+    return {"kind": "dataset.input", "key": key or f"new {name}", "name": name}
+
+
+def with_files(
+    files: Sequence[Document], dataset: int | str = "run-1", key: str = "files", **more: Any
+) -> Document:
+    return {
+        "kind": "file.input",
+        "key": key,
+        "datasetId": dataset,
+        "files": list(files),
+        **more,
+    }
+
+
+def closing(dataset: int | str = "run-1", key: str = "close", **more: Any) -> Document:
+    return {"kind": "dataset.close", "key": key, "datasetId": dataset, **more}
+
+
+def deleting(dataset: int | str = "run-1", key: str = "delete") -> Document:
+    return {"kind": "dataset.delete", "key": key, "datasetId": dataset}
+
+
+def names(catalog: Catalog, dataset: str = "run-1") -> list[str]:
+    with catalog.read() as session:
+        info = datasets.by_name(session, dataset)
+        return [member.name for member in manifests.all_members(session, info.id)]
+
+
+def states(found: Sequence[RequestInfo]) -> list[str]:
+    return [str(info.state) for info in found]
+
+
+def error_of(info: RequestInfo) -> str:
+    assert info.state is RequestState.ERROR and info.reply is not None
+    return str(info.reply["error"])
+
+
+# What is a request, and what isn't.
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_each_kind_has_a_schema_that_names_its_fields(kind: Kind) -> None:
+    schema = schema_of(kind)
+    assert {"kind", "key"} <= set(schema["required"])
+    assert schema["additionalProperties"] is False
+    if kind is Kind.FILE_PROCESS:
+        assert {"datasetId", "files"} <= set(schema["required"])
+        entry = schema["$defs"]["MadeFile"]
+        assert set(entry["required"]) == {"storageId", "path", "size", "checksum"}
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ([], "is no JSON object"),
+        ({"key": "k"}, "has the kind None"),
+        ({"kind": "file.output", "key": "k"}, "kinds are file.input, file.process"),
+        ({"kind": "dataset.close", "datasetId": "d"}, "key: Field required"),
+        ({"kind": "dataset.close", "key": "", "datasetId": "d"}, "key: String should have"),
+        ({"kind": "dataset.close", "key": "k", "dataset": "d"}, "datasetId: Field required"),
+        ({"kind": "dataset.close", "key": "k", "datasetId": "d", "x": 1}, "x: Extra inputs"),
+        ({"kind": "dataset.input", "key": "k", "name": "a/b"}, "name: dataset name 'a/b'"),
+        (
+            {"kind": "dataset.input", "key": "k", "name": "a", "lifetime": "soon"},
+            "lifetime: lifetime 'soon' is no time",
+        ),
+        (with_files([]), "files: List should have at least 1 item"),
+        (
+            with_files([{"storageId": "s", "path": "../x", "size": 1}]),
+            r"files\[0\].path: path '../x'",
+        ),
+        (
+            with_files([{"storageId": "s", "path": "x", "size": -1}]),
+            r"files\[0\].size: Input should be greater",
+        ),
+        (
+            with_files([{"storageId": "s", "path": "x", "size": 1, "checksum": "md5:12"}]),
+            r"files\[0\].checksum: checksum 'md5:12' is malformed",
+        ),
+        (
+            {**with_files([{"storageId": "s", "path": "x", "size": 1}]), "kind": "file.process"},
+            r"files\[0\].checksum: Field required",
+        ),
+    ],
+)
+def test_what_is_no_request_is_refused_by_its_field(
+    catalog: Catalog, document: Any, told: str
+) -> None:
+    good = new_dataset("other")
+    with pytest.raises(BadInput, match=f"request 2.*{told}"):
+        submit_requests(catalog, [good, document])
+    with catalog.read() as session:
+        assert requests.list_requests(session) == []
+
+
+def test_a_request_sent_again_is_the_same(catalog: Catalog) -> None:
+    documents = [new_dataset("b"), new_dataset("a")]
+    first = submit_requests(catalog, documents)
+    assert first == sorted(first), "requests keep the order in which they were sent"
+    again = submit_requests(catalog, [*documents, new_dataset("c"), documents[0]])
+    assert (again[:2], again[3]) == (first, first[0]) and again[2] > first[1]
+    with catalog.read() as session:
+        found = requests.list_requests(session)
+    assert [info.key for info in found] == ["new c", "new a", "new b"]
+    with catalog.read() as session:
+        assert [i.key for i in requests.list_requests(session, before=found[0].id, limit=1)] == [
+            "new a"
+        ]
+
+
+def test_a_key_with_another_content_is_refused(catalog: Catalog) -> None:
+    submit_requests(catalog, [new_dataset("a", "key")])
+    for others in (
+        [new_dataset("new"), new_dataset("b", "key")],
+        [new_dataset("new"), closing("a", "key")],
+        [new_dataset("x", "twice"), new_dataset("y", "twice")],
+    ):
+        with pytest.raises(Conflict, match="was sent before with another content"):
+            submit_requests(catalog, others)
+    with catalog.read() as session:
+        assert [info.key for info in requests.list_requests(session)] == ["key"]
+
+
+# What they do.
+
+
+def test_a_dataset_is_made_filled_and_closed(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    files = [written(storage, f"f{i}") for i in range(5)]
+    made, filled, one, closed = send(
+        new_dataset(), with_files(files[:4]), with_files(files[4:], key="last"), closing()
+    )
+    assert states([made, filled, one, closed]) == ["DONE"] * 4
+    assert filled.reply == {"dataset": "run-1", "files": 4}
+    assert closed.reply is not None and closed.reply["files"] == 5
+    assert names(catalog) == ["f0", "f1", "f2", "f3", "f4"]
+    with catalog.read() as session:
+        info = datasets.by_name(session, "run-1")
+        member = manifests.members(session, info.id)[0]
+    assert (info.state, info.digest) == (DatasetState.CLOSED, closed.reply["digest"])
+    assert member.replicas[0].storage_id == storage.id
+    assert member.checksum == files[0]["checksum"]
+
+
+def test_ids_do_as_well_as_names(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    (made,) = send(new_dataset())
+    assert made.reply is not None
+    number = made.reply["datasetId"]
+    entry = {**written(storage, "f"), "storageId": storage.id}
+    found = send(with_files([entry], number), closing(number))
+    assert states(found) == ["DONE", "DONE"]
+    assert {info.lane for info in found} == {"run-1"}, "one dataset, one order"
+
+
+def test_a_file_without_a_checksum_is_read(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    entry = written(storage, "f", b"content")
+    del entry["checksum"]
+    assert states(send(new_dataset(), with_files([entry]))) == ["DONE", "DONE"]
+    with catalog.read() as session:
+        info = datasets.by_name(session, "run-1")
+        assert manifests.members(session, info.id)[0].checksum == adler32(b"content")
+
+
+def test_a_dataset_of_a_request_has_its_lifetime(
+    catalog: Catalog, send: Callable[..., list[RequestInfo]]
+) -> None:
+    assert states(send({**new_dataset(), "lifetime": "2h"}, closing())) == ["DONE", "DONE"]
+    with catalog.read() as session:
+        info = datasets.by_name(session, "run-1")
+    assert info.expires_at is not None and info.closed_at is not None
+    assert abs((info.expires_at - info.closed_at).total_seconds() - 7200) < 1
+
+
+def test_a_dataset_is_deleted_with_its_bytes_and_only_then_answered(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    send(new_dataset(), with_files([written(storage, "f")]), closing())
+    (asked, again) = send(deleting(), closing(key="behind"))
+    assert states([asked, again]) == ["QUEUED", "QUEUED"], "what is behind it waits"
+    assert asked.begun_at is not None
+    with catalog.read() as session:
+        info = datasets.by_name(session, "run-1")
+        assert queue.ahead(session, again) == 1
+    assert info.state is DatasetState.DELETING and Path(storage.url, "f").exists()
+    deletion.remove(catalog, info.id)
+    assert not Path(storage.url, "f").exists()
+    asked, again = send(deleting(), closing(key="behind"))
+    assert asked.state is RequestState.DONE
+    assert "DELETED and can't become CLOSED" in error_of(again)
+
+
+# What can't be done.
+
+
+def test_unknown_datasets_are_named(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    entry = written(storage, "f")
+    found = send(
+        with_files([entry], "nowhere"),
+        {**with_files([entry], "nowhere", "made"), "kind": "file.process"},
+        closing("nowhere"),
+        deleting("nowhere"),
+        closing(99, "by id"),
+    )
+    assert states(found) == ["ERROR"] * 5
+    assert all("no dataset" in error_of(info) for info in found)
+    assert all(info.reply and info.reply["code"] == "NOT_FOUND" for info in found)
+
+
+def test_files_before_their_dataset_are_refused_and_may_be_tried_again(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    early, made = send(with_files([written(storage, "f")]), new_dataset())
+    assert states([early, made]) == ["ERROR", "DONE"]
+    with catalog.write() as session:
+        assert queue.retry(session, early.id).state is RequestState.QUEUED
+    (again,) = send(with_files([written(storage, "f")]))
+    assert (again.id, again.state) == (early.id, RequestState.DONE)
+    assert names(catalog) == ["f"]
+    told = "only one that was answered with ERROR"
+    with pytest.raises(StateConflict, match=told), catalog.write() as session:
+        queue.retry(session, early.id)
+
+
+@pytest.mark.parametrize("kind", ["file.input", "file.process"])
+def test_a_closed_dataset_takes_no_files(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]], kind: str
+) -> None:
+    late = {**with_files([written(storage, "f")]), "kind": kind}
+    found = send(new_dataset(), closing(), late, closing(key="again"))
+    assert states(found) == ["DONE", "DONE", "ERROR", "DONE"]
+    assert "is CLOSED" in error_of(found[2])
+    assert names(catalog) == []
+
+
+def test_a_close_that_announces_other_files_leaves_the_dataset_open(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    _, _, early = send(new_dataset(), with_files([written(storage, "a")]), closing(fileCount=2))
+    assert "has 1 files, not the 2 announced" in error_of(early)
+    send(with_files([written(storage, "b")], key="rest"))
+    with catalog.write() as session:
+        queue.retry(session, early.id)
+    (again,) = send(closing(fileCount=2))
+    assert again.state is RequestState.DONE
+
+
+def test_a_taken_name_is_refused(catalog: Catalog, send: Callable[..., list[RequestInfo]]) -> None:
+    _, same, other = send(new_dataset(), new_dataset(), new_dataset(key="another"))
+    assert same.state is RequestState.DONE
+    assert "exists already" in error_of(other)
+
+
+@pytest.mark.parametrize("kind", ["file.input", "file.process"])
+def test_of_a_bad_file_the_answer_tells_and_none_of_its_request_is_in(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]], kind: str
+) -> None:
+    good = [written(storage, f"g{i}") for i in range(3)]
+    wrong = {**written(storage, "wrong"), "size": 3}
+    absent = {**written(storage, "absent")}
+    Path(storage.url, "absent").unlink()
+    nowhere = {**written(storage, "x"), "storageId": "nowhere"}
+    bad = {**with_files([good[0], wrong, absent, nowhere, good[1]]), "kind": kind}
+    _, refused, done = send(new_dataset(), bad, with_files(good, key="good"))
+    assert refused.reply is not None
+    told = {item["path"]: item["error"] for item in refused.reply["files"]}
+    assert set(told) == {"wrong", "absent", "x"}
+    assert "has 5 bytes, not the 3 given" in told["wrong"]
+    assert "not there" in told["absent"] and "no storage" in told["x"]
+    assert done.state is RequestState.DONE
+    assert names(catalog) == ["g0", "g1", "g2"]
+
+
+def test_of_a_file_that_the_catalog_knows_otherwise_the_answer_tells(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    known, new = written(storage, "known"), written(storage, "new")
+    other = {**known, "checksum": "adler32:00000001"}
+    found = send(
+        new_dataset(), with_files([known]), with_files([new, other], key="other"),
+        with_files([new], key="after"),
+    )  # fmt: skip
+    assert states(found) == ["DONE", "DONE", "ERROR", "DONE"]
+    assert found[2].reply is not None
+    (told,) = found[2].reply["files"]
+    assert told["path"] == "known" and "other bytes need another name" in told["error"]
+    assert names(catalog) == ["known", "new"]
+
+
+def test_a_wrong_checksum_is_found_where_it_is_to_be_looked_for(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    wrong = {**written(storage, "f"), "checksum": "md5:" + 32 * "0"}
+    _, refused, trusted = send(
+        new_dataset(),
+        with_files([wrong], verify="checksum"),
+        with_files([wrong], key="trusted", verify="size"),
+    )
+    assert "has the checksum md5:" in error_of(refused)
+    assert trusted.state is RequestState.DONE
+
+
+def test_the_good_requests_of_a_window_are_done_beside_bad_ones(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    documents = [new_dataset("run-1"), new_dataset("run-2")]
+    for i in range(40):
+        dataset = "nowhere" if i % 13 == 7 else f"run-{1 + i % 2}"
+        documents.append(with_files([written(storage, f"f{i:02}")], dataset, f"k{i}"))
+    found = send(*documents)
+    bad = [info.key for info in found if info.state is RequestState.ERROR]
+    assert bad == ["k7", "k20", "k33"]
+    for number in (1, 2):
+        mine = [f"f{i:02}" for i in range(40) if i % 2 == number - 1 and i % 13 != 7]
+        assert names(catalog, f"run-{number}") == mine, "in the order of the requests"
+
+
+def test_requests_wait_while_their_storage_is_away(
+    catalog: Catalog, storage: StorageInfo, tmp_path: Path,
+    send: Callable[..., list[RequestInfo]],
+) -> None:  # fmt: skip
+    with catalog.write() as session:
+        other = storages.add(
+            session, "other", StorageKind.LOCAL, StorageRole.INPUT, str(tmp_path / "other")
+        )
+    here, there = written(storage, "here"), written(other, "there")
+    aside = tmp_path / "aside"
+    Path(other.url).rename(aside)
+    documents = [
+        new_dataset("run-1"), new_dataset("run-2"), with_files([there], "run-1", "there"),
+        closing("run-1"), with_files([here], "run-2", "here"),
+    ]  # fmt: skip
+    assert states(send(*documents)) == ["DONE", "DONE", "QUEUED", "QUEUED", "DONE"]
+    aside.rename(other.url)
+    assert states(send(*documents)) == ["DONE"] * 5
+    assert names(catalog, "run-1") == ["there"]
+
+
+def test_a_request_of_a_newer_program_is_answered(
+    catalog: Catalog, send: Callable[..., list[RequestInfo]]
+) -> None:
+    from catalog.bulk import insert_new
+    from catalog.models import Request
+
+    row = {"kind": "file.moved", "key": "k", "lane": "", "payload": {}, "state": "QUEUED"}
+    with catalog.write() as session:
+        insert_new(session, Request, [row], Request.id)
+    send()
+    with catalog.read() as session:
+        assert "kind 'file.moved'" in error_of(queue.by_key(session, "k"))
+        with pytest.raises(NotFound):
+            queue.find(session, "nothing")
+
+
+# Dying at every step.
+
+TURNS = """
+from catalog.db import Catalog
+from catalog import deletion
+from catalog.requests.processor import Processor
+import sys
+catalog = Catalog(sys.argv[1])
+processor = Processor(catalog, lambda session: None)
+for _ in range(5):
+    processor.turn()
+    with catalog.read() as session:
+        going = deletion.pending(session)
+    for info in going:
+        deletion.remove(catalog, info.id)
+processor.close()
+"""
+
+
+def turns(catalog_url: str, failpoint: str | None) -> int:
+    line = [sys.executable, "-c", TURNS, catalog_url]
+    env = {**os.environ, VARIABLE: failpoint} if failpoint else dict(os.environ)
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(line, env=env, cwd=root, timeout=60, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "requests.looked",
+        "requests.done",
+        "requests.answered",
+        "requests.committed",
+        "deletion.marked",
+        "deletion.removed",
+        "deletion.ends",
+    ],
+)
+def test_killed_at_any_step_the_outcome_is_as_if_it_had_run_once(
+    catalog: Catalog, catalog_url: str, storage: StorageInfo, failpoint: str
+) -> None:
+    documents = [
+        new_dataset("run-1"),
+        with_files([written(storage, "a"), written(storage, "b")]),
+        {**with_files([written(storage, "c")], key="made"), "kind": "file.process"},
+        with_files([{**written(storage, "d"), "size": 99}], key="bad"),
+        closing("run-1", fileCount=3),
+        new_dataset("run-2"),
+        with_files([written(storage, "e")], "run-2", "e"),
+        with_files([written(storage, "a")], "run-2", "shared"),
+        closing("run-2", "close 2"),
+        deleting("run-2"),
+    ]
+    ids = submit_requests(catalog, documents)
+    assert turns(catalog_url, failpoint) == -signal.SIGKILL, f"{failpoint} was never reached"
+    assert submit_requests(catalog, documents) == ids
+    assert turns(catalog_url, None) == 0
+    with catalog.read() as session:
+        found = [requests.get(session, request_id) for request_id in ids]
+        gone = datasets.by_name(session, "run-2")
+    assert states(found) == ["DONE"] * 3 + ["ERROR"] + ["DONE"] * 6, json.dumps(
+        [info.reply for info in found]
+    )
+    assert names(catalog) == ["a", "b", "c"]
+    assert gone.state is DatasetState.DELETED
+    left = sorted(path.name for path in Path(storage.url).iterdir())
+    assert left == ["a", "b", "c", "d"], "bytes that another dataset holds stay"

@@ -1,0 +1,228 @@
+"""Uploads: copied, verified there, gone on with after a kill; and what can't be."""
+
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from catalog import datasets, deletion, files, manifests, storages, uploads, usage
+from catalog.datasets import Member
+from catalog.db import Catalog
+from catalog.errors import Conflict, NotFound, StateConflict, StorageError
+from catalog.failpoints import VARIABLE
+from catalog.files import NewFileRow
+from catalog.models import StorageKind, StorageRole
+from catalog.states import UploadState
+from catalog.storages import StorageInfo
+from catalog.uploads import UploadInfo
+
+COUNT = 150
+"""More than two batches."""
+
+
+@pytest.fixture
+def target(catalog: Catalog, tmp_path: Path) -> StorageInfo:
+    with catalog.write() as session:
+        place = str(tmp_path / "tape")
+        return storages.add(session, "tape", StorageKind.LOCAL, StorageRole.OUTPUT, place)
+
+
+@pytest.fixture
+def dataset(catalog: Catalog, storage: StorageInfo) -> int:
+    """A closed dataset of files in two folders."""
+    names = [f"d{i % 2}/f{i:03}" for i in range(COUNT)]
+    rows = []
+    for name in names:
+        path = Path(storage.url, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        rows.append(
+            NewFileRow("raw", name, name, len(name), f"adler32:{zlib.adler32(name.encode()):08x}")
+        )
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1")
+        ids = files.register(session, storage.id, rows)
+        datasets.attach(session, made, [*map(Member, ids, names)])
+        datasets.close(session, made)
+    return made
+
+
+def ask(catalog: Catalog, dataset: int, target: StorageInfo) -> int:
+    with catalog.write() as session:
+        return uploads.ask(session, dataset, target.id)
+
+
+def transfer(catalog: Catalog, upload: int, tmp_path: Path) -> UploadInfo:
+    return uploads.transfer(catalog, upload, tmp_path / "scratch")
+
+
+def whole(catalog: Catalog, dataset: int, target: StorageInfo) -> bool:
+    """Whether every file is AVAILABLE on the storage, with its bytes."""
+    with catalog.read() as session:
+        members = list(manifests.all_members(session, dataset))
+    for member in members:
+        places = [place for place in member.replicas if place.storage_id == target.id]
+        if len(places) != 1 or Path(target.url, places[0].path).read_text() != member.name:
+            return False
+    return len(members) == COUNT
+
+
+def test_a_dataset_is_copied_verified_and_counted(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    upload = ask(catalog, dataset, target)
+    assert ask(catalog, dataset, target) == upload, "one at a time"
+    seen: list[int] = []
+    info = uploads.transfer(
+        catalog, upload, tmp_path, progress=lambda info: seen.append(info.files_done)
+    )
+    assert (info.state, info.files_done, info.bytes_done) == (
+        UploadState.DONE, COUNT, info.size_bytes,
+    )  # fmt: skip
+    assert seen == sorted(seen) and len(set(seen)) > 2, "it tells how far it is"
+    assert whole(catalog, dataset, target)
+    with catalog.read() as session:
+        there = {item.storage: item.files for item in usage.of_storages(session)}
+        assert uploads.is_done(session, dataset) and not uploads.is_going(session, dataset)
+    assert there == {"raw": COUNT, "tape": COUNT}
+
+
+def test_only_a_closed_dataset_is_uploaded_and_none_on_its_way_is_deleted(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    with catalog.write() as session:
+        other = datasets.create(session, "open")
+        with pytest.raises(StateConflict, match="only a CLOSED dataset can be"):
+            uploads.ask(session, other, target.id)
+    upload = ask(catalog, dataset, target)
+    with pytest.raises(Conflict, match="is being uploaded"), catalog.write() as session:
+        deletion.mark(session, dataset, "a test")
+    transfer(catalog, upload, tmp_path)
+    with catalog.write() as session:
+        assert deletion.mark(session, dataset, "a test")
+    deletion.remove(catalog, dataset)
+    assert not list(Path(target.url).rglob("f*")), "all of its copies go"
+
+
+def test_again_after_its_end_it_copies_only_what_is_not_there(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    first = ask(catalog, dataset, target)
+    transfer(catalog, first, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in Path(target.url).rglob("f*")}
+    second = ask(catalog, dataset, target)
+    assert second != first
+    assert transfer(catalog, second, tmp_path).state is UploadState.DONE
+    assert {path: path.stat().st_mtime_ns for path in Path(target.url).rglob("f*")} == before
+
+
+def test_a_source_that_is_corrupt_is_named_and_the_upload_goes_on_once_it_is_mended(
+    catalog: Catalog, storage: StorageInfo, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    bad = Path(storage.url, "d1/f099")
+    good = bad.read_text()
+    bad.write_text(good.upper())
+    upload = ask(catalog, dataset, target)
+    info = transfer(catalog, upload, tmp_path)
+    assert info.state is UploadState.FAILED
+    assert info.reason is not None and "'d1/f099' can't be copied" in info.reason
+    assert "has the checksum" in info.reason
+    assert not Path(target.url, "run-1/d1/f099").exists(), "wrong bytes don't stay"
+    bad.write_text(good)
+    with catalog.write() as session:
+        again = uploads.order(session, dataset, target.id)
+    assert (again.id, again.state) == (upload, UploadState.QUEUED)
+    assert transfer(catalog, upload, tmp_path).state is UploadState.DONE
+    assert whole(catalog, dataset, target)
+
+
+def test_a_source_that_is_gone_fails_it_and_a_storage_that_is_away_does_not(
+    catalog: Catalog, storage: StorageInfo, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    aside = tmp_path / "aside"
+    Path(target.url).rename(aside)
+    upload = ask(catalog, dataset, target)
+    with pytest.raises(StorageError, match="mount or make it"):
+        transfer(catalog, upload, tmp_path)
+    aside.rename(target.url)
+    Path(storage.url, "d0/f000").unlink()
+    info = transfer(catalog, upload, tmp_path)
+    assert info.state is UploadState.FAILED and "not there" in (info.reason or "")
+
+
+def test_an_upload_can_be_cancelled(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFound), catalog.write() as session:
+        uploads.order(session, dataset, target.id, cancel=True)
+    upload = ask(catalog, dataset, target)
+    with catalog.write() as session:
+        info = uploads.order(session, dataset, target.id, cancel=True)
+    assert (info.id, info.state) == (upload, UploadState.CANCELLED)
+    assert transfer(catalog, upload, tmp_path).files_done == 0
+
+
+def test_a_path_that_was_used_before_is_not_used_again(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    transfer(catalog, ask(catalog, dataset, target), tmp_path)
+    with catalog.write() as session:
+        file_id = files.get(session, "raw", "d0/f000").id
+        rows = deletion._take(session, [file_id], "a test")
+    with catalog.read() as session:
+        assert [row.path for row in rows] == ["d0/f000", "run-1/d0/f000"]
+        assert files.replicas(session, [file_id]) == {file_id: ()}
+    info = transfer(catalog, ask(catalog, dataset, target), tmp_path)
+    assert info.state is UploadState.FAILED and "no copy of it" in (info.reason or "")
+
+
+RUN = """
+import sys
+from pathlib import Path
+from catalog import uploads
+from catalog.db import Catalog
+print(uploads.transfer(Catalog(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])).state)
+"""
+
+
+def run(catalog_url: str, upload: int, tmp_path: Path, failpoint: str | None) -> int:
+    line = [sys.executable, "-c", RUN, catalog_url, str(upload), str(tmp_path)]
+    env = {**os.environ, VARIABLE: failpoint} if failpoint else dict(os.environ)
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(line, env=env, cwd=root, timeout=60, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    ["upload.reserved", "upload.copied:2", "upload.noted:2", "upload.ends"],
+)
+def test_killed_at_any_step_it_goes_on(
+    catalog: Catalog, catalog_url: str, dataset: int, target: StorageInfo, tmp_path: Path,
+    failpoint: str,
+) -> None:  # fmt: skip
+    upload = ask(catalog, dataset, target)
+    assert run(catalog_url, upload, tmp_path, failpoint) == -signal.SIGKILL
+    assert run(catalog_url, upload, tmp_path, None) == 0
+    with catalog.read() as session:
+        info = uploads.get(session, upload)
+        there = {item.storage: item.files for item in usage.of_storages(session)}
+    assert (info.state, info.files_done, info.bytes_done) == (
+        UploadState.DONE, COUNT, info.size_bytes,
+    )  # fmt: skip
+    assert whole(catalog, dataset, target)
+    assert there == {"raw": COUNT, "tape": COUNT}
+
+
+def test_half_a_file_that_a_kill_left_is_replaced(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    upload = ask(catalog, dataset, target)
+    place = Path(target.url, "run-1/d0/f000")
+    place.parent.mkdir(parents=True)
+    place.write_text("half")
+    assert transfer(catalog, upload, tmp_path).state is UploadState.DONE
+    assert whole(catalog, dataset, target)
