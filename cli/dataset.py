@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import BadInput, StateConflict
+from catalog.errors import BadInput, Conflict, StateConflict
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
 from cli.home import open_catalog
@@ -21,6 +21,7 @@ from cli.output import (
     print_json,
     print_table,
     say,
+    show_causes,
     show_list,
     size,
     stream_json,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from catalog.datasets import DatasetInfo
     from catalog.db import Catalog
     from catalog.intake import Expected, Measured
+    from catalog.uploads import UploadInfo
 
 app = typer.Typer(name="dataset", help="Named, ordered sets of files.", no_args_is_help=True)
 
@@ -43,13 +45,21 @@ _TABLE = 1000
 
 
 @app.command()
-def create(name: Name, as_json: Json = False) -> None:
+def create(
+    name: Name,
+    lifetime: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Delete it so long after its close: 12h, 7d.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Create an OPEN dataset without files."""
-    from catalog import datasets
+    from catalog import datasets, durations
 
+    lifetime_s = None if lifetime is None else durations.seconds(lifetime, "--lifetime")
     catalog = open_catalog(create=True)
     with catalog.write() as session:
-        info = datasets.get(session, datasets.create(session, name))
+        made = datasets.create(session, name, lifetime_s=lifetime_s)
+        info = datasets.get(session, made)
     if as_json:
         print_json(info)
     else:
@@ -189,16 +199,18 @@ def list_all(
 @app.command()
 def show(name: Name, as_json: Json = False) -> None:
     """Show one dataset: its state, content, origin and history."""
-    from catalog import datasets, events, manifests
+    from catalog import datasets, events, manifests, uploads
 
     with open_catalog().read() as session:
         info = datasets.by_name(session, name)
         now = manifests.totals(session, [info.id])[info.id]
         origin = _origin(session, info)
+        going = uploads.of_dataset(session, info.id)
         history = events.history(session, "dataset", info.id)
     if as_json:
         totals = {"files": now.files, "bytes": now.size_bytes}
-        print_json({**plain(info), "now": totals, "origin": origin, "history": history})
+        more = {"now": totals, "origin": origin, "uploads": going, "history": history}
+        print_json({**plain(info), **more})
         return
     print_fields(
         {
@@ -210,9 +222,33 @@ def show(name: Name, as_json: Json = False) -> None:
             "origin": _words(origin),
             "created": info.created_at,
             "closed": info.closed_at,
+            "deleted after": info.expires_at or _after_close(info.lifetime_s),
+            "pinned": info.pin,
         }
     )
+    if going:
+        print_table([_upload_row(upload) for upload in going], "uploads")
     print_history(history)
+
+
+def _after_close(lifetime_s: float | None) -> str | None:
+    from catalog import durations
+
+    return None if lifetime_s is None else f"{durations.words(lifetime_s)} from its close"
+
+
+def _upload_row(upload: "UploadInfo") -> dict[str, Any]:
+    done = 100 * upload.bytes_done / upload.size_bytes if upload.size_bytes else 100.0
+    return {
+        "upload": upload.id,
+        "to": upload.storage,
+        "state": upload.state,
+        "files": f"{upload.files_done} of {upload.files}",
+        "done": f"{done:.0f} %",
+        "since": upload.started_at or upload.created_at,
+        "ended": upload.ended_at,
+        "why": upload.reason,
+    }
 
 
 def _origin(session: Any, info: "DatasetInfo") -> dict[str, Any] | None:
@@ -308,3 +344,149 @@ def get(
     else:
         there = f", {total.files - new} were there" if new < total.files else ""
         say(f"{new} files ({Size(copied)}) copied to {directory}{there}")
+
+
+@app.command()
+def pin(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why it must stay.")] = "pinned by an operator",
+    as_json: Json = False,
+) -> None:
+    """Keep a dataset from being deleted, by a command, a request or its lifetime."""
+    from catalog import datasets, lifecycle
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        info = lifecycle.pin(session, datasets.by_name(session, name).id, reason)
+    if as_json:
+        print_json(info)
+    else:
+        say(f"dataset {name} is pinned: {info.pin}")
+
+
+@app.command()
+def unpin(name: Name, as_json: Json = False) -> None:
+    """Let a dataset be deleted again."""
+    from catalog import datasets, lifecycle
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        info = lifecycle.unpin(session, datasets.by_name(session, name).id)
+    if as_json:
+        print_json(info)
+    else:
+        say(f"dataset {name} is not pinned")
+
+
+@app.command()
+def expire(
+    name: Name,
+    lifetime: Annotated[
+        str, typer.Option(metavar="TIME", help="From its close, or from now if it is CLOSED: 7d.")
+    ] = "",
+    never: Annotated[bool, typer.Option("--never", help="Keep it until it is deleted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set when a dataset is deleted by itself."""
+    from catalog import datasets, durations, lifecycle
+
+    if bool(lifetime) == never:
+        raise BadInput("give either --lifetime TIME or --never.")
+    lifetime_s = None if never else durations.seconds(lifetime, "--lifetime")
+    catalog = open_catalog()
+    with catalog.write() as session:
+        info = lifecycle.set_lifetime(session, datasets.by_name(session, name).id, lifetime_s)
+    if as_json:
+        print_json(info)
+    else:
+        when = "never" if never else f"after {info.expires_at or _after_close(info.lifetime_s)}"
+        say(f"dataset {name} is deleted {when}")
+
+
+@app.command()
+def delete(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why, for its history.")] = "asked for by an operator",
+    as_json: Json = False,
+) -> None:
+    """Delete a dataset, with the bytes of files that no other dataset holds.
+
+    The bytes go in the background, by the `deletion` flow of `spdf up`.
+    """
+    from catalog import datasets, deletion
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        found = datasets.by_name(session, name)
+        deletion.mark(session, found.id, reason)
+        info = datasets.get(session, found.id)
+    if as_json:
+        print_json(info)
+    else:
+        say(f"dataset {name} is {info.state}")
+
+
+@app.command()
+def upload(
+    name: Name,
+    storage: Annotated[str, typer.Option("--to", help="The storage that it goes to.")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop it; what is there stays.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy a CLOSED dataset to another storage, verified there; a FAILED upload goes on.
+
+    It goes in the background, by the `upload` flow of `spdf up`; `spdf dataset show` tells how far.
+    """
+    from catalog import datasets, storages, uploads
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        found = datasets.by_name(session, name)
+        target = storages.by_name(session, storage)
+        info = uploads.order(session, found.id, target.id, cancel=cancel)
+    if as_json:
+        print_json(info)
+    else:
+        say(f"upload {info.id} of dataset {name} to {storage} is {info.state}")
+
+
+@app.command()
+def verify(name: Name, as_json: Json = False) -> None:
+    """Read all copies of a dataset's files, and mark those that aren't the catalog's.
+
+    Exit code 4 where one isn't. A CLOSED dataset's digest is compared, too.
+    """
+    from catalog import datasets, manifests
+    from catalog.verification import verify_dataset
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = datasets.by_name(session, name)
+        total = manifests.totals(session, [info.id])[info.id]
+    with Bar("reading", total.files) as bar:
+        wrong = verify_dataset(catalog, info.id, progress=bar.advance)
+    with catalog.read() as session:
+        changed = info.digest not in (None, manifests.manifest_digest(session, info.id))
+    if as_json:
+        print_json({"dataset": name, "files": total.files, "wrong": wrong, "changed": changed})
+    else:
+        say(f"dataset {name}: {total.files} files read, {len(wrong)} copies aren't whole")
+        if wrong:
+            print_table(
+                [{"file": w.file, "storage": w.storage, "state": w.state, "found": w.found}
+                 for w in wrong[:_TABLE]]
+            )  # fmt: skip
+        if changed:
+            say("its list of files is not the one that it was closed with.")
+    if wrong or changed:
+        raise typer.Exit(Conflict.exit_code)
+
+
+@app.command()
+def why(name: Name, as_json: Json = False) -> None:
+    """Explain a dataset's state: what keeps it open, since when, and what happens next."""
+    from catalog import causes, datasets
+
+    with open_catalog().read() as session:
+        found = causes.why_dataset(session, datasets.by_name(session, name))
+    show_causes(found, as_json)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import BadInput
+from catalog.errors import BadInput, Conflict
 from cli.copies import Reader, Wanted
 from cli.home import open_catalog
-from cli.output import Json, Size, plain, print_fields, print_json, print_table, say
+from cli.output import Json, Size, plain, print_fields, print_json, print_table, say, show_causes
 
 if TYPE_CHECKING:
     from catalog.lineage import Lineage, LineageStep, Maker
@@ -93,11 +93,11 @@ def url(
     as_json: Json = False,
 ) -> None:
     """Print an address at which anybody can read a file for a while, without a login."""
-    from catalog import files, storages
+    from catalog import durations, files, storages
     from catalog.drivers import driver_for
     from catalog.drivers.s3 import S3Driver
 
-    life_s = _seconds(expires)
+    life_s = durations.seconds(expires, "--expires")
     with open_catalog().read() as session:
         info = files.find(session, file)
         replicas = files.replicas(session, [info.id])[info.id]
@@ -115,15 +115,6 @@ def url(
         f"file {file} lies on no S3 storage, and a directory has no address; "
         "`spdf file get` copies it."
     )
-
-
-def _seconds(text: str) -> float:
-    """Seconds of `90s`, `30m`, `12h` or `7d`; raises `BadInput`."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdecimal():
-        raise BadInput(f"--expires {text!r} is no time; write 90s, 30m, 12h or 7d.")
-    return float(number) * units[unit]
 
 
 @app.command()
@@ -148,3 +139,64 @@ def get(
         print_json({"file": info.ref, "path": target, "new": new, "size_bytes": info.size_bytes})
     else:
         say(f"{target}: {Size(info.size_bytes)}" + ("" if new else ", was there already"))
+
+
+@app.command()
+def verify(file: Ref, as_json: Json = False) -> None:
+    """Read all copies of a file, and mark those that aren't the catalog's. Exit code 4 for one."""
+    from catalog import files
+    from catalog.verification import verify as verify_file
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = files.find(session, file)
+    found = verify_file(catalog, info)
+    if as_json:
+        print_json({"file": info.ref, "replicas": found})
+    else:
+        print_table(
+            [
+                {"storage": r.storage, "path": r.path, "state": r.state, "found": r.found}
+                for r in found
+            ]
+        )
+    if not all(replica.is_whole for replica in found):
+        raise typer.Exit(Conflict.exit_code)
+
+
+@app.command()
+def recover(file: Ref, as_json: Json = False) -> None:
+    """Make a lost file again, by the job that made it; kept only if its bytes are the same."""
+    from catalog import files
+    from cli.home import add_own_programs, settings
+    from flows.recovery import recover as recover_file
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        info = files.find(session, file)
+    add_own_programs()
+    done = recover_file(catalog, settings(), info.id)
+    if as_json:
+        print_json(done)
+    elif done.job_id is None:
+        say(f"file {info.ref} is AVAILABLE on {done.storage}; nothing was done")
+    else:
+        say(f"file {info.ref} was made again by job {done.job_id}: {done.path} on {done.storage}")
+
+
+@app.command()
+def why(
+    file: Ref,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Why it is in this dataset, or not.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain where a file is and where it comes from; with --dataset, why it is in it or not."""
+    from catalog import causes, datasets, files
+
+    with open_catalog().read() as session:
+        info = files.find(session, file)
+        wanted = datasets.by_name(session, dataset) if dataset else None
+        found = causes.why_file(session, info, wanted)
+    show_causes(found, as_json)

@@ -7,14 +7,19 @@ import typer
 
 from catalog.errors import SpdfError
 from cli import (
+    buffer,
     catalog,
     cwl,
     dataset,
     demo,
     file,
+    inspect,
+    intake,
     job,
     pilot,
     profile,
+    register,
+    request,
     site,
     storage,
     task,
@@ -35,8 +40,10 @@ app = typer.Typer(
 )
 profile.register(app)
 demo.register(app)
+register.register(app)
 for noun in (
-    catalog, storage, dataset, file, template, workflow, task, job, pilot, worker, cwl, site,
+    catalog, storage, dataset, file, request, template, workflow, task, job, pilot, worker, cwl,
+    intake, buffer, inspect, site,
 ):  # fmt: skip
     app.add_typer(noun.app)
 

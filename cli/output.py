@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from catalog.causes import Cause
     from catalog.events import EventInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -142,6 +143,15 @@ def table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> "Rende
     for row in rows:
         made.add_row(*(Text(cell(value)) for value in row.values()))
     return made
+
+
+def show_causes(causes: "Sequence[Cause]", as_json: bool) -> None:
+    """Facts that explain something, each with what happens next."""
+    if as_json:
+        print_json(causes)
+        return
+    for cause in causes:
+        say(f"- {cause.fact}" + (f"; {cause.next}" if cause.next else ""))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

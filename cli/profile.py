@@ -104,7 +104,10 @@ def status(as_json: Json = False) -> None:
 def _overview() -> dict[str, Any]:
     """What goes on in the catalog; empty where there is none yet."""
     from catalog import storages
+    from catalog.filling import fills
     from catalog.overview import overview
+    from catalog.requests import queue
+    from catalog.states import RequestState
 
     try:
         catalog = open_catalog()
@@ -112,7 +115,12 @@ def _overview() -> dict[str, Any]:
         note(str(error))
         return {}
     with catalog.read() as session:
-        return {**plain(overview(session)), "storages": plain(storages.list_all(session))}
+        return {
+            **plain(overview(session)),
+            "storages": plain(storages.list_all(session)),
+            "requests": queue.count(session, RequestState.QUEUED),
+            "forecasts": [line for fill in fills(session) if (line := fill.warning) is not None],
+        }
 
 
 def _show(found: "Status", going_on: dict[str, Any]) -> None:
@@ -141,8 +149,11 @@ def _show(found: "Status", going_on: dict[str, Any]) -> None:
                 "workflows": _counted(going_on["workflows"]),
                 "jobs": _counted(going_on["jobs"]),
                 "storages": ", ".join(storage["name"] for storage in going_on["storages"]),
+                "requests": f"{going_on['requests']} queued",
             }
         )
+        for line in going_on["forecasts"]:
+            say(line)
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.errors import NotFound
+from catalog.refs import Retention
 from catalog.states import TemplateState
 from cli import trials
 from cli.home import open_catalog, server_answers, server_client
@@ -42,6 +43,18 @@ def create(
         str | None, typer.Option(help="Names of datasets it is for; else that of its hint.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Its name; else the file's.")] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto/--manual", help="Process what it matches by itself, or when it is submitted."
+        ),
+    ] = False,
+    precedence: Annotated[
+        int, typer.Option(help="Where several automatic ones match, the highest wins.")
+    ] = 0,
+    intermediate: Annotated[
+        Retention, typer.Option(help="How long the files between its stages are kept.")
+    ] = Retention.KEEP,
     active: Annotated[bool, typer.Option("--activate", help="Make it ACTUAL at once.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +62,10 @@ def create(
     from flows import templates
 
     catalog = open_catalog(create=True)
-    info, warnings = templates.create(catalog, file, name=name, mask=mask)
+    info, warnings = templates.create(
+        catalog, file, name=name, mask=mask, auto=auto, precedence=precedence,
+        intermediate=intermediate,
+    )  # fmt: skip
     for warning in warnings:
         note(warning)
     shown = None
@@ -100,6 +116,7 @@ def list_all(
             "state": t.state,
             "mask": t.mask,
             "derived": t.derived,
+            "auto": t.auto,
             "created": t.created_at,
         },
         empty="no templates; `spdf template create` adds one.",
@@ -135,6 +152,9 @@ def show(
             "state": info.state,
             "mask": info.mask,
             "for derived": info.derived,
+            "automatic": info.auto,
+            "precedence": info.precedence,
+            "intermediate files": info.intermediate,
             "digest": info.digest,
             "created": info.created_at,
             "about": plan.doc or plan.label,

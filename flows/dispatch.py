@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from sqlmodel import Session
 
-from catalog import nodes, pilots, tasks
+from catalog import nodes, pilots, pressure, tasks, usage
 from catalog.settings import Settings
 from catalog.states import TaskState
 from catalog.tasks import TaskInfo
@@ -58,6 +58,7 @@ class Dispatcher:
     _asked: dict[int, dict[str, float]] = field(default_factory=dict)
     _looking: Share = field(default_factory=lambda: Share(0.0, _LOOK_SHARE))
     _ahead: set[int] = field(default_factory=set)
+    _held_back: set[int] = field(default_factory=set)
 
     def dispatch(self) -> int:
         """Ask for the pilots that are missing; gives how many. Prefect's errors are survived."""
@@ -68,6 +69,9 @@ class Dispatcher:
             self._forget(
                 pilots.begun(session, [r for asked in self._asked.values() for r in asked])
             )
+        if self._held_back:
+            with self.chain.catalog.write() as session:
+                pressure.send_home(session, sorted(self._held_back))
         count = 0
         try:
             for need in needs:
@@ -85,9 +89,12 @@ class Dispatcher:
         soon = self._soon(rows, set(moving.values()))
         ids = moving | soon
         live = pilots.live_counts(session, list(ids))
+        self._held_back = self._paused(session, ids)
         found = []
         for task_id, name in ids.items():
             stage = self.chain.plan.stage(name)
+            if task_id in self._held_back:
+                continue
             offers = [node.slots for node in nodes.online(session, stage.pool)]
             slots = min(offers, default=self.settings.slots)
             most = stage.max_pilots or self.settings.max_pilots or len(offers) + 1
@@ -96,6 +103,26 @@ class Dispatcher:
             wanted = max(-(-ready // slots), int(task_id in soon and task_id not in self._ahead))
             found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), len(offers)))
         return found
+
+    def _paused(self, session: Session, ids: Mapping[int, str]) -> set[int]:
+        """Tasks that only add to a storage which is above its high-water mark.
+
+        Those that read what lies there go on, and so, once these
+        have nothing to do, does the oldest workflow: else nothing would ever be freed.
+        """
+        pressed = usage.pressed(session)
+        if not pressed:
+            return set()
+        places = tasks.outputs(session, list(ids))
+        paused = {
+            task_id
+            for task_id, name in ids.items()
+            if not self.chain.plan.stage(name).upstreams
+            and pressed & {o.storage_id for port, o in places[task_id].items() if port != "log"}
+        }
+        if not paused or pressure.may_produce(session, self.chain.workflow_id):
+            return set()
+        return paused
 
     def _forget(self, started: set[str]) -> None:
         for asked in self._asked.values():

@@ -107,9 +107,33 @@ def _new_tasks(session: Session, plan: Plan, rank: int) -> list[NewTask]:
     internal = storages.default_for(session, StorageRole.INTERNAL).id
     output = storages.default_for(session, StorageRole.OUTPUT).id
     return [
-        NewTask(stage.name, stage.pool, rank + stage.rank, _places(stage, internal, output))
+        NewTask(
+            stage.name,
+            stage.pool,
+            rank + stage.rank,
+            _places(stage, internal, output),
+            _readers(plan, stage),
+        )
         for stage in plan.stages
     ]
+
+
+def _readers(plan: Plan, stage: Stage) -> dict[str, tuple[str, ...]]:
+    """By port, of what only other stages read: those stages."""
+    found: dict[str, tuple[str, ...]] = {}
+    for port in stage.step.outputs:
+        readers = tuple(
+            other.name
+            for other in plan.stages
+            if any(
+                (s.stage, s.port) == (stage.name, port.name)
+                for link in other.links
+                for s in link.sources
+            )
+        )
+        if readers and port.kind != "value" and port.name not in stage.is_output:
+            found[port.name] = readers
+    return found
 
 
 def _places(stage: Stage, internal: int, output: int) -> dict[str, int]:

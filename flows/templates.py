@@ -6,18 +6,28 @@ from typing import Any
 from catalog import templates
 from catalog.db import Catalog
 from catalog.errors import BadInput
+from catalog.refs import Retention
 from catalog.templates import TemplateInfo
 from flows.compile import check_mask, compile_template
 from flows.engines import check_engines
 from flows.fixed import store_files
 from flows.plan import plan_from_json, plan_to_json
 
-RESERVED = frozenset({"housekeeping", "pilot", "watchdog", "workflow"})
+RESERVED = frozenset(
+    {"deletion", "housekeeping", "inspection", "pilot", "upload", "watchdog", "workflow"}
+)
 """Flows of ours: a template is shown as a flow of its own name beside them."""
 
 
 def create(
-    catalog: Catalog, path: Path, *, name: str | None = None, mask: str | None = None
+    catalog: Catalog,
+    path: Path,
+    *,
+    name: str | None = None,
+    mask: str | None = None,
+    auto: bool = False,
+    precedence: int = 0,
+    intermediate: Retention = Retention.KEEP,
 ) -> tuple[TemplateInfo, tuple[str, ...]]:
     """Compile a CWL file and add it as a DRAFT; gives it and what its author should know.
 
@@ -35,10 +45,25 @@ def create(
             f"template {name!r} has no mask; give --mask, or `mask` in its spdf:Template hint."
         )
     check_mask(name, 1, plan, mask)
+    needed = sorted(item.name for item in plan.fixed if item.required)
+    if auto and needed:
+        raise BadInput(
+            f"template {name!r} needs its input {needed[0]!r}, which nobody gives where workflows "
+            "begin by themselves; give it a default in the document, or use --manual."
+        )
     stored: dict[str, Any] = store_files(catalog, plan_to_json(plan))
     with catalog.write() as session:
         info = templates.create(
-            session, name, mask, compiled.document, stored, compiled.digest, plan.derived
+            session,
+            name,
+            mask,
+            compiled.document,
+            stored,
+            compiled.digest,
+            plan.derived,
+            auto=auto,
+            precedence=precedence,
+            intermediate=intermediate,
         )
     return info, compiled.warnings
 

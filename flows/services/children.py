@@ -7,11 +7,12 @@ from pathlib import Path
 
 from catalog.settings import Settings
 from flows.containers import DOCKER, PROCESS, worker_values
-from flows.queues import CONTROL, DEFAULT_QUEUE, HOUSEKEEPING_QUEUE, WATCHDOG_QUEUE
+from flows.queues import CONTROL, DATA_QUEUE, DEFAULT_QUEUE, HOUSEKEEPING_QUEUE, WATCHDOG_QUEUE
 from flows.server import Server, base_env, server_env, worker_env
 from flows.services.pace import BASE_S
 
-BACKEND, SERVER, SETUP, WORKER, RECORDER = "backend", "server", "setup", "worker", "recorder"
+BACKEND, SERVER, SETUP, WORKER = "backend", "server", "setup", "worker"
+RECORDER, INTAKE = "recorder", "intake"
 
 NODE_WORKER = "flows.services.nodeworker"
 
@@ -44,6 +45,7 @@ def services(settings: Settings, server: Server, *, gpu: bool) -> tuple[Child, .
         Child("server", SERVER, serve, server_env(settings, server)),
         Child("setup", SETUP, (python, "-m", "flows.deployments"), own),
         Child("recorder", RECORDER, (python, "-m", "flows.recorder"), {**own, **_IMPATIENT}),
+        Child("intake", INTAKE, (python, "-m", "flows.intake"), own),
         *workers,
     )
 
@@ -90,7 +92,7 @@ def workers_of_pool(
             env,
             "worker-watchdog",
             pool,
-            queues=(WATCHDOG_QUEUE, HOUSEKEEPING_QUEUE),
+            queues=(WATCHDOG_QUEUE, HOUSEKEEPING_QUEUE, DATA_QUEUE),
             query_s=3.0,
         ),
     ]

@@ -12,6 +12,7 @@ from catalog.db import get_catalog
 from catalog.errors import Unavailable
 from catalog.models import Singleton
 from catalog.settings import Settings
+from flows.intake import INTAKE
 from flows.recorder.names import RECORDER
 from flows.server import Server, call_api
 from flows.services import children
@@ -27,7 +28,7 @@ class Health:
 
 
 def check(settings: Settings, server: Server) -> Health:
-    """Ask the server, its workers' heartbeats and the recorder's lease."""
+    """Ask the server, its workers' heartbeats, and the leases of the recorder and the intake."""
     healthy = set()
     records = read_records(settings)
     if _answers(server, records.get("server")):
@@ -40,9 +41,10 @@ def check(settings: Settings, server: Server) -> Health:
             healthy.add(record.name)
         if record.kind == children.BACKEND and record.alive:
             healthy.add(record.name)
-    recorder = records.get("recorder")
-    if recorder is not None and recorder.alive and _recorder_leads(recorder):
-        healthy.add("recorder")
+    for name, role in ((children.RECORDER, RECORDER), (children.INTAKE, INTAKE)):
+        leader = records.get(name)
+        if leader is not None and leader.alive and _leads(leader, role):
+            healthy.add(name)
     return Health(frozenset(healthy))
 
 
@@ -77,10 +79,10 @@ def _worker_beats(server: Server) -> dict[str, datetime]:
     }
 
 
-def _recorder_leads(record: Record) -> bool:
-    """Whether the lease is held by that process (a recorder's owner name ends with its pid)."""
+def _leads(record: Record, role: str) -> bool:
+    """Whether the role's lease is held by that process: an owner's name ends with its pid."""
     held = sa.select(col(Singleton.owner)).where(
-        col(Singleton.name) == RECORDER, col(Singleton.lease_until) > now()
+        col(Singleton.name) == role, col(Singleton.lease_until) > now()
     )
     try:
         with get_catalog().read() as session:

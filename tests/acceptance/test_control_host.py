@@ -178,7 +178,7 @@ def _start_servers(host: ControlHost) -> None:
     host.start("services")
     host.start("setup")
     assert host.processes.pop("setup").wait(120) == 0, (host.home / "setup.log").read_text()
-    for name in ("recorder", "control", "cpu"):
+    for name in ("recorder", "intake", "control", "cpu"):
         host.start(name)
 
 
@@ -204,6 +204,14 @@ def test_the_whole_site_is_right_and_runs_a_workflow(host: ControlHost) -> None:
         "POST", "/events/filter", {"filter": {"event": {"name": ["prefect.task-run.Completed"]}}}
     )
     assert posted["total"] == 0, "its recorder writes them to the server's database"
+
+
+def test_its_intake_does_what_requests_ask_for(host: ControlHost, tmp_path: Path) -> None:
+    site = WholeSite(host.home, {**host.environment("spdf.env"), "SPDF_HOME": str(host.home)})
+    request = tmp_path / "request.json"
+    request.write_text('{"kind": "dataset.input", "key": "k", "name": "by-request"}')
+    assert "1 requests answered, 0" in site.spdf("register", request, "--wait")
+    assert site.json("dataset", "show", "by-request")["state"] == "OPEN"
 
 
 def test_check_names_what_is_away(host: ControlHost) -> None:

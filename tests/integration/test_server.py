@@ -74,7 +74,7 @@ def test_the_web_page_may_talk_to_this_server_alone(prefect_server: Server) -> N
 
 
 def test_pools_are_laid_down_once_and_an_operators_limit_stays(client: SyncPrefectClient) -> None:
-    fixed = {"watchdog": (1, 1), "housekeeping": (3, 1)}
+    fixed = {"watchdog": (1, 1), "housekeeping": (3, 1), "data": (4, 4)}
     assert queues(client) == {**fixed, "default": (2, LIVE_WORKFLOWS)}
     default = client.read_work_queue_by_name("default", work_pool_name="control")
     client.update_work_queue(default.id, concurrency_limit=7)
@@ -138,8 +138,10 @@ def test_pilots_run_in_containers_where_pools_are_of_that_type(
 def test_deployments_are_those_of_the_file(client: SyncPrefectClient) -> None:
     for _ in range(2):
         names = ensure_deployments(client, pools=("control", "cpu"), watchdog_s=30)
-    ours = ("pilot/cpu", "workflow/workflow", "watchdog/watchdog", "housekeeping/housekeeping")
-    assert names == ours
+    single = ("workflow", "watchdog", "housekeeping", "deletion", "upload", "inspection")
+    assert names == ("pilot/cpu", *(f"{name}/{name}" for name in single))
+    for name in ("deletion", "upload", "inspection"):
+        assert client.read_deployment_by_name(f"{name}/{name}").work_queue_name == "data"
     housekeeping = client.read_deployment_by_name("housekeeping/housekeeping")
     assert [s.schedule.interval.total_seconds() for s in housekeeping.schedules] == [3600]  # type: ignore[union-attr]
     assert housekeeping.work_queue_name == "housekeeping"

@@ -1,0 +1,68 @@
+"""The deletion: datasets whose lifetime is over are marked, and the bytes of marked ones go."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from prefect import flow
+
+from catalog import deletion, schema
+from catalog.db import Catalog, get_catalog
+from catalog.deletion import Removed
+from flows.board import Board
+from flows.roles import holding
+
+log = logging.getLogger(__name__)
+
+DELETION = "deletion"
+"""Name of the lease that one deletion at a time has, and of the flow and its deployment."""
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What a run did: datasets that are DELETED now, and what went with them."""
+
+    datasets: int
+    files: int
+    size_bytes: int
+    kept: int
+    faults: tuple[str, ...]
+
+
+@flow(name=DELETION)
+def run_deletion() -> dict[str, object]:
+    """Delete what is to be deleted; gives how much went."""
+    catalog = get_catalog()
+    schema.require(catalog)
+    board = Board(DELETION)
+    done = delete(catalog, tell=lambda name, so_far: board.show(100.0, f"{name}: {so_far.files}"))
+    return asdict(done)
+
+
+def delete(
+    catalog: Catalog, *, tell: Callable[[str, Removed], None] = lambda _name, _so_far: None
+) -> Deleted:
+    """Delete what is to be deleted, unless another process is at it."""
+    total, count = Removed(), 0
+    with holding(catalog, DELETION) as role:
+        if role is None:
+            log.info("another process deletes")
+            return Deleted(0, 0, 0, 0, ())
+        with catalog.write() as session:
+            deletion.expire(session)
+        with catalog.read() as session:
+            going = deletion.pending(session)
+        for info in going:
+            removed = deletion.remove(
+                catalog,
+                info.id,
+                until=lambda: role.lost,
+                progress=lambda so_far, name=info.name: tell(name, so_far),  # type: ignore[misc]
+            )
+            total += removed
+            count += not removed.faults
+            if role.lost:
+                break
+    for fault in total.faults[:20]:
+        log.warning("bytes could not be removed", extra={"why": fault})
+    return Deleted(count, total.files, total.size_bytes, total.kept, total.faults[:20])

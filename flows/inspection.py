@@ -1,0 +1,103 @@
+"""The inspector's flow: every storage compared with the catalog, and settled where that is safe."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.exceptions import PrefectException
+
+from catalog import schema, storages, usage
+from catalog.db import Catalog, get_catalog
+from catalog.inspection import findings
+from catalog.inspection.findings import InspectionInfo
+from catalog.inspection.scan import GRACE_S, LIMIT_PERCENT, Options, inspect
+from catalog.inspection.settle import settle
+from catalog.states import InspectionState
+from flows.board import Board
+from flows.progress import artifact_key
+from flows.roles import holding
+
+log = logging.getLogger(__name__)
+
+INSPECTION = "inspection"
+"""Name of the lease that one inspection at a time has, and of the flow and its deployment."""
+_SHOWN = 1000
+
+
+@flow(name=INSPECTION)
+def run_inspection(
+    storage: str | None = None,
+    sample_percent: float = 1.0,
+    grace_s: float = GRACE_S,
+    limit_percent: float = LIMIT_PERCENT,
+) -> list[dict[str, Any]]:
+    """Compare one storage, or all, with the catalog, and act on what is found within the limit.
+
+    What is beyond it waits for `spdf inspect settle --yes`. Files are made again only by
+    `spdf file recover`.
+    """
+    catalog = get_catalog()
+    schema.require(catalog)
+    options = Options(sample_percent, grace_s, limit_percent)
+    done = inspect_all(catalog, storage, options)
+    _leave_table(catalog, done)
+    return [asdict(info) for info in done]
+
+
+def inspect_all(catalog: Catalog, storage: str | None, options: Options) -> list[InspectionInfo]:
+    """Inspect and settle; [] where another process inspects."""
+    with catalog.read() as session:
+        places = [storages.by_name(session, storage)] if storage else storages.list_all(session)
+    done: list[InspectionInfo] = []
+    with holding(catalog, INSPECTION) as role:
+        for place in places if role is not None else []:
+            board = Board(f"{INSPECTION}-{place.name}")
+            info = inspect(
+                catalog,
+                place.id,
+                options,
+                progress=lambda i, b=board: b.show(50.0, _words(i)),  # type: ignore[misc]
+            )
+            if info.state is InspectionState.DONE:
+                settle(catalog, place.id)
+                with catalog.write() as session:
+                    usage.recount(session, place.id)
+            board.show(100.0, _words(info), force=True)
+            done.append(info)
+    return done
+
+
+def _words(info: InspectionInfo) -> str:
+    why = f": {info.reason}" if info.reason else ""
+    return (
+        f"{info.storage} is {info.state}, {info.replicas} rows, {info.missing} missing, "
+        f"{info.corrupt} corrupt, {info.dark} dark{why}"
+    )
+
+
+def _leave_table(catalog: Catalog, done: list[InspectionInfo]) -> None:
+    """Show the findings that are open as a table; Prefect's errors are survived."""
+    with catalog.read() as session:
+        found = findings.findings(session, limit=_SHOWN)
+    rows = [
+        {
+            "storage": item.storage,
+            "path": item.path,
+            "kind": str(item.kind),
+            "state": str(item.state),
+            "what": item.message,
+        }
+        for item in found
+    ]
+    try:
+        create_table_artifact(
+            rows
+            or [{"storage": "all", "path": "", "kind": "", "state": "", "what": "no findings"}],
+            key=artifact_key(INSPECTION),
+            description="; ".join(_words(info) for info in done) or "another run inspects",
+        )
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("findings not shown", extra={"fault": str(error)})

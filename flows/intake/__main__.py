@@ -1,0 +1,119 @@
+"""`python -m flows.intake`: the intake as a long-lived process."""
+
+import logging
+import signal
+import sys
+import threading
+import time
+
+from prefect.context import refresh_global_settings_context
+from sqlmodel import Session
+
+from catalog import schema, singletons
+from catalog.db import Catalog, get_catalog
+from catalog.errors import Unavailable
+from catalog.requests.processor import Processor
+from catalog.settings import Settings, get_settings
+from flows.intake import INTAKE
+from flows.intake.generator import Generator
+from flows.intake.housework import Housework
+from flows.intake.loops import LONGEST_BACKOFF_S, Loop, Stopped
+from flows.intake.spool import Spool
+from flows.intake.watch import Watches
+from flows.logs import log_to_stderr
+from flows.recorder.names import owner_name
+from flows.server import configure_client
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 15.0
+_BEAT_S = 4.0
+_IDLE_S, _SPOOL_S = 0.15, 0.25
+
+
+class Intake:
+    """Takes the intake's lease, and works until it is lost or the process is asked to stop."""
+
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+        self._catalog, self._settings = catalog, settings
+        self.owner = owner_name()
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Wait for the lease, work while it is held, and give it back at the end."""
+        backoff_s = 1.0
+        while not self.stop.is_set():
+            try:
+                schema.require(self._catalog)
+                with self._catalog.write() as session:
+                    epoch = singletons.acquire(session, INTAKE, self.owner, LEASE_S)
+                if epoch is not None:
+                    log.info("intake leads", extra={"owner": self.owner, "epoch": epoch})
+                    self._lead(epoch)
+                backoff_s = 1.0
+            except Exception:
+                log.exception("intake waits for the catalog", extra={"again_s": backoff_s})
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+            self.stop.wait(backoff_s)
+
+    def _lead(self, epoch: int) -> None:
+        over = threading.Event()
+
+        def fence(session: Session) -> None:
+            if over.is_set() or not singletons.renew(session, INTAKE, self.owner, epoch, LEASE_S):
+                raise Stopped
+
+        def beat() -> float:
+            with self._catalog.write() as session:
+                fence(session)
+            return _BEAT_S
+
+        processor = Processor(self._catalog, fence)
+        assert self._settings.spool is not None
+        spool = Spool(self._settings.spool, self._catalog)
+        housework = Housework(self._catalog, fence)
+        loops = [
+            Loop("beat", beat, over),
+            Loop("requests", lambda: 0.0 if processor.turn() else _IDLE_S, over),
+            Loop("housework", housework.turn, over),
+            Loop("watch", Watches(self._catalog).turn, over),
+            Loop("match", Generator(self._catalog, fence).turn, over),
+            Loop("spool", lambda: 0.0 if spool.look() else _SPOOL_S, over),
+        ]
+        for loop in loops:
+            loop.start()
+        while not (self.stop.is_set() or over.is_set()):
+            time.sleep(0.1)
+        lost = not self.stop.is_set()
+        over.set()
+        for loop in loops:
+            loop.join()
+        processor.close()
+        if lost:
+            log.warning("intake lost its lease", extra={"owner": self.owner})
+            return
+        with self._catalog.write() as session:
+            singletons.release(session, INTAKE, self.owner, epoch)
+
+
+def main() -> int:
+    """Work until SIGTERM."""
+    settings = get_settings()
+    log_to_stderr(settings)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        configure_client(settings)
+    except Unavailable as error:
+        log.error("no server: %s", error)
+        return Unavailable.exit_code
+    # Without the address Prefect would start a server of its own, which knows none of our runs.
+    refresh_global_settings_context()
+    intake = Intake(get_catalog(), settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: intake.stop.set())
+    intake.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

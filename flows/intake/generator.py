@@ -1,0 +1,87 @@
+"""The task generator: datasets that match an `auto` template become workflows, once.
+
+It takes datasets that are OPEN, or were closed since the template was activated. Where several
+templates match, the highest precedence wins, then the mask that says most, then the name.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+from sqlmodel import Session
+
+from catalog import matches, workflows
+from catalog.db import Catalog
+from catalog.errors import SpdfError
+from catalog.matches import Unmatched
+from flows.deployments import sync_templates
+from flows.runs import start_run
+from flows.submit import Submission, submit
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.5
+_AGAIN_S = 30.0
+_MOST = 200
+
+
+class Generator:
+    """Takes turns of it."""
+
+    def __init__(self, catalog: Catalog, fence: Callable[[Session], None]) -> None:
+        self._catalog, self._fence = catalog, fence
+        self._refused: dict[int, float] = {}
+
+    def turn(self) -> float:
+        """Submit what matches; gives the seconds until the next turn."""
+        with self._catalog.read() as session:
+            known = matches.auto_templates(session)
+            found = matches.unmatched(session, known, limit=_MOST) if known else []
+        chosen = [(item, matches.choose(known, item.name, item.derived)) for item in found]
+        with self._catalog.write() as session:
+            self._fence(session)
+            matches.settle(session, [item.id for item, template in chosen if template is None])
+        begun = []
+        for item, template in chosen:
+            if template is not None and self._refused.get(item.id, 0.0) <= time.monotonic():
+                begun += self._submit(item, template.ref)
+        self._start(begun)
+        self._refused = {
+            dataset: until for dataset, until in self._refused.items() if until > time.monotonic()
+        }
+        return 0.05 if len(found) == _MOST and begun else EVERY_S
+
+    def _submit(self, item: Unmatched, template: str) -> list[int]:
+        """The workflow of a dataset; [] where it can't be defined now."""
+        try:
+            workflow, new = submit(self._catalog, Submission(template, item.name, {}))
+        except SpdfError as error:
+            log.warning(
+                "dataset could not be submitted",
+                extra={"dataset": item.name, "template": template, "why": str(error)},
+            )
+            self._refused[item.id] = time.monotonic() + _AGAIN_S
+            return []
+        with self._catalog.write() as session:
+            self._fence(session)
+            matches.settle(session, [item.id])
+        if new:
+            log.info("workflow defined", extra={"workflow": workflow, "dataset": item.name})
+        return [workflow] if new else []
+
+    def _start(self, begun: Sequence[int]) -> None:
+        """Start their flow runs; the watchdog does where the server is away."""
+        if not begun:
+            return
+        try:
+            with get_client(sync_client=True) as client:
+                sync_templates(client, self._catalog)
+                for workflow in begun:
+                    with self._catalog.read() as session:
+                        info = workflows.get(session, workflow)
+                    start_run(client, self._catalog, info)
+        except (httpx.HTTPError, PrefectException) as error:
+            log.warning("flow runs are left to the watchdog", extra={"why": str(error)})
