@@ -86,6 +86,7 @@ def _figures(
         "workflow and workers": used["worker-control"] + used["worker-watchdog"],
         "recorder": used["recorder"],
         "Prefect server": used["server"],
+        "intake": used["intake"],
         "PostgreSQL": used.get("postgres", 0.0),
     }
     return {

@@ -20,7 +20,7 @@ META = {"Date": None, "Creator": None}
 from matplotlib import pyplot  # noqa: E402
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f")
+COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#76b7b2")
 
 
 def main() -> int:
@@ -37,7 +37,9 @@ def _costs(result: dict[str, Any]) -> None:
     """CPU per job by part, beside what xargs takes in all."""
     figure, axes = pyplot.subplots(figsize=(7, 2.2))
     left = 0.0
-    for colour, (part, cost) in zip(COLOURS, result["spdf"]["cpu_ms_per_job"].items(), strict=True):
+    for colour, (part, cost) in zip(
+        COLOURS, result["spdf"]["cpu_ms_per_job"].items(), strict=False
+    ):
         axes.barh("spdf", cost, left=left, color=colour, label=f"{part} {cost:.2f}")
         left += cost
     axes.barh("xargs", result["limit"]["cpu_ms_per_job"], color="#bab0ac")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import BadInput, Conflict, StateConflict
+from catalog.errors import BadInput, StateConflict
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
 from cli.home import open_catalog
@@ -21,7 +21,6 @@ from cli.output import (
     print_json,
     print_table,
     say,
-    show_causes,
     show_list,
     size,
     stream_json,
@@ -41,7 +40,7 @@ Name = Annotated[
 ]
 
 _WINDOW = 256
-_TABLE = 1000
+TABLE = 1000
 
 
 @app.command()
@@ -222,7 +221,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "origin": _words(origin),
             "created": info.created_at,
             "closed": info.closed_at,
-            "deleted after": info.expires_at or _after_close(info.lifetime_s),
+            "deleted after": info.expires_at or after_close(info.lifetime_s),
             "pinned": info.pin,
         }
     )
@@ -231,7 +230,8 @@ def show(name: Name, as_json: Json = False) -> None:
     print_history(history)
 
 
-def _after_close(lifetime_s: float | None) -> str | None:
+def after_close(lifetime_s: float | None) -> str | None:
+    """A lifetime in words; None where there is none."""
     from catalog import durations
 
     return None if lifetime_s is None else f"{durations.words(lifetime_s)} from its close"
@@ -296,7 +296,7 @@ def files(
         stream_json(found)
         return
     empty = True
-    while page := list(islice(found, _TABLE)):
+    while page := list(islice(found, TABLE)):
         empty = False
         print_table(
             [
@@ -344,149 +344,3 @@ def get(
     else:
         there = f", {total.files - new} were there" if new < total.files else ""
         say(f"{new} files ({Size(copied)}) copied to {directory}{there}")
-
-
-@app.command()
-def pin(
-    name: Name,
-    reason: Annotated[str, typer.Option(help="Why it must stay.")] = "pinned by an operator",
-    as_json: Json = False,
-) -> None:
-    """Keep a dataset from being deleted, by a command, a request or its lifetime."""
-    from catalog import datasets, lifecycle
-
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = lifecycle.pin(session, datasets.by_name(session, name).id, reason)
-    if as_json:
-        print_json(info)
-    else:
-        say(f"dataset {name} is pinned: {info.pin}")
-
-
-@app.command()
-def unpin(name: Name, as_json: Json = False) -> None:
-    """Let a dataset be deleted again."""
-    from catalog import datasets, lifecycle
-
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = lifecycle.unpin(session, datasets.by_name(session, name).id)
-    if as_json:
-        print_json(info)
-    else:
-        say(f"dataset {name} is not pinned")
-
-
-@app.command()
-def expire(
-    name: Name,
-    lifetime: Annotated[
-        str, typer.Option(metavar="TIME", help="From its close, or from now if it is CLOSED: 7d.")
-    ] = "",
-    never: Annotated[bool, typer.Option("--never", help="Keep it until it is deleted.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Set when a dataset is deleted by itself."""
-    from catalog import datasets, durations, lifecycle
-
-    if bool(lifetime) == never:
-        raise BadInput("give either --lifetime TIME or --never.")
-    lifetime_s = None if never else durations.seconds(lifetime, "--lifetime")
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = lifecycle.set_lifetime(session, datasets.by_name(session, name).id, lifetime_s)
-    if as_json:
-        print_json(info)
-    else:
-        when = "never" if never else f"after {info.expires_at or _after_close(info.lifetime_s)}"
-        say(f"dataset {name} is deleted {when}")
-
-
-@app.command()
-def delete(
-    name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for its history.")] = "asked for by an operator",
-    as_json: Json = False,
-) -> None:
-    """Delete a dataset, with the bytes of files that no other dataset holds.
-
-    The bytes go in the background, by the `deletion` flow of `spdf up`.
-    """
-    from catalog import datasets, deletion
-
-    catalog = open_catalog()
-    with catalog.write() as session:
-        found = datasets.by_name(session, name)
-        deletion.mark(session, found.id, reason)
-        info = datasets.get(session, found.id)
-    if as_json:
-        print_json(info)
-    else:
-        say(f"dataset {name} is {info.state}")
-
-
-@app.command()
-def upload(
-    name: Name,
-    storage: Annotated[str, typer.Option("--to", help="The storage that it goes to.")],
-    cancel: Annotated[bool, typer.Option("--cancel", help="Stop it; what is there stays.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Copy a CLOSED dataset to another storage, verified there; a FAILED upload goes on.
-
-    It goes in the background, by the `upload` flow of `spdf up`; `spdf dataset show` tells how far.
-    """
-    from catalog import datasets, storages, uploads
-
-    catalog = open_catalog()
-    with catalog.write() as session:
-        found = datasets.by_name(session, name)
-        target = storages.by_name(session, storage)
-        info = uploads.order(session, found.id, target.id, cancel=cancel)
-    if as_json:
-        print_json(info)
-    else:
-        say(f"upload {info.id} of dataset {name} to {storage} is {info.state}")
-
-
-@app.command()
-def verify(name: Name, as_json: Json = False) -> None:
-    """Read all copies of a dataset's files, and mark those that aren't the catalog's.
-
-    Exit code 4 where one isn't. A CLOSED dataset's digest is compared, too.
-    """
-    from catalog import datasets, manifests
-    from catalog.verification import verify_dataset
-
-    catalog = open_catalog()
-    with catalog.read() as session:
-        info = datasets.by_name(session, name)
-        total = manifests.totals(session, [info.id])[info.id]
-    with Bar("reading", total.files) as bar:
-        wrong = verify_dataset(catalog, info.id, progress=bar.advance)
-    with catalog.read() as session:
-        changed = info.digest not in (None, manifests.manifest_digest(session, info.id))
-    if as_json:
-        print_json({"dataset": name, "files": total.files, "wrong": wrong, "changed": changed})
-    else:
-        say(f"dataset {name}: {total.files} files read, {len(wrong)} copies aren't whole")
-        if wrong:
-            print_table(
-                [{"file": w.file, "storage": w.storage, "state": w.state, "found": w.found}
-                 for w in wrong[:_TABLE]]
-            )  # fmt: skip
-        if changed:
-            say("its list of files is not the one that it was closed with.")
-    if wrong or changed:
-        raise typer.Exit(Conflict.exit_code)
-
-
-@app.command()
-def why(name: Name, as_json: Json = False) -> None:
-    """Explain a dataset's state: what keeps it open, since when, and what happens next."""
-    from catalog import causes, datasets
-
-    with open_catalog().read() as session:
-        found = causes.why_dataset(session, datasets.by_name(session, name))
-    show_causes(found, as_json)

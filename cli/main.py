@@ -11,6 +11,7 @@ from cli import (
     catalog,
     cwl,
     dataset,
+    datasetcare,
     demo,
     file,
     inspect,
@@ -41,6 +42,7 @@ app = typer.Typer(
 profile.register(app)
 demo.register(app)
 register.register(app)
+datasetcare.register(dataset.app)
 for noun in (
     catalog, storage, dataset, file, request, template, workflow, task, job, pilot, worker, cwl,
     intake, buffer, inspect, site,

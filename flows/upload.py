@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from catalog import schema, uploads
+from catalog import schema, transfers, uploads
 from catalog.db import get_catalog
 from catalog.settings import get_settings
 from catalog.states import UploadState
@@ -35,7 +35,7 @@ def run_upload(upload: int) -> State[str]:
         if run_id:
             with catalog.write() as session:
                 uploads.set_flow_run(session, upload, str(run_id))
-        info = uploads.transfer(
+        info = transfers.transfer(
             catalog,
             upload,
             settings.work_dir / "uploads",

@@ -48,6 +48,7 @@ class Processor:
     def __init__(self, catalog: Catalog, fence: Fence) -> None:
         self._catalog, self._fence = catalog, fence
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="look")
+        self._glance = queue.glance(catalog)
 
     def close(self) -> None:
         """End the threads."""
@@ -55,6 +56,8 @@ class Processor:
 
     def turn(self) -> int:
         """Do what may be done now; gives how many requests were answered or begun."""
+        if not self._catalog.glance(self._glance)[0]:
+            return 0
         with self._catalog.read() as session:
             found = queue.window(session, most=MOST, most_files=MOST_FILES)
             places = storages.list_all(session)

@@ -158,6 +158,12 @@ def window(session: Session, *, most: int, most_files: int) -> list[RequestInfo]
     return found
 
 
+def glance(catalog: Catalog) -> str:
+    """A statement for `Catalog.glance`: whether any request is QUEUED."""
+    queued = sa.exists().where(col(Request.state) == RequestState.QUEUED)
+    return catalog.prepared(sa.select(queued))
+
+
 def in_work(session: Session) -> list[RequestInfo]:
     """The requests whose work was begun and goes on, oldest first."""
     rows = session.execute(sa.select(*_INFO).where(_is_begun("request")).order_by(col(Request.id)))

@@ -17,6 +17,7 @@ from catalog import (
     manifests,
     pressure,
     storages,
+    transfers,
     uploads,
     usage,
 )
@@ -334,7 +335,7 @@ def test_intermediate_files_stay_until_the_outputs_are_uploaded(site: Site, tmp_
         )
         made = datasets.by_name(session, f"{prefix}.cut.digest").id
         upload = uploads.ask(session, made, tape.id)
-    assert uploads.transfer(site.catalog, upload, tmp_path).state is UploadState.DONE
+    assert transfers.transfer(site.catalog, upload, tmp_path).state is UploadState.DONE
     with site.catalog.write() as session:
         assert lifecycle.release(session, 0)[0] == [f"{prefix}.md5sum.line"]
 

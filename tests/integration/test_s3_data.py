@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog import datasets, deletion, intakerules, manifests, storages, uploads
+from catalog import datasets, deletion, intakerules, manifests, storages, transfers, uploads
 from catalog.db import Catalog
 from catalog.drivers import driver_for
 from catalog.inspection.scan import Options, inspect
@@ -107,7 +107,7 @@ def test_datasets_go_from_s3_to_a_disk_and_back_to_s3(
     for target in (disk, tape):
         with catalog.write() as session:
             upload = uploads.ask(session, run, target.id)
-        info = uploads.transfer(catalog, upload, tmp_path / "scratch")
+        info = transfers.transfer(catalog, upload, tmp_path / "scratch")
         assert info.state is UploadState.DONE, info.reason
         for name, content in contents.items():
             with driver_for(target).open(f"run-1/{name}") as stream:

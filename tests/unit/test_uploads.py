@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog import datasets, deletion, files, manifests, storages, uploads, usage
+from catalog import datasets, deletion, files, manifests, storages, transfers, uploads, usage
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.errors import Conflict, NotFound, StateConflict, StorageError
@@ -57,7 +57,7 @@ def ask(catalog: Catalog, dataset: int, target: StorageInfo) -> int:
 
 
 def transfer(catalog: Catalog, upload: int, tmp_path: Path) -> UploadInfo:
-    return uploads.transfer(catalog, upload, tmp_path / "scratch")
+    return transfers.transfer(catalog, upload, tmp_path / "scratch")
 
 
 def whole(catalog: Catalog, dataset: int, target: StorageInfo) -> bool:
@@ -77,7 +77,7 @@ def test_a_dataset_is_copied_verified_and_counted(
     upload = ask(catalog, dataset, target)
     assert ask(catalog, dataset, target) == upload, "one at a time"
     seen: list[int] = []
-    info = uploads.transfer(
+    info = transfers.transfer(
         catalog, upload, tmp_path, progress=lambda info: seen.append(info.files_done)
     )
     assert (info.state, info.files_done, info.bytes_done) == (
@@ -183,9 +183,9 @@ def test_a_path_that_was_used_before_is_not_used_again(
 RUN = """
 import sys
 from pathlib import Path
-from catalog import uploads
+from catalog import transfers
 from catalog.db import Catalog
-print(uploads.transfer(Catalog(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])).state)
+print(transfers.transfer(Catalog(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])).state)
 """
 
 
