@@ -79,6 +79,7 @@ def test_a_run_goes_from_its_first_file_to_the_archive_and_is_deleted(site: Site
     why = site.spdf("dataset", "why", "daq-1")
     assert "was deleted" in why
     site.spdf("intake", "remove", "daq")
+    site.spdf("template", "archive", "daqchain")
 
 
 def test_requests_are_accepted_by_every_way_and_answered(site: Site, tmp_path: Path) -> None:

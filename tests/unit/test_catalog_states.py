@@ -14,6 +14,9 @@ from catalog.errors import StateConflict
 from catalog.models import (
     Attempt,
     Dataset,
+    Finding,
+    FindingKind,
+    Inspection,
     Job,
     Node,
     Pilot,
@@ -30,7 +33,7 @@ from catalog.transitions import move, move_one
 
 MODELS: list[type[SQLModel]] = [
     Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Node, Request,
-    Upload,
+    Upload, Inspection, Finding,
 ]  # fmt: skip
 
 
@@ -44,7 +47,14 @@ def row_ids(catalog: Catalog, chain: Any) -> dict[type[SQLModel], int]:
         dataset = session.execute(sa.select(Dataset.id)).scalars().first()
         storage = session.execute(sa.select(Storage.id)).scalars().first()
         upload = Upload(dataset_id=dataset, storage_id=storage, files=0, size_bytes=0)
-        session.add_all([pilot, node, upload, Request(kind="k", key="k", payload={})])
+        inspection = Inspection(storage_id=storage, sample_percent=1.0)
+        session.add(inspection)
+        session.flush()
+        finding = Finding(
+            inspection_id=inspection.id, storage_id=storage, kind=FindingKind.DARK, path="x",
+            size_bytes=0, message="",
+        )  # fmt: skip
+        session.add_all([pilot, node, upload, finding, Request(kind="k", key="k", payload={})])
         session.flush()
         session.add(Attempt(job_id=chain.merge_job, number=1, pilot_id=pilot.id))
         session.flush()
