@@ -1,6 +1,7 @@
 """Looking at the bytes of files that are to be registered, before any transaction."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from catalog.errors import BadInput, ErrorCode, NotFound, SpdfError, StorageErro
 from catalog.files import NewFileRow
 from catalog.refs import StorageInfo
 from catalog.requests.kinds import FileEntry, FileInput, FileProcess, RequestDocument, Verify
+
+AWAY_S = 5.0
+"""How long a storage that was away isn't tried again."""
 
 
 class Waits(SpdfError):
@@ -40,40 +44,63 @@ class Look:
         return {"storageId": self.storage, "path": self.row.path}
 
 
-class Looker:
-    """Looks at files on the storages that there are, several at a time."""
+class Away:
+    """Storages that could not be reached, for a while: who needs one of them doesn't try again."""
 
-    def __init__(self, places: Sequence[StorageInfo], pool: ThreadPoolExecutor) -> None:
+    def __init__(self) -> None:
+        self._until: dict[int, tuple[float, str]] = {}
+
+    def check(self, storage_id: int) -> None:
+        """Raise `Waits` where the storage was away just now."""
+        until, why = self._until.get(storage_id, (0.0, ""))
+        if time.monotonic() < until:
+            raise Waits(why)
+
+    def note(self, storage_id: int, why: str) -> Waits:
+        """The storage is away; gives the error that says so."""
+        self._until[storage_id] = time.monotonic() + AWAY_S, why
+        return Waits(why)
+
+
+class Looker:
+    """Looks at files on the storages that there are, several at a time, of whatever request."""
+
+    def __init__(self, places: Sequence[StorageInfo], pool: ThreadPoolExecutor, away: Away) -> None:
         self._by_id = {info.id: info for info in places}
         self._by_name = {info.name: info for info in places}
         self._drivers: dict[int, StorageDriver] = {}
-        self._pool = pool
+        self._pool, self._away = pool, away
 
-    def look(self, document: RequestDocument) -> tuple[Look, ...]:
-        """What a request's files are; () for one that names none.
+    def look(self, documents: Sequence[RequestDocument]) -> list["tuple[Look, ...] | SpdfError"]:
+        """What each request's files are: () for one that names none.
 
-        Raises `BadFiles` for those that aren't as it says, `Waits` where a storage is away.
+        In place of those that can't be done stands why: `BadFiles` where files aren't as it says,
+        `Waits` where a storage is away.
         """
-        if not isinstance(document, FileInput | FileProcess):
-            return ()
-        found = self._each(document.files, document.verify)
-        faults = [item for item in found if isinstance(item, dict)]
-        if faults:
-            raise BadFiles(faults)
-        return tuple(item for item in found if isinstance(item, Look))
+        wanted = [
+            (number, file, document.verify)
+            for number, document in enumerate(documents)
+            if isinstance(document, FileInput | FileProcess)
+            for file in document.files
+        ]
+        found: list[list[Look | Waits | dict[str, Any]]] = [[] for _ in documents]
+        for (number, _, _), seen in zip(wanted, self._each(wanted), strict=True):
+            found[number].append(seen)
+        return [_together(seen) for seen in found]
 
     def _each(
-        self, files: Sequence[FileEntry], verify: Verify
-    ) -> Sequence["Look | dict[str, Any]"]:
-        untouched = verify is Verify.NONE and all(file.checksum for file in files)
-        if untouched or len(files) == 1:
-            return [self._one(file, verify) for file in files]
-        return list(self._pool.map(lambda file: self._one(file, verify), files, chunksize=64))
+        self, wanted: Sequence[tuple[int, FileEntry, Verify]]
+    ) -> "Iterable[Look | Waits | dict[str, Any]]":
+        if all(verify is Verify.NONE and file.checksum for _, file, verify in wanted):
+            return [self._one(file, verify) for _, file, verify in wanted]
+        return self._pool.map(lambda item: self._one(item[1], item[2]), wanted)
 
-    def _one(self, file: FileEntry, verify: Verify) -> "Look | dict[str, Any]":
+    def _one(self, file: FileEntry, verify: Verify) -> "Look | Waits | dict[str, Any]":
         try:
             storage = self._storage(file.storage_id)
             return Look(storage.id, storage.name, self._row(storage, file, verify))
+        except Waits as error:
+            return error
         except (BadInput, NotFound) as error:
             return {"storageId": file.storage_id, "path": file.path, "error": str(error)}
 
@@ -87,6 +114,8 @@ class Looker:
 
     def _row(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> NewFileRow:
         checksum = file.checksum
+        if verify is not Verify.NONE or checksum is None:
+            self._away.check(storage.id)
         try:
             if verify is not Verify.NONE or checksum is None:
                 self._check_size(storage, file)
@@ -97,7 +126,7 @@ class Looker:
         except StorageError as error:
             if error.code is ErrorCode.INPUT_MISSING:
                 raise BadInput(str(error)) from error
-            raise Waits(str(error)) from error
+            raise self._away.note(storage.id, str(error)) from error
         return NewFileRow(storage.name, file.path, file.path, file.size, checksum)
 
     def _check_size(self, storage: StorageInfo, file: FileEntry) -> None:
@@ -121,5 +150,14 @@ class Looker:
             try:
                 self._drivers[storage.id] = driver_for(storage)
             except StorageError as error:
-                raise Waits(str(error)) from error
+                raise self._away.note(storage.id, str(error)) from error
         return self._drivers[storage.id]
+
+
+def _together(seen: Sequence["Look | Waits | dict[str, Any]"]) -> "tuple[Look, ...] | SpdfError":
+    """One request's files: all of them, or why it can't be done (now)."""
+    faults = [item for item in seen if isinstance(item, dict)]
+    if faults:
+        return BadFiles(faults)
+    waits = next((item for item in seen if isinstance(item, Waits)), None)
+    return waits or tuple(item for item in seen if isinstance(item, Look))

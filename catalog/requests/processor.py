@@ -18,7 +18,7 @@ from catalog.failpoints import reach
 from catalog.requests import queue, work
 from catalog.requests.actions import Actions
 from catalog.requests.kinds import RequestDocument, parse
-from catalog.requests.looks import Look, Looker, Waits
+from catalog.requests.looks import Away, Look, Looker, Waits
 from catalog.requests.queue import Answer, RequestInfo
 from catalog.states import RequestState
 
@@ -48,6 +48,7 @@ class Processor:
     def __init__(self, catalog: Catalog, fence: Fence) -> None:
         self._catalog, self._fence = catalog, fence
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="look")
+        self._away = Away()
         self._glance = queue.glance(catalog)
 
     def close(self) -> None:
@@ -65,7 +66,7 @@ class Processor:
         done = self._settle(begun)
         if not found:
             return done
-        entries, answers = self._look(_heads(found), Looker(places, self._pool))
+        entries, answers = self._look(_heads(found), Looker(places, self._pool, self._away))
         reach("requests.looked")
         if answers:
             self._answer(answers)
@@ -94,18 +95,24 @@ class Processor:
         """
         entries: list[Entry] = []
         answers: list[Answer] = []
-        waiting: set[str] = set()
+        parsed: list[tuple[RequestInfo, RequestDocument]] = []
         for info in found:
-            if info.lane in waiting:
-                continue
             try:
-                document = parse(info.document, f"request {info.key!r}")
-                entries.append(Entry(info, document, looker.look(document)))
-            except Waits as error:
-                waiting.add(info.lane)
-                log.warning("request waits", extra={"request": info.id, "why": str(error)})
+                parsed.append((info, parse(info.document, f"request {info.key!r}")))
             except SpdfError as error:
                 answers.append(_refusal(info, error))
+        waiting: set[str] = set()
+        seen = looker.look([document for _, document in parsed])
+        for (info, document), looks in zip(parsed, seen, strict=True):
+            if info.lane in waiting:
+                continue
+            if isinstance(looks, Waits):
+                waiting.add(info.lane)
+                log.debug("request waits", extra={"request": info.id, "why": str(looks)})
+            elif isinstance(looks, SpdfError):
+                answers.append(_refusal(info, looks))
+            else:
+                entries.append(Entry(info, document, looks))
         return entries, answers
 
     def _answer(self, answers: Sequence[Answer]) -> None:
@@ -145,15 +152,24 @@ class Processor:
         for look in entry.looks:
             if len(faults) >= MOST_NAMED:
                 break
-            try:
-                with self._catalog.read() as session:
-                    actions = Actions(session)
-                    actions.do(entry.document, (look,))
-                    actions.flush()
-                    session.rollback()
-            except SpdfError as fault:
+            fault = self._fault(entry, look)
+            if fault is not None:
                 faults.append({**look.named, "error": str(fault)})
         return replace(answer, reply={**answer.reply, "files": faults}) if faults else answer
+
+    def _fault(self, entry: Entry, look: Look) -> SpdfError | None:
+        """Why a file of a request can't be registered; nothing stays of the try."""
+        with self._catalog.write() as session:
+            trial = session.begin_nested()
+            try:
+                actions = Actions(session)
+                actions.do(entry.document, (look,))
+                actions.flush()
+            except SpdfError as fault:
+                return fault
+            finally:
+                trial.rollback()
+        return None
 
 
 def _heads(found: Sequence[RequestInfo]) -> list[RequestInfo]:

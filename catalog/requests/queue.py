@@ -189,7 +189,20 @@ def begin(session: Session, request_id: int) -> None:
 
 
 def answer(session: Session, answers: Sequence[Answer]) -> None:
-    """Answer QUEUED requests. The caller holds the role that answers, so none is answered twice."""
+    """Answer QUEUED requests; raises `Conflict` where one isn't: another has answered it."""
+    wanted = [item.request_id for item in answers]
+    queued: set[int] = set()
+    for batch in chunks(sorted(wanted)):
+        queued.update(
+            session.scalars(
+                sa.select(col(Request.id))
+                .where(col(Request.id).in_(batch), col(Request.state) == RequestState.QUEUED)
+                .order_by(col(Request.id))
+                .with_for_update()
+            )
+        )
+    if answered := set(wanted) - queued:
+        raise Conflict(f"requests {sorted(answered)[:5]} were answered by another process.")
     rows = [
         {"id": item.request_id, "state": item.state, "reply": dict(item.reply)} for item in answers
     ]

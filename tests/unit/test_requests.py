@@ -15,11 +15,21 @@ from sqlmodel import Session
 
 from catalog import datasets, deletion, manifests, requests, storages
 from catalog.db import Catalog
-from catalog.errors import BadInput, Conflict, NotFound, StateConflict
+from catalog.drivers.local import LocalDriver
+from catalog.errors import (
+    BadInput,
+    Conflict,
+    ErrorCode,
+    NotFound,
+    StateConflict,
+    StorageError,
+)
 from catalog.failpoints import VARIABLE
 from catalog.models import StorageKind, StorageRole
 from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests
+from catalog.requests.looks import Away
 from catalog.requests.processor import Processor
+from catalog.requests.queue import Answer
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
 
@@ -396,7 +406,7 @@ def test_the_good_requests_of_a_window_are_done_beside_bad_ones(
 
 
 def test_requests_wait_while_their_storage_is_away(
-    catalog: Catalog, storage: StorageInfo, tmp_path: Path,
+    catalog: Catalog, storage: StorageInfo, tmp_path: Path, processor: Processor,
     send: Callable[..., list[RequestInfo]],
 ) -> None:  # fmt: skip
     with catalog.write() as session:
@@ -412,8 +422,46 @@ def test_requests_wait_while_their_storage_is_away(
     ]  # fmt: skip
     assert states(send(*documents)) == ["DONE", "DONE", "QUEUED", "QUEUED", "DONE"]
     aside.rename(other.url)
+    processor._away = Away()
     assert states(send(*documents)) == ["DONE"] * 5
     assert names(catalog, "run-1") == ["there"]
+
+
+def test_a_storage_that_is_away_is_not_tried_by_every_request_that_needs_it(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try may take as long as a connection's time limit, and others wait meanwhile."""
+    tries = []
+
+    def away(_driver: LocalDriver, path: str) -> None:
+        tries.append(path)
+        raise StorageError(ErrorCode.STORAGE_UNAVAILABLE, "it is away")
+
+    names = [f"d{i}" for i in range(60)]
+    submit_requests(catalog, [new_dataset(name) for name in names])
+    processor.turn()
+    entry = written(storage, "f")
+    submit_requests(catalog, [with_files([entry], name, f"files {name}") for name in names])
+    monkeypatch.setattr(LocalDriver, "stat", away)
+    for _ in range(3):
+        assert processor.turn() == 0
+    assert 1 <= len(tries) <= 8, "as many as look at the same time, once"
+    monkeypatch.undo()
+    processor._away = Away()
+    assert processor.turn() == len(names)
+
+
+def test_a_request_that_another_has_answered_is_not_answered_again(catalog: Catalog) -> None:
+    (request,) = submit_requests(catalog, [closing()])
+    for state in (RequestState.DONE, RequestState.ERROR):
+        with catalog.write() as session:
+            if state is RequestState.DONE:
+                queue.answer(session, [Answer(request, state, {})])
+                continue
+            with pytest.raises(Conflict, match="answered by another"):
+                queue.answer(session, [Answer(request, state, {})])
+    with catalog.read() as session:
+        assert requests.get(session, request).state is RequestState.DONE
 
 
 def test_a_request_of_a_newer_program_is_answered(
