@@ -147,6 +147,14 @@ def list_datasets(
     return found[:limit]
 
 
+def deleting(session: Session, *, after: int = 0, limit: int = 100) -> list[DatasetInfo]:
+    """The datasets that are DELETING, by id; `after` continues beyond one."""
+    # In these words, so that the partial index is seen to have them.
+    query = sa.select(*_INFO).where(sa.text("dataset.state = 'DELETING'"), col(Dataset.id) > after)
+    rows = session.execute(query.order_by(col(Dataset.id)).limit(limit))
+    return [DatasetInfo(**row._mapping) for row in rows]
+
+
 def check_from_outside(session: Session, dataset_id: int) -> None:
     """Raise `Conflict` for a dataset that a workflow makes: only its jobs fill and close it."""
     info = get(session, dataset_id)

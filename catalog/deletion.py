@@ -26,12 +26,13 @@ from catalog.transitions import move
 
 BATCH = 500
 THREADS = 8
+MOST_FAULTS = 100
 _GOING = (DatasetState.DELETING, DatasetState.DELETED)
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What a run took away; `kept` are files that others hold, `faults` what could not go."""
+    """What a run took away; `kept` are files that others hold, `faults` the first that can't go."""
 
     files: int = 0
     size_bytes: int = 0
@@ -44,7 +45,7 @@ class Removed:
             self.files + other.files,
             self.size_bytes + other.size_bytes,
             self.kept + other.kept,
-            self.faults + other.faults,
+            (self.faults + other.faults)[:MOST_FAULTS],
         )
 
 
@@ -126,22 +127,6 @@ def expire(session: Session) -> list[str]:
             continue
         gone.append(row.name)
     return gone
-
-
-def is_pending(session: Session) -> bool:
-    """Whether any dataset is DELETING."""
-    going = sa.exists().where(col(Dataset.state) == DatasetState.DELETING)
-    return bool(session.execute(sa.select(going)).scalar())
-
-
-def pending(session: Session) -> list[DatasetInfo]:
-    """The datasets that are DELETING, oldest first."""
-    ids = session.scalars(
-        sa.select(col(Dataset.id))
-        .where(col(Dataset.state) == DatasetState.DELETING)
-        .order_by(col(Dataset.id))
-    )
-    return [datasets.get(session, dataset_id) for dataset_id in ids]
 
 
 def remove(

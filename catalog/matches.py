@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from sqlmodel import Session, col
 from catalog.bulk import chunks
 from catalog.clock import now
 from catalog.models import Dataset
+from catalog.rowsets import among
 from catalog.states import DatasetState, TemplateState
 from catalog.templates import TemplateInfo, list_templates
 
@@ -31,14 +32,24 @@ def auto_templates(session: Session) -> list[TemplateInfo]:
 
 
 def unmatched(
-    session: Session, templates: Sequence[TemplateInfo], *, limit: int
+    session: Session,
+    templates: Sequence[TemplateInfo],
+    *,
+    besides: Collection[int] = (),
+    limit: int,
 ) -> list[Unmatched]:
-    """Datasets that one of these templates may be for: OPEN, or closed since it was activated."""
+    """Datasets that one of these templates may be for: OPEN, or closed since it was activated.
+
+    Those with the ids `besides` are left out.
+    """
+    if not templates:
+        return []
     since = min(t.activated_at for t in templates if t.activated_at is not None)
     rows = session.execute(
         sa.select(col(Dataset.id), col(Dataset.name), col(Dataset.derived))
         .where(
             col(Dataset.matched_at).is_(None),
+            ~among(session, col(Dataset.id), besides),
             sa.or_(
                 col(Dataset.state) == DatasetState.OPEN,
                 sa.and_(col(Dataset.state) == DatasetState.CLOSED, col(Dataset.closed_at) >= since),

@@ -28,6 +28,11 @@ def check_path(kind: str, path: str) -> str:
     return path
 
 
+def is_path(path: str) -> bool:
+    """Whether `check_path` would take it."""
+    return _path_fault(path) is None
+
+
 def _path_fault(path: str) -> str | None:
     if not path:
         return "it is empty"

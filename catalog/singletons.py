@@ -59,12 +59,6 @@ def is_held(session: Session, name: str) -> bool:
     return bool(session.execute(query).scalar())
 
 
-def epoch(session: Session, name: str) -> int:
-    """The role's last epoch; 0 where nobody ever had it."""
-    query = sa.select(col(Singleton.epoch)).where(col(Singleton.name) == name)
-    return session.execute(query).scalar() or 0
-
-
 def forget(session: Session, name: str) -> None:
     """Remove the row of a role that nobody will want again."""
     session.execute(sa.delete(Singleton).where(col(Singleton.name) == name))

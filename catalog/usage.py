@@ -8,6 +8,7 @@ nor DELETED.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
@@ -110,6 +111,12 @@ def fold(session: Session) -> int:
 
 def of_storages(session: Session) -> list[Usage]:
     """Every storage with what is on it, by name."""
+    rows = session.execute(_of_each().order_by(col(Storage.name)))
+    return [Usage(**row._mapping) for row in rows]
+
+
+def _of_each() -> sa.Select[Any]:
+    """A query for the columns of `Usage`."""
     yet = (
         sa.select(
             col(StorageDelta.storage_id),
@@ -121,7 +128,7 @@ def of_storages(session: Session) -> list[Usage]:
     )
     files = sa.func.coalesce(col(StorageTotal.files), 0) + sa.func.coalesce(yet.c.files, 0)
     size = sa.func.coalesce(col(StorageTotal.size_bytes), 0) + sa.func.coalesce(yet.c.size_bytes, 0)
-    rows = session.execute(
+    return (
         sa.select(
             col(Storage.id).label("storage_id"),
             col(Storage.name).label("storage"),
@@ -135,9 +142,7 @@ def of_storages(session: Session) -> list[Usage]:
         )
         .outerjoin(StorageTotal, col(StorageTotal.storage_id) == col(Storage.id))
         .outerjoin(yet, yet.c.storage_id == col(Storage.id))
-        .order_by(col(Storage.name))
     )
-    return [Usage(**row._mapping) for row in rows]
 
 
 def recount(session: Session, storage_id: int) -> tuple[int, int]:
@@ -145,19 +150,29 @@ def recount(session: Session, storage_id: int) -> tuple[int, int]:
 
     For what programs of older versions have added without a note.
     """
-    before = next(item for item in of_storages(session) if item.storage_id == storage_id)
-    found = session.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(File.size_bytes)), 0))
+    # One statement sees one moment: what others commit meanwhile is in all of its sums or in none.
+    counted = (
+        sa.select(
+            sa.func.count().label("files"),
+            sa.func.coalesce(sa.func.sum(col(File.size_bytes)), 0).label("size_bytes"),
+        )
         .select_from(Replica)
         .join(File, col(File.id) == col(Replica.file_id))
         .where(
             col(Replica.storage_id) == storage_id,
             col(Replica.state).not_in((ReplicaState.MISSING, ReplicaState.DELETED)),
         )
+        .subquery("counted")
+    )
+    noted = _of_each().where(col(Storage.id) == storage_id).subquery("noted")
+    files, size_bytes = session.execute(
+        sa.select(
+            sa.cast(counted.c.files - noted.c.files, sa.BigInteger),
+            sa.cast(counted.c.size_bytes - noted.c.size_bytes, sa.BigInteger),
+        ).select_from(counted.join(noted, sa.true()))
     ).one()
-    off = int(found[0]) - before.files, int(found[1]) - before.size_bytes
-    note(session, storage_id, *off)
-    return off
+    note(session, storage_id, files, size_bytes)
+    return files, size_bytes
 
 
 def set_quota(

@@ -1,12 +1,13 @@
 """The deletion: datasets whose lifetime is over are marked, and the bytes of marked ones go."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from prefect import flow
 
-from catalog import deletion, schema
+from catalog import datasets, deletion, schema
+from catalog.datasets import DatasetInfo
 from catalog.db import Catalog, get_catalog
 from catalog.deletion import Removed
 from flows.board import Board
@@ -50,9 +51,7 @@ def delete(
             return Deleted(0, 0, 0, 0, ())
         with catalog.write() as session:
             deletion.expire(session)
-        with catalog.read() as session:
-            going = deletion.pending(session)
-        for info in going:
+        for info in _going(catalog):
             removed = deletion.remove(
                 catalog,
                 info.id,
@@ -63,6 +62,18 @@ def delete(
             count += not removed.faults
             if role.lost:
                 break
-    for fault in total.faults[:20]:
+    for fault in total.faults:
         log.warning("bytes could not be removed", extra={"why": fault})
-    return Deleted(count, total.files, total.size_bytes, total.kept, total.faults[:20])
+    return Deleted(count, total.files, total.size_bytes, total.kept, total.faults)
+
+
+def _going(catalog: Catalog) -> Iterator[DatasetInfo]:
+    """The datasets that are DELETING, page by page."""
+    after = 0
+    while True:
+        with catalog.read() as session:
+            page = datasets.deleting(session, after=after)
+        if not page:
+            return
+        yield from page
+        after = page[-1].id

@@ -7,10 +7,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from catalog import schema, transfers, uploads
+from catalog import schema, singletons, transfers, uploads
 from catalog.db import get_catalog
 from catalog.settings import get_settings
-from catalog.states import UploadState
+from catalog.states import UploadState, is_final
 from catalog.uploads import UploadInfo
 from flows.board import Board
 from flows.roles import holding
@@ -44,6 +44,9 @@ def run_upload(upload: int) -> State[str]:
             until=lambda: role.lost,
         )
         board.show(percent(info), words(info), force=True)
+    if is_final(info.state):
+        with catalog.write() as session:
+            singletons.forget(session, role_name(upload))
     if info.state is UploadState.DONE:
         return Completed(message=words(info))
     if info.state is UploadState.CANCELLED:

@@ -39,20 +39,27 @@ class Generator:
         """Submit what matches; gives the seconds until the next turn."""
         with self._catalog.read() as session:
             known = matches.auto_templates(session)
-            found = matches.unmatched(session, known, limit=_MOST) if known else []
+            self._refused = {
+                dataset: until
+                for dataset, until in self._refused.items()
+                if until > time.monotonic()
+            }
+            found = matches.unmatched(session, known, besides=self._refused, limit=_MOST)
         chosen = [(item, matches.choose(known, item.name, item.derived)) for item in found]
-        with self._catalog.write() as session:
-            self._fence(session)
-            matches.settle(session, [item.id for item, template in chosen if template is None])
+        self._settle([item.id for item, template in chosen if template is None])
         begun = []
         for item, template in chosen:
-            if template is not None and self._refused.get(item.id, 0.0) <= time.monotonic():
+            if template is not None:
                 begun += self._submit(item, template.ref)
         self._start(begun)
-        self._refused = {
-            dataset: until for dataset, until in self._refused.items() if until > time.monotonic()
-        }
-        return 0.05 if len(found) == _MOST and begun else EVERY_S
+        return 0.05 if len(found) == _MOST else EVERY_S
+
+    def _settle(self, datasets: Sequence[int]) -> None:
+        """These were looked at."""
+        if datasets:
+            with self._catalog.write() as session:
+                self._fence(session)
+                matches.settle(session, datasets)
 
     def _submit(self, item: Unmatched, template: str) -> list[int]:
         """The workflow of a dataset; [] where it can't be defined now."""
@@ -65,9 +72,7 @@ class Generator:
             )
             self._refused[item.id] = time.monotonic() + _AGAIN_S
             return []
-        with self._catalog.write() as session:
-            self._fence(session)
-            matches.settle(session, [item.id])
+        self._settle([item.id])
         if new:
             log.info("workflow defined", extra={"workflow": workflow, "dataset": item.name})
         return [workflow] if new else []

@@ -2,14 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from sqlmodel import Session
 
-from catalog import deletion, lifecycle, singletons, uploads, usage
+from catalog import datasets, deletion, lifecycle, singletons, uploads, usage
 from catalog.db import Catalog
 from flows.deletion import DELETION
 from flows.upload import UPLOAD, role_name
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 _SAMPLE_S = 60.0
-_AGAIN_S = 120.0
-"""A run that was started and did not begin is started again after that."""
+BEGIN_S, LONGEST_S = 20.0, 600.0
+"""A run takes its role within the first time; the same errand waits up to the second."""
 
 
 class Housework:
@@ -29,6 +30,7 @@ class Housework:
         self._catalog, self._fence = catalog, fence
         self._sampled = float("-inf")
         self._released = 0
+        self._again = Again()
 
     def turn(self) -> float:
         """Do what is due; gives the seconds until the next turn."""
@@ -53,35 +55,71 @@ class Housework:
     def _start_runs(self) -> None:
         """Start the flow runs that have something to do, and don't go on."""
         with self._catalog.read() as session:
-            wanted: dict[str, list[tuple[str, dict[str, int]]]] = {}
-            if deletion.is_pending(session) and not singletons.is_held(session, DELETION):
-                epoch = singletons.epoch(session, DELETION)
-                wanted[f"{DELETION}/{DELETION}"] = [(f"{DELETION}:{epoch}", {})]
-            left = [
-                (f"{role_name(info.id)}:{singletons.epoch(session, role_name(info.id))}",
-                 {"upload": info.id})
-                for info in uploads.going(session)
-                if not singletons.is_held(session, role_name(info.id))
-            ]  # fmt: skip
-            if left:
-                wanted[f"{UPLOAD}/{UPLOAD}"] = left
-        if not wanted:
+            wanted = [
+                errand
+                for errand in _errands(session)
+                if not singletons.is_held(session, errand.role)
+            ]
+        due = self._again.due(wanted)
+        if not due:
             return
         try:
             with get_client(sync_client=True) as client:
-                for deployment, runs in wanted.items():
-                    _start(client, deployment, runs)
+                for errand in due:
+                    found = client.read_deployment_by_name(f"{errand.flow}/{errand.flow}")
+                    client.create_flow_run_from_deployment(found.id, parameters=errand.parameters)
+                    self._again.started(errand)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("runs could not be started", extra={"why": str(error)})
 
 
-def _start(
-    client: SyncPrefectClient, deployment: str, runs: list[tuple[str, dict[str, int]]]
-) -> None:
-    """Start runs once: until one has begun, or has not for long, it is the same."""
-    found = client.read_deployment_by_name(deployment)
-    bucket = int(time.time() // _AGAIN_S)
-    for key, parameters in runs:
-        client.create_flow_run_from_deployment(
-            found.id, parameters=parameters, idempotency_key=f"{key}:{bucket}"
-        )
+@dataclass(frozen=True)
+class Errand:
+    """What a flow run is needed for; `progress` is another one once it got anywhere."""
+
+    flow: str
+    role: str
+    progress: tuple[int, ...]
+    upload: int | None = None
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Of its flow run."""
+        return {} if self.upload is None else {"upload": self.upload}
+
+
+def _errands(session: Session) -> list[Errand]:
+    deleting = datasets.deleting(session)
+    found = []
+    if deleting:
+        found.append(Errand(DELETION, DELETION, tuple(info.id for info in deleting)))
+    for info in uploads.going(session):
+        found.append(Errand(UPLOAD, role_name(info.id), (info.files_done,), info.id))
+    return found
+
+
+class Again:
+    """When a run is started again for the same errand: at once if it got further, else ever later.
+
+    So a storage that is away for a night doesn't fill Prefect with runs that fail.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[tuple[int, ...], float, float]] = {}
+
+    def due(self, wanted: Sequence[Errand]) -> list[Errand]:
+        """Those whose run is to be started now; what isn't wanted any more is forgotten."""
+        roles = {errand.role for errand in wanted}
+        self._last = {role: last for role, last in self._last.items() if role in roles}
+        return [errand for errand in wanted if self._is_due(errand)]
+
+    def _is_due(self, errand: Errand) -> bool:
+        progress, at, wait_s = self._last.get(errand.role, ((), 0.0, 0.0))
+        waited_s = time.monotonic() - at
+        return waited_s >= (wait_s if progress == errand.progress else min(wait_s, BEGIN_S))
+
+    def started(self, errand: Errand) -> None:
+        """A run was started for it."""
+        progress, _, wait_s = self._last.get(errand.role, ((), 0.0, 0.0))
+        next_s = min(2 * wait_s, LONGEST_S) if progress == errand.progress else BEGIN_S
+        self._last[errand.role] = errand.progress, time.monotonic(), max(next_s, BEGIN_S)

@@ -17,9 +17,10 @@ from catalog import datasets, intakerules, manifests, storages
 from catalog.bulk import batches
 from catalog.db import Catalog
 from catalog.drivers import ObjectInfo, StorageDriver, driver_for
-from catalog.errors import Conflict, NotFound, StorageError
+from catalog.errors import BadName, NotFound, SpdfError
 from catalog.intakerules import Filling, Rule
 from catalog.models import Replica
+from catalog.names import check_name, check_path
 from catalog.refs import StorageKind
 from catalog.requests import parse, submit
 from catalog.rowsets import among
@@ -31,6 +32,8 @@ _SHARE = 0.25
 """Part of its time that a watch lists; the rest it waits."""
 _LEAST_S, _MOST_S = 0.25, 60.0
 _AWAY_S = 5.0
+_MOST_TOLD = 10_000
+"""Names that can't be used, and were told of; beyond that they are told of again."""
 
 
 @dataclass
@@ -64,6 +67,8 @@ class Watch:
         self._stable_s = rule.stable_s if storage.kind is StorageKind.LOCAL else 0.0
         self._pending: dict[str, _Pending] = {}
         self._asked: dict[str, ObjectInfo] = {}
+        self._ended: set[str] = set()
+        self._told: set[str] = set()
 
     def turn(self) -> float:
         """Look once; gives the seconds until the next look."""
@@ -79,12 +84,10 @@ class Watch:
         found = _Round()
         for page in batches(self._driver.list(self.rule.prefix), _PAGE):
             infos = {info.path: info for info in page if not _is_hidden(info.path)}
-            for path in infos:
-                if (ended := self.rule.ended_by(path)) is not None:
-                    found.ended.add(ended)
-            named = {
-                path: name for path in infos if (name := self.rule.dataset_of(path)) is not None
+            found.ended |= {
+                ended for path in infos if (ended := self.rule.ended_by(path)) is not None
             }
+            named = {path: name for path in infos if (name := self._dataset_of(path)) is not None}
             with self._catalog.read() as session:
                 known = _known(session, self.rule.storage_id, list(named))
             for path, name in named.items():
@@ -92,6 +95,20 @@ class Watch:
                     self._consider(found, name, infos[path])
         self._forget(found.seen)
         return found
+
+    def _dataset_of(self, path: str) -> str | None:
+        """The dataset of a file; None where the rule isn't for it, or the names can't be used."""
+        name = self.rule.dataset_of(path)
+        if name is None:
+            return None
+        try:
+            check_path("path", path)
+            return check_name("dataset", name)
+        except BadName as error:
+            if path not in self._told:
+                self._told.add(path)
+                log.warning("file left alone", extra={"rule": self.rule.name, "why": str(error)})
+            return None
 
     def _consider(self, found: _Round, dataset: str, info: ObjectInfo) -> None:
         """A file that isn't registered: ready to be asked for, asked for, or still changing."""
@@ -112,6 +129,8 @@ class Watch:
         """Keep nothing of files that are registered, or gone."""
         self._pending = {path: item for path, item in self._pending.items() if path in seen}
         self._asked = {path: info for path, info in self._asked.items() if path in seen}
+        if len(self._told) > _MOST_TOLD:
+            self._told.clear()
 
     def _ask(self, found: _Round) -> None:
         """Ask for the files that are ready, in the order of their times."""
@@ -148,11 +167,14 @@ class Watch:
     def _close(self, found: _Round) -> None:
         """Ask for the close of datasets that have ended, and of which no file is on its way."""
         busy = found.unready | {name for name, _ in found.ready}
+        # A listing that meets a marker may have passed files that came just before it; the next
+        # one has them all.
+        ended, self._ended = found.ended & self._ended, found.ended
         with self._catalog.read() as session:
             due = [
                 item
                 for item in intakerules.filling(session, self.rule.id)
-                if item.name not in busy and self._has_ended(session, item, found)
+                if item.name not in busy and self._has_ended(session, item, ended)
             ]
         if not due:
             return
@@ -171,9 +193,9 @@ class Watch:
                 ],
             )
 
-    def _has_ended(self, session: Session, item: Filling, found: _Round) -> bool:
+    def _has_ended(self, session: Session, item: Filling, ended: set[str]) -> bool:
         rule = self.rule
-        if item.name in found.ended:
+        if item.name in ended:
             return True
         if item.filled_at is None:
             return False
@@ -226,6 +248,6 @@ class Watches:
             if rule.id not in self._watches:
                 self._watches[rule.id] = Watch(rule, self._catalog)
             return self._watches[rule.id].turn()
-        except (StorageError, Conflict) as error:
+        except SpdfError as error:
             log.warning("rule waits", extra={"rule": rule.name, "why": str(error)})
             return _AWAY_S

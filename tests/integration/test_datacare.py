@@ -300,7 +300,7 @@ def test_intermediate_files_go_once_their_readers_are_finished(site: Site) -> No
 
 def pending(site: Site) -> list[int]:
     with site.catalog.read() as session:
-        return [info.id for info in deletion.pending(session)]
+        return [info.id for info in datasets.deleting(session)]
 
 
 def test_intermediate_files_stay_while_a_reader_works(site: Site) -> None:

@@ -10,7 +10,7 @@ from sqlmodel import col
 from catalog import clock, datasets, deletion, events, files, lifecycle, usage
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
-from catalog.models import Dataset, Replica, Task, Workflow
+from catalog.models import Replica, Task, Workflow
 from catalog.states import DatasetState, ReplicaState, WorkflowState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
@@ -236,10 +236,8 @@ def test_a_dataset_without_a_task_or_files_goes_at_once(catalog: Catalog) -> Non
         assert session.execute(sa.select(sa.func.count()).select_from(Task)).scalar_one() == 0
     mark(catalog, empty)
     with catalog.read() as session:
-        assert deletion.is_pending(session)
-        assert [info.name for info in deletion.pending(session)] == ["empty"]
+        assert [info.name for info in datasets.deleting(session)] == ["empty"]
     deletion.remove(catalog, empty)
     assert state_of(catalog, empty) is DatasetState.DELETED
     with catalog.write() as session:
-        assert not deletion.is_pending(session)
-        session.execute(sa.select(col(Dataset.id)))
+        assert datasets.deleting(session) == []

@@ -135,6 +135,27 @@ def test_of_several_the_precedence_wins_then_the_mask_that_says_most_then_the_na
     ]  # fmt: skip
 
 
+def test_datasets_that_are_refused_keep_no_others_waiting(
+    catalog: Catalog, auto: Auto, generator: Generator, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    text = CHAIN.read_text()
+    boxed = tmp_path / "boxed.cwl"
+    needs = "requirements:\n  DockerRequirement: {dockerPull: nowhere}\n"
+    boxed.write_text(text.replace("requirements:\n", needs, 1))
+    info, _ = template_files.create(catalog, boxed, mask="box-*[0-9]", auto=True)
+    with catalog.write() as session:
+        templates.activate(session, info.id)
+    auto("run-*[0-9]", "chain")
+    monkeypatch.setattr("flows.intake.generator._MOST", 2)
+    for number in range(4):
+        dataset(catalog, f"box-{number}")
+    dataset(catalog, "run-1")
+    for _ in range(3):
+        generator.turn()
+    assert defined(catalog) == [("run-1", "chain")], "no node has an engine for the others"
+
+
 def test_a_manual_template_waits_to_be_submitted(
     catalog: Catalog, auto: Auto, generator: Generator
 ) -> None:

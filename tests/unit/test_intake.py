@@ -1,6 +1,7 @@
 """The intake: files that arrive become datasets, closed by marker, count or quiet; the spool."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,45 @@ def test_a_marker_closes_its_dataset_behind_its_last_file(
     assert state_of(catalog, "run-2") is DatasetState.OPEN
     watch.turn()
     assert asked(catalog).count("dataset.close") == 1
+
+
+def test_a_file_that_a_listing_missed_before_its_marker_is_in_the_dataset(
+    catalog: Catalog, storage: StorageInfo, follow: Callable[..., Watch], work: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A directory may be read past a name that is made just then, and the marker seen behind it."""
+    watch = follow(end_pattern=r"(?P<run>run-\d+)/END")
+    arrive(storage, "run-1/a.raw")
+    watch.turn()
+    work()
+    arrive(storage, "run-1/b.raw", "run-1/END")
+    everything = list(watch._driver.list())
+    with monkeypatch.context() as patch:
+        missed = [info for info in everything if info.path != "run-1/b.raw"]
+        patch.setattr(watch._driver, "list", lambda _prefix="": iter(missed))
+        watch.turn()
+        work()
+    for _ in range(3):
+        watch.turn()
+        work()
+    assert state_of(catalog, "run-1") is DatasetState.CLOSED
+    assert names(catalog, "run-1") == ["run-1/a.raw", "run-1/b.raw"]
+
+
+def test_names_that_cannot_be_used_hold_up_no_others(
+    catalog: Catalog, storage: StorageInfo, follow: Callable[..., Watch], work: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    watch = follow(pattern=r"(?P<run>[^/]+)/.*\.raw")
+    arrive(storage, "run-1/a.raw", "run 2/b.raw", "run-1/c\x01.raw")
+    Path(os.fsdecode(os.fsencode(storage.url) + b"/run-1/\xff.raw")).write_bytes(b"x")
+    for _ in range(2):
+        watch.turn()
+        work()
+    assert names(catalog, "run-1") == ["run-1/a.raw"]
+    told = [r for r in caplog.records if r.getMessage() == "file left alone"]
+    assert len(told) == 3, "each once"
+    assert "dataset name 'run 2' can't be used" in told[0].why + told[1].why + told[2].why  # type: ignore[attr-defined]
 
 
 def test_a_count_closes_a_dataset(

@@ -484,7 +484,7 @@ def test_a_request_of_a_newer_program_is_answered(
 
 TURNS = """
 from catalog.db import Catalog
-from catalog import deletion
+from catalog import datasets, deletion
 from catalog.requests.processor import Processor
 import sys
 catalog = Catalog(sys.argv[1])
@@ -492,7 +492,7 @@ processor = Processor(catalog, lambda session: None)
 for _ in range(5):
     processor.turn()
     with catalog.read() as session:
-        going = deletion.pending(session)
+        going = datasets.deleting(session)
     for info in going:
         deletion.remove(catalog, info.id)
 processor.close()
