@@ -4,7 +4,7 @@ A file's place is reserved by a COPYING replica before its bytes go there, so th
 nothing that isn't known. A run that died is gone on with where its last batch ended.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,10 +140,11 @@ def _batch(
     pool: ThreadPoolExecutor,
     scratch: Path,
 ) -> None:
-    with catalog.write() as session:
-        items = _reserve(session, info, page)
-    reach("upload.reserved")
     target = drivers[info.storage_id]
+    strange = _strange(catalog, info, page, target, pool)
+    with catalog.write() as session:
+        items = _reserve(session, info, page, strange)
+    reach("upload.reserved")
     list(pool.map(lambda item: _copy(item, target, drivers, scratch), items))
     reach("upload.copied")
     with catalog.write() as session:
@@ -169,23 +170,63 @@ def _batch(
     reach("upload.noted")
 
 
-def _reserve(session: Session, info: UploadInfo, page: Sequence[_Member]) -> list[_Item]:
-    """A COPYING replica for each file that has none on the storage yet; those to be copied."""
-    ids = [member.file_id for member in page]
-    there: dict[int, Any] = {}
+def _strange(
+    catalog: Catalog,
+    info: UploadInfo,
+    page: Sequence[_Member],
+    target: StorageDriver,
+    pool: ThreadPoolExecutor,
+) -> set[int]:
+    """Files at whose place on the storage there are bytes already, of whomever."""
+    with catalog.read() as session:
+        there = _there(session, info, page)
+    missing = [member for member in page if member.file_id not in there]
+
+    def is_taken(member: _Member) -> bool:
+        try:
+            target.stat(_path(info, member))
+        except StorageError as error:
+            if error.code is ErrorCode.INPUT_MISSING:
+                return False
+            raise
+        return True
+
+    taken = pool.map(is_taken, missing)
+    return {member.file_id for member, yes in zip(missing, taken, strict=True) if yes}
+
+
+def _path(info: UploadInfo, member: _Member) -> str:
+    return f"{info.dataset}/{member.name}"
+
+
+def _there(session: Session, info: UploadInfo, page: Sequence[_Member]) -> dict[int, sa.Row[Any]]:
+    """By file id, a replica on the storage: AVAILABLE, or else reserved by an earlier run."""
+    there: dict[int, sa.Row[Any]] = {}
     for row in session.execute(
         sa.select(
             col(Replica.id), col(Replica.file_id), col(Replica.path), col(Replica.state)
         ).where(
-            col(Replica.file_id).in_(ids),
+            col(Replica.file_id).in_([member.file_id for member in page]),
             col(Replica.storage_id) == info.storage_id,
             col(Replica.state).in_((ReplicaState.AVAILABLE, ReplicaState.COPYING)),
         )
     ):
         if row.file_id not in there or row.state is ReplicaState.AVAILABLE:
             there[row.file_id] = row
+    return there
+
+
+def _reserve(
+    session: Session, info: UploadInfo, page: Sequence[_Member], strange: Collection[int]
+) -> list[_Item]:
+    """A COPYING replica for each file that has none on the storage yet; those to be copied.
+
+    Bytes at the place of a `strange` file are another's: it gets a place of this upload's own.
+    """
+    ids = [member.file_id for member in page]
+    there = _there(session, info, page)
     missing = [member for member in page if member.file_id not in there]
-    there |= _new_replicas(session, info, missing)
+    there |= _new_replicas(session, info, missing, strange)
     sources = files.replicas(session, ids)
     return [
         _Item(
@@ -203,7 +244,7 @@ def _reserve(session: Session, info: UploadInfo, page: Sequence[_Member]) -> lis
 
 
 def _new_replicas(
-    session: Session, info: UploadInfo, members: Sequence[_Member]
+    session: Session, info: UploadInfo, members: Sequence[_Member], strange: Collection[int]
 ) -> dict[int, sa.Row[Any]]:
     """A COPYING replica for each, by file id; a path that was used before isn't used again."""
     made: dict[int, sa.Row[Any]] = {}
@@ -213,7 +254,8 @@ def _new_replicas(
             {
                 "file_id": member.file_id,
                 "storage_id": info.storage_id,
-                "path": f"{info.dataset}/{member.name}" + (f"~{tries}" if tries else ""),
+                "path": _path(info, member)
+                + (f"~{info.id}.{tries}" if tries or member.file_id in strange else ""),
                 "state": ReplicaState.COPYING,
             }
             for member in left

@@ -217,12 +217,26 @@ def test_killed_at_any_step_it_goes_on(
     assert there == {"raw": COUNT, "tape": COUNT}
 
 
-def test_half_a_file_that_a_kill_left_is_replaced(
+def test_bytes_that_are_not_of_the_upload_stay_where_they_are(
     catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
 ) -> None:
-    upload = ask(catalog, dataset, target)
+    """Somebody's file lies where the upload would put one, and no row knows it."""
     place = Path(target.url, "run-1/d0/f000")
     place.parent.mkdir(parents=True)
+    place.write_text("of somebody else")
+    info = transfer(catalog, ask(catalog, dataset, target), tmp_path)
+    assert info.state is UploadState.DONE
+    assert place.read_text() == "of somebody else"
+    assert whole(catalog, dataset, target)
+
+
+def test_half_a_file_that_a_kill_left_is_replaced(
+    catalog: Catalog, catalog_url: str, dataset: int, target: StorageInfo, tmp_path: Path
+) -> None:
+    upload = ask(catalog, dataset, target)
+    assert run(catalog_url, upload, tmp_path, "upload.reserved") == -signal.SIGKILL
+    place = Path(target.url, "run-1/d0/f000")
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("half")
     assert transfer(catalog, upload, tmp_path).state is UploadState.DONE
     assert whole(catalog, dataset, target)
