@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import BadInput, Conflict, SpdfError
+from catalog.errors import BadInput, Conflict, SpdfError, Unavailable
 from cli.home import open_catalog
 from cli.output import Json, note, print_json, say
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BATCH = 500
 _POLL_S = 0.2
+_ALONE_S = 20.0
+"""How long an intake that is restarted is waited for."""
 _SHOWN = 20
 
 
@@ -52,9 +54,7 @@ def send(
     if file == "-":
         _send_stream(catalog, sys.stdin.buffer, ids)
     else:
-        with source.open("rb") as stream:
-            documents = list(_documents(stream, file))
-        _send(catalog, documents, ids)
+        _send_file(catalog, source, ids)
     failed = _answers(catalog, ids) if wait else []
     if as_json:
         print_json({"requests": len(ids), "ids": ids, "failed": failed if wait else None})
@@ -85,6 +85,19 @@ def _documents(stream: Iterable[bytes], name: str) -> "Iterator[RequestDocument]
             yield parse(read_json(line, where), where)
 
 
+def _send_file(catalog: "Catalog", source: Path, ids: list[int]) -> None:
+    """Send a file, read once to check all of it and once more to send it: it may be long."""
+    from catalog.requests import submit
+
+    with source.open("rb") as stream:
+        for _ in _documents(stream, str(source)):
+            pass
+    with source.open("rb") as stream, catalog.write() as session:
+        documents = _documents(stream, str(source))
+        while batch := list(islice(documents, BATCH)):
+            ids += submit(session, batch)
+
+
 def _send_stream(catalog: "Catalog", stream: Iterable[bytes], ids: list[int]) -> None:
     """Send lines as they come; a bad one ends it, and the error tells what was accepted before."""
     documents = _documents(stream, "standard input")
@@ -112,14 +125,28 @@ def _send(catalog: "Catalog", documents: "Sequence[RequestDocument]", ids: list[
 
 
 def _answers(catalog: "Catalog", ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Wait until all are answered; gives those whose answer is ERROR."""
-    from catalog.requests import queue
+    """Wait until all are answered; gives those whose answer is ERROR.
 
-    while True:
+    Raises `Unavailable` where nobody is there to answer them.
+    """
+    from catalog import singletons
+    from catalog.requests import queue
+    from flows.intake import INTAKE
+
+    left, seen = sorted(ids), time.monotonic()
+    while left:
         with catalog.read() as session:
-            if not queue.waiting(session, ids):
-                return [
-                    {"id": info.id, "key": info.key, "reply": info.reply}
-                    for info in queue.refused(session, ids)
-                ]
-        time.sleep(_POLL_S)
+            left = queue.waiting(session, left)
+            at_work = singletons.is_held(session, INTAKE)
+        seen = time.monotonic() if at_work else seen
+        if left and time.monotonic() - seen > _ALONE_S:
+            raise Unavailable(
+                f"{len(left)} of {len(ids)} requests wait, for no intake is at work; they are "
+                "accepted, and done once `spdf up` runs."
+            )
+        time.sleep(_POLL_S if left else 0.0)
+    with catalog.read() as session:
+        return [
+            {"id": info.id, "key": info.key, "reply": info.reply}
+            for info in queue.refused(session, ids)
+        ]

@@ -5,6 +5,7 @@ becomes a replica only where its bytes are the catalog's.
 """
 
 import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -66,16 +67,19 @@ def recover(catalog: Catalog, settings: Settings, file_id: int) -> Recovered:
             storage = storages.get(session, there[0].storage_id)
             return Recovered(info.ref, storage.name, there[0].path, None)
         job, task = _maker(session, info)
-        output = session.execute(
-            sa.select(col(JobOutput.port), col(JobOutput.position)).where(
-                col(JobOutput.file_id) == file_id
+        port = session.execute(
+            sa.select(col(JobOutput.port)).where(col(JobOutput.file_id) == file_id)
+        ).scalar_one_or_none()
+        if port is None:
+            raise NotRecovered(
+                f"file {info.ref} is the log of a job, and another run writes another one; "
+                "it is lost."
             )
-        ).one()
         drivers = {place.id: driver_for(place) for place in storages.list_all(session)}
     with tempfile.TemporaryDirectory(prefix="spdf-recover-", dir=_scratch(settings)) as text:
         folder = Path(text)
         made = _run(settings, folder, job, task, drivers)
-        file = _same(made, output.port, output.position, info)
+        file = _same(made, port, info)
         place = folder / "made" / file.path
         checksum = LocalDriver("scratch", folder / "made").checksum(
             file.path, algorithm_of(info.checksum)
@@ -135,7 +139,8 @@ def _run(
     made = folder / "made"
     made.mkdir()
     targets = {port: replace(target, storage_id=_SCRATCH) for port, target in task.targets.items()}
-    ledger = PayloadLedger(settings.work_dir, 0)
+    # Of no pilot: its number is this process's, below those that pilots have.
+    ledger = PayloadLedger(settings.work_dir, -os.getpid())
     slots = Slots(settings.work_dir / "slots", capacity(settings))
     engine = settings.container_engine
     try:
@@ -164,9 +169,9 @@ def _run(
     return tuple(result.files)
 
 
-def _same(made: tuple[NewFile, ...], port: str, position: int, info: FileInfo) -> NewFile:
+def _same(made: tuple[NewFile, ...], port: str, info: FileInfo) -> NewFile:
     for file in made:
-        if file.port == port and (file.index == position or file.name == info.name):
+        if (file.port, file.name) == (port, info.name):
             return file
     raise NotRecovered(f"the job that made {info.ref} gives no such file any more; it is lost.")
 

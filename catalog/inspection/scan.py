@@ -16,11 +16,12 @@ from catalog import intakerules, storages
 from catalog.bulk import batches
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver, driver_for
+from catalog.drivers import ObjectInfo, StorageDriver, driver_for
 from catalog.errors import ErrorCode, StorageError
 from catalog.inspection import findings
 from catalog.inspection.findings import InspectionInfo, NewFinding
 from catalog.models import File, Replica
+from catalog.names import is_path
 from catalog.refs import FindingKind
 from catalog.rowsets import among
 from catalog.states import InspectionState, ReplicaState
@@ -71,9 +72,9 @@ def inspect(
         place = storages.get(session, storage_id)
         inspection = findings.begin(session, storage_id, options.sample_percent)
     try:
-        driver = driver_for(place)
-        _look_at_rows(catalog, inspection, storage_id, driver, options, progress)
-        _look_at_bytes(catalog, inspection, storage_id, driver, options, progress)
+        scan = _Scan(catalog, inspection, place.id, driver_for(place), options, progress)
+        scan.look_at_rows()
+        scan.look_at_bytes()
     except StorageError as error:
         with catalog.write() as session:
             findings.end(session, inspection, InspectionState.FAILED, str(error))
@@ -81,7 +82,7 @@ def inspect(
     with catalog.write() as session:
         info = findings.get(session, inspection)
         state, reason = _verdict(info, options)
-        findings.end(session, inspection, state, reason)
+        findings.end(session, inspection, state, reason or scan.remark)
         return findings.get(session, inspection)
 
 
@@ -97,26 +98,86 @@ def _verdict(info: InspectionInfo, options: Options) -> tuple[InspectionState, s
     )
 
 
-def _look_at_rows(
-    catalog: Catalog,
-    inspection: int,
-    storage_id: int,
-    driver: StorageDriver,
-    options: Options,
-    progress: Callable[[InspectionInfo], None],
-) -> None:
-    """Missing and corrupt: each row's bytes."""
-    every = max(1, round(100 / options.sample_percent)) if options.sample_percent > 0 else 0
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="inspect") as pool:
-        for page in _pages(catalog, storage_id):
+@dataclass
+class _Scan:
+    """One look at a storage, page by page."""
 
-            def look(row: _Row) -> NewFinding | None:
-                wrong = row.state is not ReplicaState.AVAILABLE
-                read = wrong or (bool(every) and (row.id + inspection) % every == 0)
-                return _compare(driver, row, read=read)
+    catalog: Catalog
+    inspection: int
+    storage_id: int
+    driver: StorageDriver
+    options: Options
+    progress: Callable[[InspectionInfo], None]
+    odd: int = 0
+    """Files whose names no row can have."""
+    first_odd: str = ""
 
-            found = [item for item in pool.map(look, page) if item is not None]
-            _note(catalog, inspection, found, progress, replicas=len(page))
+    @property
+    def remark(self) -> str | None:
+        """What is to be said of a storage that is as it should be."""
+        if not self.odd:
+            return None
+        return (
+            f"{self.odd} files have names that can't be used, such as {self.first_odd!a}; rename "
+            "or remove them by hand"
+        )
+
+    def look_at_rows(self) -> None:
+        """Missing and corrupt: each row's bytes."""
+        percent = self.options.sample_percent
+        every = max(1, round(100 / percent)) if percent > 0 else 0
+
+        def look(row: _Row) -> NewFinding | None:
+            wrong = row.state is not ReplicaState.AVAILABLE
+            read = wrong or (bool(every) and (row.id + self.inspection) % every == 0)
+            return _compare(self.driver, row, read=read)
+
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="inspect") as pool:
+            for page in _pages(self.catalog, self.storage_id):
+                found = [item for item in pool.map(look, page) if item is not None]
+                self._note(found, replicas=len(page))
+
+    def look_at_bytes(self) -> None:
+        """Dark: bytes that no row names, and that are no marker of a rule."""
+        with self.catalog.read() as session:
+            rules = [
+                rule for rule in intakerules.active(session) if rule.storage_id == self.storage_id
+            ]
+        young = datetime.now(UTC) - timedelta(seconds=self.options.grace_s)
+        for page in batches(self.driver.list(), PAGE):
+            usable = [info for info in page if self._is_usable(info)]
+            with self.catalog.read() as session:
+                known = _known(session, self.storage_id, [info.path for info in usable])
+            found = [
+                NewFinding(
+                    FindingKind.DARK,
+                    info.path,
+                    info.size_bytes,
+                    f"no row names it, from {info.mtime}",
+                )
+                for info in usable
+                if info.path not in known
+                and info.mtime <= young
+                and not any(rule.ended_by(info.path) for rule in rules)
+            ]
+            self._note(found, objects=len(page))
+
+    def _is_usable(self, info: ObjectInfo) -> bool:
+        if is_path(info.path):
+            return True
+        self.odd += 1
+        self.first_odd = self.first_odd or info.path
+        return False
+
+    def _note(self, found: Sequence[NewFinding], **looked_at: int) -> None:
+        with self.catalog.write() as session:
+            known = findings.acted_on(session, self.inspection, [item.path for item in found])
+            new = [item for item in found if (item.kind, item.path) not in known]
+            counts = {kind.lower(): sum(item.kind is kind for item in new) for kind in FindingKind}
+            findings.note(session, self.inspection, new)
+            findings.count(session, self.inspection, {**counts, **looked_at})
+            info = findings.get(session, self.inspection)
+        self.progress(info)
 
 
 def _pages(catalog: Catalog, storage_id: int) -> Iterator[list[_Row]]:
@@ -167,33 +228,6 @@ def _compare(driver: StorageDriver, row: _Row, *, read: bool) -> NewFinding | No
     return None
 
 
-def _look_at_bytes(
-    catalog: Catalog,
-    inspection: int,
-    storage_id: int,
-    driver: StorageDriver,
-    options: Options,
-    progress: Callable[[InspectionInfo], None],
-) -> None:
-    """Dark: bytes that no row names, and that are no marker of a rule."""
-    with catalog.read() as session:
-        rules = [r for r in intakerules.active(session) if r.storage_id == storage_id]
-    young = datetime.now(UTC) - timedelta(seconds=options.grace_s)
-    for page in batches(driver.list(), PAGE):
-        with catalog.read() as session:
-            known = _known(session, storage_id, [info.path for info in page])
-        found = [
-            NewFinding(
-                FindingKind.DARK, info.path, info.size_bytes, f"no row names it, from {info.mtime}"
-            )
-            for info in page
-            if info.path not in known
-            and info.mtime <= young
-            and not any(rule.ended_by(info.path) for rule in rules)
-        ]
-        _note(catalog, inspection, found, progress, objects=len(page))
-
-
 def _known(session: Session, storage_id: int, paths: Sequence[str]) -> set[str]:
     query = sa.select(col(Replica.path)).where(
         col(Replica.storage_id) == storage_id,
@@ -201,19 +235,3 @@ def _known(session: Session, storage_id: int, paths: Sequence[str]) -> set[str]:
         col(Replica.state) != ReplicaState.DELETED,
     )
     return set(session.scalars(query))
-
-
-def _note(
-    catalog: Catalog,
-    inspection: int,
-    found: Sequence[NewFinding],
-    progress: Callable[[InspectionInfo], None],
-    **looked_at: int,
-) -> None:
-    with catalog.write() as session:
-        known = findings.acted_on(session, inspection, [item.path for item in found])
-        new = [item for item in found if (item.kind, item.path) not in known]
-        counts = {kind.lower(): sum(item.kind is kind for item in new) for kind in FindingKind}
-        findings.note(session, inspection, new)
-        findings.count(session, inspection, {**counts, **looked_at})
-        progress(findings.get(session, inspection))

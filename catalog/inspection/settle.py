@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import storages, usage
+from catalog import pilots, storages, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
-from catalog.errors import ErrorCode, StorageError
+from catalog.errors import Conflict, ErrorCode, StorageError
 from catalog.failpoints import reach
 from catalog.inspection import findings
 from catalog.inspection.findings import FindingInfo
@@ -60,10 +60,16 @@ def settle(
 
     Missing and corrupt replicas are marked so, and those that are whole again are AVAILABLE. Dark
     bytes are quarantined, and removed after `quarantine_s`, or now with `remove_dark`. Raises
-    `StorageError` where the storage is away.
+    `StorageError` where the storage is away, `Conflict` for `remove_dark` while pilots store files.
     """
     with catalog.read() as session:
         place = storages.get(session, storage_id)
+        at_work = pilots.beating(session) if remove_dark else 0
+    if at_work and place.role is not StorageRole.INPUT:
+        raise Conflict(
+            f"{at_work} pilots are at work, and what they have just stored has no rows yet; remove "
+            f"dark bytes of storage {place.name!r} once they have ended: `spdf pilot list --live`."
+        )
     driver = driver_for(place)
     may_remove = remove_dark or place.role is not StorageRole.INPUT
     total = Settled()

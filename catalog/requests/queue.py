@@ -275,14 +275,15 @@ def count(session: Session, state: RequestState) -> int:
     return int(session.execute(query.select_from(Request)).scalar_one())
 
 
-def waiting(session: Session, request_ids: Sequence[int]) -> int:
-    """How many of these requests aren't answered yet."""
-    query = sa.select(sa.func.count()).select_from(Request)
-    queued = col(Request.state) == RequestState.QUEUED
-    return sum(
-        int(session.execute(query.where(col(Request.id).in_(batch), queued)).scalar_one())
-        for batch in chunks(list(request_ids))
-    )
+def waiting(session: Session, request_ids: Sequence[int]) -> list[int]:
+    """Those of these requests that aren't answered yet."""
+    found: list[int] = []
+    for batch in chunks(list(request_ids)):
+        query = sa.select(col(Request.id)).where(
+            col(Request.id).in_(batch), col(Request.state) == RequestState.QUEUED
+        )
+        found += session.scalars(query.order_by(col(Request.id)))
+    return found
 
 
 def refused(session: Session, request_ids: Sequence[int]) -> list[RequestInfo]:

@@ -9,7 +9,7 @@ import time
 from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
 
-from catalog import schema, singletons
+from catalog import singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.requests.processor import Processor
@@ -17,16 +17,16 @@ from catalog.settings import Settings, get_settings
 from flows.intake import INTAKE
 from flows.intake.generator import Generator
 from flows.intake.housework import Housework
-from flows.intake.loops import LONGEST_BACKOFF_S, Loop, Stopped
+from flows.intake.loops import Loop, Stopped
 from flows.intake.spool import Spool
 from flows.intake.watch import Watches
+from flows.leading import LEASE_S, lead
 from flows.logs import log_to_stderr
 from flows.recorder.names import owner_name
 from flows.server import configure_client
 
 log = logging.getLogger(__name__)
 
-LEASE_S = 15.0
 _BEAT_S = 4.0
 _IDLE_S, _SPOOL_S = 0.15, 0.25
 
@@ -41,20 +41,7 @@ class Intake:
 
     def run(self) -> None:
         """Wait for the lease, work while it is held, and give it back at the end."""
-        backoff_s = 1.0
-        while not self.stop.is_set():
-            try:
-                schema.require(self._catalog)
-                with self._catalog.write() as session:
-                    epoch = singletons.acquire(session, INTAKE, self.owner, LEASE_S)
-                if epoch is not None:
-                    log.info("intake leads", extra={"owner": self.owner, "epoch": epoch})
-                    self._lead(epoch)
-                backoff_s = 1.0
-            except Exception:
-                log.exception("intake waits for the catalog", extra={"again_s": backoff_s})
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
-            self.stop.wait(backoff_s)
+        lead(self._catalog, INTAKE, self.owner, self.stop, self._lead)
 
     def _lead(self, epoch: int) -> None:
         over = threading.Event()

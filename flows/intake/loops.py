@@ -7,10 +7,9 @@ from collections.abc import Callable
 from sqlalchemy.exc import DBAPIError
 
 from catalog.outage import is_away
+from flows.leading import LONGEST_BACKOFF_S
 
 log = logging.getLogger(__name__)
-
-LONGEST_BACKOFF_S = 15.0
 
 
 class Stopped(Exception):

@@ -11,10 +11,11 @@ from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
 
-from catalog import schema, singletons
+from catalog import singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.settings import Settings, get_settings
+from flows.leading import LEASE_S, LONGEST_BACKOFF_S, lead
 from flows.logs import log_to_stderr
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER, owner_name
@@ -25,8 +26,6 @@ from flows.server import configure_client, server_database
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 15.0
-LONGEST_BACKOFF_S = 15.0
 IDLE_S, BUSY_S = 1.0, 0.2
 LAST_ROUNDS_S = 8.0
 """Time that a recorder asked to stop spends on what is still to be shown."""
@@ -46,20 +45,7 @@ class Recorder:
 
     def run(self) -> None:
         """Wait for the lease, record while it is held, and give it back at the end."""
-        backoff_s = 1.0
-        while not self.stop.is_set():
-            try:
-                schema.require(self.catalog)
-                with self.catalog.write() as session:
-                    epoch = singletons.acquire(session, RECORDER, self.owner, LEASE_S)
-                if epoch is not None:
-                    logger.info("recorder leads", extra={"owner": self.owner, "epoch": epoch})
-                    self._lead(epoch)
-                backoff_s = 1.0
-            except Exception:
-                logger.exception("recorder waits for the catalog", extra={"again_s": backoff_s})
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
-            self.stop.wait(backoff_s)
+        lead(self.catalog, RECORDER, self.owner, self.stop, self._lead)
 
     def _lead(self, epoch: int) -> None:
         """Record until asked to stop, and then a little longer; ends at once without the lease."""

@@ -54,6 +54,16 @@ class Bench:
         """The same, of a workflow with these steps."""
         return self.template(HEAD + text, mask)
 
+    def requests(self, text: str) -> list[object]:
+        """The command that sends requests."""
+        path = self.folder / "requests.jsonl"
+        path.write_text(text)
+        return ["register", path]
+
+    def needing(self) -> list[object]:
+        """The command that creates a template with an input that somebody must give."""
+        return self.template(HEAD.replace("inputs: {", "inputs: {seconds: int, ") + GOOD)
+
 
 @pytest.fixture(scope="module")
 def bench(site: Site) -> Bench:
@@ -151,6 +161,84 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
         lambda b: [*b.steps(GOOD), "--name", "a..b"],
         "'a..b'",
     ),
+    "half a request": (
+        lambda b: b.requests('{"kind": "dataset.close", "key"'),
+        "line 1 is no JSON",
+    ),
+    "a request with a field that it hasn't": (
+        lambda b: b.requests(
+            '{"kind": "dataset.close", "key": "k", "datasetId": "open-1"}\n'
+            '{"kind": "dataset.close", "key": "l", "datasetId": "open-1", "when": "now"}'
+        ),
+        "line 2: when: Extra inputs are not permitted",
+    ),
+    "a file of requests that isn't there": (
+        lambda b: ["register", b.folder / "nothing.jsonl"],
+        "nothing.jsonl is no file",
+    ),
+    "an unknown request": (lambda _: ["request", "show", "nowhere"], "no request 'nowhere'"),
+    "a retry of an unknown request": (
+        lambda _: ["request", "retry", "nowhere"],
+        "no request 'nowhere'",
+    ),
+    "a lifetime that is none": (
+        lambda _: ["dataset", "create", "run-7", "--lifetime", "soon"],
+        "--lifetime 'soon' is no time",
+    ),
+    "two lifetimes": (
+        lambda _: ["dataset", "expire", "open-1", "--lifetime", "1d", "--never"],
+        "either --lifetime TIME or --never",
+    ),
+    "a pin of an unknown dataset": (lambda _: ["dataset", "pin", "nowhere"], "no dataset"),
+    "an upload of an OPEN dataset": (
+        lambda _: ["dataset", "upload", "open-1", "--to", "output"],
+        "only a CLOSED dataset can be",
+    ),
+    "an upload to an unknown storage": (
+        lambda _: ["dataset", "upload", "nap-files", "--to", "nowhere"],
+        "no storage 'nowhere'",
+    ),
+    "an upload that isn't there to be cancelled": (
+        lambda _: ["dataset", "upload", "nap-files", "--to", "output", "--cancel"],
+        "no upload 'nap-files'",
+    ),
+    "an unknown dataset to delete": (lambda _: ["dataset", "delete", "nowhere"], "no dataset"),
+    "an unknown dataset to verify": (lambda _: ["dataset", "verify", "nowhere"], "no dataset"),
+    "an unknown dataset to explain": (lambda _: ["dataset", "why", "nowhere"], "no dataset"),
+    "an unknown file to recover": (lambda _: ["file", "recover", "nowhere"], "no file 'nowhere'"),
+    "an unknown file to verify": (lambda _: ["file", "verify", "nowhere"], "no file 'nowhere'"),
+    "an unknown file to explain": (lambda _: ["file", "why", "nowhere"], "no file 'nowhere'"),
+    "a rule that is no regular expression": (
+        lambda _: ["intake", "add", "bad", "--storage", "buffer", "--pattern", "(",
+                   "--dataset", "d"],
+        "--pattern '(' is no regular expression",
+    ),
+    "a rule with a group that its pattern hasn't": (
+        lambda _: ["intake", "add", "bad", "--storage", "buffer", "--pattern", ".*",
+                   "--dataset", "{run}"],
+        "the group 'run', which --pattern doesn't have",
+    ),
+    "an unknown rule": (lambda _: ["intake", "remove", "bad"], "no intake rule 'bad'"),
+    "a quota that is none": (
+        lambda _: ["buffer", "quota", "output", "much"],
+        "'much' is no size",
+    ),
+    "marks the wrong way round": (
+        lambda _: ["buffer", "quota", "output", "1TB", "--high", "50", "--low", "60"],
+        "--low 60 must be below --high 50",
+    ),
+    "an unknown storage to inspect": (
+        lambda _: ["inspect", "run", "nowhere"],
+        "no storage 'nowhere'",
+    ),
+    "an unknown storage to settle": (
+        lambda _: ["inspect", "settle", "nowhere"],
+        "no storage 'nowhere'",
+    ),
+    "an automatic template that needs an input": (
+        lambda b: [*b.needing(), "--auto"],
+        "needs its input 'seconds'",
+    ),
 }  # fmt: skip
 
 
@@ -175,8 +263,8 @@ def test_bad_input_is_refused_in_a_sentence_and_changes_nothing(
 def content(site: Site) -> dict[str, str]:
     """A digest of every table's rows, but for what services change beside any command.
 
-    Those are the leases of singletons, the sums of what is on storages, and the pilots, which
-    report themselves, and end when idle.
+    Those are the leases of singletons, the pilots, which report themselves, and end when idle, and
+    how the sums of what is on storages are parted and sampled; the sums themselves are compared.
     """
     tables = [
         name
@@ -185,7 +273,12 @@ def content(site: Site) -> dict[str, str]:
     ]
     assert {"dataset", "file", "template", "workflow", "event"} <= set(tables)
     others = {"event": " WHERE entity != 'pilot'"}
-    return {
+    sums = site.rows(
+        "SELECT storage_id, sum(files), sum(size_bytes) FROM (SELECT storage_id, files, size_bytes "
+        "FROM storage_total UNION ALL SELECT storage_id, files, size_bytes FROM storage_delta) "
+        "GROUP BY storage_id ORDER BY storage_id"
+    )
+    return {"sums": repr([row for row in sums if any(row[1:])])} | {
         name: hashlib.sha256(
             repr(site.rows(f'SELECT * FROM "{name}"{others.get(name, "")}')).encode()
         ).hexdigest()

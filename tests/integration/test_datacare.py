@@ -1,6 +1,9 @@
 """Care for data that real chains made: lost files made again, releases, backpressure, findings."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from catalog import (
     files,
     lifecycle,
     manifests,
+    pilots,
     pressure,
     storages,
     transfers,
@@ -22,6 +26,8 @@ from catalog import (
     usage,
 )
 from catalog.db import Catalog
+from catalog.errors import Conflict
+from catalog.failpoints import VARIABLE
 from catalog.inspection import findings
 from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import Settled, settle
@@ -268,6 +274,50 @@ def test_dark_bytes_of_an_input_storage_are_removed_only_when_that_is_asked_for(
     assert not stray.exists()
 
 
+def test_dark_bytes_are_not_removed_while_pilots_store_files(site: Site) -> None:
+    """What a pilot has stored gets its row with the next commit."""
+    finished(site, count=1)
+    stored = site.home / "internal" / "fresh"
+    stored.write_text("a pilot will register it in a moment")
+    place = storage_id(site, "internal")
+    inspect(site.catalog, place, LOOK)
+    with site.catalog.write() as session:
+        task = session.execute(sa.text("SELECT min(id) FROM task")).scalar_one()
+        pilot = pilots.start(session, task, pool="cpu", node="n", pid=1, slots=1, flow_run_id=None)
+    with pytest.raises(Conflict, match="1 pilots are at work"):
+        settle(site.catalog, place, remove_dark=True)
+    assert stored.exists()
+    with site.catalog.write() as session:
+        pilots.end(session, pilot, "done")
+    assert settle(site.catalog, place, remove_dark=True).removed == 1
+
+
+def test_names_that_no_row_can_have_are_told_of(site: Site) -> None:
+    finished(site, count=1)
+    odd = os.fsdecode(os.fsencode(site.home / "internal") + b"/\xff")
+    Path(odd).write_text("x")
+    info = inspect(site.catalog, storage_id(site, "internal"), LOOK)
+    assert info.state is InspectionState.DONE and info.found == 0
+    assert "1 files have names that can't be used" in (info.reason or "")
+
+
+def test_a_log_is_not_made_again(site: Site, tmp_path: Path) -> None:
+    loud = tmp_path / "loud.cwl"
+    loud.write_text(
+        CHAIN.read_text().replace(
+            "baseCommand: md5sum", "baseCommand: [sh, -c, 'echo hi >&2; md5sum']"
+        )
+    )
+    site.dataset("run-1", slices(1))
+    chain = site.submit(site.template(loud, mask="run-?"), "run-1")
+    assert site.run(chain) is WorkflowState.FINISHED
+    ((file_id, path),) = places(site, "run-1.loud.v1.md5sum.log").values()
+    path.unlink()
+    settle_all(site, "internal")
+    with pytest.raises(NotRecovered, match="is the log of a job"):
+        recover(site.catalog, site.settings, file_id)
+
+
 def test_dark_bytes_that_got_a_row_meanwhile_stay(site: Site) -> None:
     finished(site, count=1)
     late = {"late.raw": b"late"}
@@ -392,3 +442,32 @@ def test_findings_name_their_kind(site: Site) -> None:
     with site.catalog.read() as session:
         assert len(findings.findings(session, kind=FindingKind.MISSING)) == 1
         assert findings.findings(session, kind=FindingKind.DARK) == []
+
+
+SETTLE = """
+import sys
+from catalog.db import Catalog
+from catalog.inspection.settle import settle
+settle(Catalog(sys.argv[1]), int(sys.argv[2]), remove_dark=True)
+"""
+
+
+@pytest.mark.parametrize("failpoint", ["inspection.noted", "inspection.removed"])
+def test_settling_that_is_killed_goes_on(site: Site, catalog_url: str, failpoint: str) -> None:
+    finished(site, count=1)
+    dark = [site.home / "internal" / f"dark{i}" for i in range(3)]
+    for path in dark:
+        path.write_text("nobody knows me")
+    place = storage_id(site, "internal")
+    inspect(site.catalog, place, LOOK)
+    line = [sys.executable, "-c", SETTLE, catalog_url, str(place)]
+    root = Path(__file__).resolve().parents[2]
+    env = {**os.environ, VARIABLE: failpoint}
+    killed = subprocess.run(line, env=env, cwd=root, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    subprocess.run(line, cwd=root, timeout=60, check=True)
+    assert not any(path.exists() for path in dark)
+    with site.catalog.read() as session:
+        states = {item.state for item in findings.findings(session, states=tuple(FindingState))}
+    assert states == {FindingState.REMOVED}
+    assert clean(site, "internal")

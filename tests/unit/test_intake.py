@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from sqlmodel import Session
 from catalog import clock, datasets, intakerules, manifests, requests, usage
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict, NotFound
+from catalog.failpoints import VARIABLE
 from catalog.intakerules import Rule
 from catalog.requests import queue
 from catalog.requests.processor import Processor
@@ -394,6 +398,30 @@ def test_a_spooled_file_that_was_accepted_and_not_removed_is_the_same(
     with catalog.read() as session:
         assert len(requests.list_requests(session)) == 1
         assert queue.count(session, RequestState.QUEUED) == 1
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from catalog.db import Catalog
+from flows.intake.spool import Spool
+Spool(Path(sys.argv[2]), Catalog(sys.argv[1])).look()
+"""
+
+
+def test_killed_after_it_accepted_a_file_the_spool_accepts_it_once(
+    catalog: Catalog, catalog_url: str, spool: Spool
+) -> None:
+    (spool.directory / "a.json").write_text(close_of("a"))
+    line = [sys.executable, "-c", LOOK, catalog_url, str(spool.directory)]
+    root = Path(__file__).resolve().parents[2]
+    env = {**os.environ, VARIABLE: "spool.accepted"}
+    killed = subprocess.run(line, env=env, cwd=root, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL and left(spool) == ["a.json"]
+    subprocess.run(line, cwd=root, timeout=60, check=True)
+    assert left(spool) == []
+    with catalog.read() as session:
+        assert [info.lane for info in requests.list_requests(session)] == ["a"]
 
 
 def test_while_the_catalog_is_away_the_spool_keeps_all(
