@@ -94,9 +94,21 @@ def state_of(site: Site, dataset: str) -> DatasetState:
 
 
 def clean(site: Site, *names: str) -> bool:
-    """Whether an inspection of these storages finds nothing."""
+    """Whether an inspection of these storages finds nothing, and what is on them was counted."""
+    with site.catalog.write() as session:
+        for name in names:
+            place = storages.by_name(session, name).id
+            assert usage.recount(session, place) == (0, 0), name
     found = [inspect(site.catalog, storage_id(site, name), LOOK) for name in names]
     return all(info.state is InspectionState.DONE and not info.found for info in found)
+
+
+def test_what_jobs_store_is_counted(site: Site) -> None:
+    finished(site)
+    with site.catalog.read() as session:
+        there = {item.storage: item.files for item in usage.of_storages(session)}
+    assert there == {"input": 6, "internal": 6, "output": 6}
+    assert clean(site, "input", "internal", "output")
 
 
 # Recovery.

@@ -1,13 +1,17 @@
 """Deletion: what goes, what stays, and what may not go."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
 from catalog import clock, datasets, deletion, events, files, lifecycle, usage
+from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
 from catalog.models import Replica, Task, Workflow
@@ -228,6 +232,24 @@ def test_a_file_that_is_registered_again_meanwhile_is_refused_or_kept(
         other = datasets.create(session, "other")
     with pytest.raises(Conflict, match="is DELETED and is not used again"):
         add_files(other, ["a"])
+
+
+def test_who_registers_a_file_while_its_dataset_goes_keeps_its_bytes(
+    catalog: Catalog, storage: StorageInfo, dataset: int, new_rows: Callable[..., Any]
+) -> None:
+    with catalog.write() as session:
+        other = datasets.create(session, "other")
+    mark(catalog, dataset)
+    removed: list[deletion.Removed] = []
+    thread = threading.Thread(target=lambda: removed.append(deletion.remove(catalog, dataset)))
+    with catalog.write() as session:
+        ids = files.register(session, storage.id, new_rows("a", "b"))
+        datasets.attach(session, other, [*map(Member, ids, "ab")])
+        thread.start()
+        time.sleep(0.5)
+    thread.join()
+    assert removed[0].kept == 2
+    assert there(storage) == ["a", "b"]
 
 
 def test_a_dataset_without_a_task_or_files_goes_at_once(catalog: Catalog) -> None:
