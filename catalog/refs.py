@@ -27,6 +27,17 @@ class FindingKind(StrEnum):
     """Bytes without a row."""
 
 
+class RequestKind(StrEnum):
+    """What a request may ask for."""
+
+    FILE_INPUT = "file.input"
+    FILE_PROCESS = "file.process"
+    DATASET_INPUT = "dataset.input"
+    DATASET_CLOSE = "dataset.close"
+    DATASET_UPLOAD = "dataset.upload"
+    DATASET_DELETE = "dataset.delete"
+
+
 class Retention(StrEnum):
     """How long the files between two stages are kept."""
 

@@ -1,10 +1,10 @@
 """`spdf request`: what was asked for, and the answers."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from catalog.refs import RequestKind
 from catalog.states import RequestState
 from cli.home import open_catalog
 from cli.output import Json, print_fields, print_json, print_table, say, show_list
@@ -16,17 +16,6 @@ app = typer.Typer(
 Ref = Annotated[
     str, typer.Argument(metavar="REQUEST", help="Its id or its key.", show_default=False)
 ]
-
-
-class KindName(StrEnum):
-    """The kinds (`catalog.requests.Kind`, which is slow to import)."""
-
-    FILE_INPUT = "file.input"
-    FILE_PROCESS = "file.process"
-    DATASET_INPUT = "dataset.input"
-    DATASET_CLOSE = "dataset.close"
-    DATASET_UPLOAD = "dataset.upload"
-    DATASET_DELETE = "dataset.delete"
 
 
 @app.command("list")
@@ -108,9 +97,9 @@ def retry(request: Ref, as_json: Json = False) -> None:
 
 @app.command()
 def schema(
-    kind: Annotated[KindName, typer.Argument(metavar="KIND", help="Such as file.input.")],
+    kind: Annotated[RequestKind, typer.Argument(metavar="KIND", help="Such as file.input.")],
 ) -> None:
     """Print the JSON Schema of a kind of request."""
-    from catalog.requests import Kind, schema_of
+    from catalog.requests import schema_of
 
-    print_json(schema_of(Kind(kind.value)))
+    print_json(schema_of(kind))

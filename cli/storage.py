@@ -1,23 +1,15 @@
 """`spdf storage`: the places that hold bytes."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from catalog.refs import StorageRole
 from cli.home import open_catalog
 from cli.output import Json, print_json, say, show_list, size
 
 app = typer.Typer(name="storage", help="Places that hold bytes.", no_args_is_help=True)
-
-
-class Role(StrEnum):
-    """What a storage is for (`catalog.models.StorageRole`, which is slow to import)."""
-
-    INPUT = "input"
-    INTERNAL = "internal"
-    OUTPUT = "output"
 
 
 @app.command()
@@ -30,7 +22,7 @@ def add(
             help="Its directory, made if it isn't there, or https://host:port/bucket[/prefix].",
         ),
     ],
-    role: Annotated[Role, typer.Option(help="What it is for.")],
+    role: Annotated[StorageRole, typer.Option(help="What it is for.")],
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Don't ask the S3 server whether it can be used.")
     ] = False,
@@ -50,7 +42,7 @@ def add(
     if remote and not unchecked:
         _try(name, url)
     with catalog.write() as session:
-        info = storages.add(session, name, kind, role.value, url)
+        info = storages.add(session, name, kind, role, url)
     if as_json:
         print_json(info)
     else:

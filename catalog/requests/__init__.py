@@ -3,7 +3,8 @@
 `kinds` says what may be asked for, `queue` holds the rows, `processor` does what they say.
 """
 
-from catalog.requests.kinds import KINDS, Kind, RequestDocument, parse, schema_of
+from catalog.refs import RequestKind as Kind
+from catalog.requests.kinds import KINDS, RequestDocument, parse, schema_of
 from catalog.requests.queue import (
     RequestInfo,
     by_key,

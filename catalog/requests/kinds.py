@@ -11,21 +11,11 @@ from catalog import durations
 from catalog.checksums import normalise
 from catalog.errors import BadInput
 from catalog.names import check_name, check_path
+from catalog.refs import RequestKind as Kind
 
 MOST_FILES = 10_000
 """Files that one request may name; more go in several."""
 MOST_KEY = 500
-
-
-class Kind(StrEnum):
-    """What may be asked for."""
-
-    FILE_INPUT = "file.input"
-    FILE_PROCESS = "file.process"
-    DATASET_INPUT = "dataset.input"
-    DATASET_CLOSE = "dataset.close"
-    DATASET_UPLOAD = "dataset.upload"
-    DATASET_DELETE = "dataset.delete"
 
 
 class Verify(StrEnum):

@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from catalog import datasets, uploads
 from catalog.datasets import DatasetInfo
-from catalog.requests.kinds import Kind
+from catalog.refs import RequestKind as Kind
 from catalog.requests.queue import RequestInfo
 from catalog.states import DatasetState, RequestState, UploadState, is_final
 

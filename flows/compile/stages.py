@@ -140,21 +140,28 @@ class Builder:
                 files_per_job=_files_per_job(scope, name, kind),
             )
         )
-        gone = frozenset().union(*(p.wire.gone for p in ports if p.wire is not None))
-        array = any(port.scattered for port in ports)
-        return {
-            port: Wire(
-                type=output.type,
-                sources=(Source(name, port),),
-                descent=descent,
-                array=array,
-                nulls=_nulls(name, port, output, step),
-                gone=gone if kind is StageKind.MAP else frozenset(),
-                secondary=output.secondary,
-                format=output.format,
-            )
-            for port, output in given.items()
-        }
+        return _leaving(self.stages[-1], step, ports, given)
+
+
+def _leaving(
+    stage: Stage, step: Mapping, ports: list[Port], given: dict[str, tool.Output]
+) -> dict[str, Wire]:
+    """What a stage gives to those after it, by port."""
+    gone = frozenset().union(*(p.wire.gone for p in ports if p.wire is not None))
+    array = any(port.scattered for port in ports)
+    return {
+        port: Wire(
+            type=output.type,
+            sources=(Source(stage.name, port),),
+            descent=stage.descent,
+            array=array,
+            nulls=_nulls(stage.name, port, output, step),
+            gone=gone if stage.kind is StageKind.MAP else frozenset(),
+            secondary=output.secondary,
+            format=output.format,
+        )
+        for port, output in given.items()
+    }
 
 
 def _files_per_job(scope: Scope, name: str, kind: StageKind) -> int | None:
