@@ -1,6 +1,8 @@
 """Set-based statements in pieces that every database takes."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, TypeVar
 
@@ -29,6 +31,26 @@ def batches(items: Iterator[Item], size: int = CHUNK) -> Iterator[list[Item]]:
     """As `chunks`, of items that are not all in memory."""
     while batch := list(islice(items, size)):
         yield batch
+
+
+def insert_rest(
+    session: Session, model: type[SQLModel], rows: Sequence[Mapping[str, Any]], key: str
+) -> list[Any]:
+    """As `insert_new`, but gives the column `key` of the rows that clashed, which mostly are few.
+
+    Of several rows with the same key that is new, all but one have clashed.
+    """
+    if not rows:
+        return []
+    table = table_of(model)
+    insert = _ignoring(session, table).returning(table.c[key])
+    if not _by_copy(session, rows):
+        inserted = Counter(session.scalars(insert, rows))
+        return list((Counter(row[key] for row in rows) - inserted).elements())
+    with _copied(session, table, rows) as copied:
+        new = insert.from_select(list(rows[0]), sa.select(*copied.c)).cte("new")
+        rest = sa.select(copied.c[key]).except_all(sa.select(new.c[key]))
+        return list(session.scalars(rest))
 
 
 def unclaimed(
@@ -75,9 +97,11 @@ def insert_new(
     if not rows:
         return []
     table = table_of(model)
-    dialect = postgresql if is_postgresql(session) else sqlite
-    insert = dialect.insert(table).on_conflict_do_nothing().returning(*returning)
-    return _execute(session, table, insert, rows).all()
+    insert = _ignoring(session, table).returning(*returning)
+    if not _by_copy(session, rows):
+        return session.execute(insert, rows).all()
+    with _copied(session, table, rows) as copied:
+        return session.execute(insert.from_select(list(rows[0]), sa.select(*copied.c))).all()
 
 
 def is_postgresql(session: Session) -> bool:
@@ -85,38 +109,40 @@ def is_postgresql(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
 
 
-def _execute(
-    session: Session, table: sa.Table, insert: sa.Insert, rows: Sequence[Mapping[str, Any]]
-) -> sa.Result[Any]:
-    if len(rows) < COPY_ROWS or not is_postgresql(session):
-        return session.execute(insert, rows)
-    names = list(rows[0])
-    copied = _copied(session, table, names, rows)
-    chosen = sa.select(*(copied.c[name] for name in names))
-    kept = session.execute(insert.from_select(names, chosen)).freeze()
-    copied.drop(session.connection())
-    return kept()
+def _ignoring(session: Session, table: sa.Table) -> Any:
+    """An insertion that leaves out what clashes."""
+    dialect: Any = postgresql if is_postgresql(session) else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
 
 
+def _by_copy(session: Session, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return len(rows) >= COPY_ROWS and is_postgresql(session)
+
+
+@contextmanager
 def _copied(
-    session: Session, table: sa.Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> sa.Table:
-    """A temporary table of those columns with the rows, sent by COPY."""
+    session: Session, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[sa.Table]:
+    """A temporary table with the rows, and with their columns alone; they are sent by COPY."""
     connection = session.connection()
     name = f"copied_{next(_copies)}"
-    columns = [sa.Column(column, table.c[column].type) for column in names]
+    columns = [sa.Column(column, table.c[column].type) for column in rows[0]]
     made = sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"])
     made.create(connection)
-    convert = [_converter(column.type, connection.dialect) for column in columns]
+    cells = [_cells(column, rows, connection.dialect) for column in columns]
     driver: Any = connection.connection.driver_connection
-    listed = ", ".join(f'"{column}"' for column in names)
+    listed = ", ".join(f'"{column}"' for column in rows[0])
     with driver.cursor() as cursor, cursor.copy(f"COPY {name} ({listed}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row([f(row[n]) for f, n in zip(convert, names, strict=True)])
-    return made
+        for row in zip(*cells, strict=True):
+            copy.write_row(row)
+    yield made
+    made.drop(connection)
 
 
-def _converter(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Callable[[Any], Any]:
-    """What SQLAlchemy does to a value of that type before the driver gets it."""
-    processor = kind.dialect_impl(dialect).bind_processor(dialect)
-    return processor or (lambda value: value)
+def _cells(
+    column: sa.Column[Any], rows: Sequence[Mapping[str, Any]], dialect: sa.Dialect
+) -> Iterable[Any]:
+    """One column's values, with what SQLAlchemy does to each before the driver gets it."""
+    values = (row[column.name] for row in rows)
+    processor = column.type.dialect_impl(dialect).bind_processor(dialect)
+    return map(processor, values) if processor else values

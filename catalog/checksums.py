@@ -27,6 +27,9 @@ _ADLER_BASE = 65521
 _LENGTHS = {ADLER32: 8, MD5: 32, SHA256: 64}
 _BY_LENGTH = {length: algorithm for algorithm, length in _LENGTHS.items()}
 _HEX = re.compile(r"[0-9a-f]+\Z")
+_NORMAL = re.compile(
+    "(?:" + "|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in _LENGTHS.items()) + r")\Z"
+)
 
 
 def check_algorithm(algorithm: str) -> str:
@@ -43,6 +46,8 @@ def normalise(text: str) -> str:
 
     Bare digits tell their algorithm by their number: 8 adler32, 32 md5, 64 sha256.
     """
+    if _NORMAL.match(text):
+        return text
     algorithm, colon, digits = text.strip().lower().rpartition(":")
     if not _HEX.match(digits):
         raise BadInput(_malformed(text))

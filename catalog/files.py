@@ -1,7 +1,7 @@
 """Files and their replicas: registering, finding, marking."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog import storages, usage
-from catalog.bulk import chunks, insert_new, unclaimed
+from catalog.bulk import chunks, insert_new, insert_rest, unclaimed
 from catalog.checksums import normalise
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.models import File, Replica, Storage
 from catalog.names import check_name, check_path
 from catalog.refs import ReplicaRef
+from catalog.rowsets import among
 from catalog.states import ReplicaState
 from catalog.transitions import move
 
@@ -97,7 +98,8 @@ def _checked(row: NewFileRow) -> NewFileRow:
     check_path("path", row.path)
     if row.size_bytes < 0:
         raise BadInput(f"file {row.name!r}: {row.size_bytes} is no size; give bytes.")
-    return NewFileRow(row.scope, row.name, row.path, row.size_bytes, normalise(row.checksum))
+    checksum = normalise(row.checksum)
+    return row if checksum == row.checksum else replace(row, checksum=checksum)
 
 
 def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[str, str], int]:
@@ -154,7 +156,7 @@ def _add_replicas(
 ) -> None:
     wrong: list[int] = []
     ordered = sorted(replicas, key=lambda replica: replica[1])
-    new = insert_new(
+    clashed = insert_rest(
         session,
         Replica,
         [
@@ -166,11 +168,12 @@ def _add_replicas(
             }
             for file_id, path in ordered
         ],
-        col(Replica.path),
+        "path",
     )
-    usage.note(session, storage_id, len(new), sum(sizes[path] for (path,) in new))
-    known = unclaimed(ordered, {path for (path,) in new}, lambda replica: replica[1])
-    for batch in chunks(known):
+    size_bytes = sum(sizes[path] for _, path in ordered) - sum(sizes[path] for path in clashed)
+    usage.note(session, storage_id, len(ordered) - len(clashed), size_bytes)
+    known = set(clashed)
+    for batch in chunks([replica for replica in ordered if replica[1] in known]):
         wrong += _check_replicas(session, storage_id, batch)
     for part in chunks(wrong):
         usage.back(session, part)
@@ -216,11 +219,8 @@ def get(session: Session, scope: str, name: str) -> FileInfo:
 
 def by_ids(session: Session, file_ids: Sequence[int]) -> dict[int, FileInfo]:
     """The files with these ids, by id; unknown ids are left out."""
-    found: dict[int, FileInfo] = {}
-    for batch in chunks(file_ids):
-        rows = session.execute(sa.select(*_INFO).where(col(File.id).in_(batch)))
-        found.update({row.id: FileInfo(**row._mapping) for row in rows})
-    return found
+    rows = session.execute(sa.select(*_INFO).where(among(session, col(File.id), file_ids)))
+    return {row.id: FileInfo(**row._mapping) for row in rows}
 
 
 def find(session: Session, text: str) -> FileInfo:
@@ -250,14 +250,16 @@ def find(session: Session, text: str) -> FileInfo:
 def replicas(session: Session, file_ids: Sequence[int]) -> dict[int, tuple[ReplicaRef, ...]]:
     """Where the bytes of these files are AVAILABLE, by file id; () where nowhere."""
     found: dict[int, list[ReplicaRef]] = {file_id: [] for file_id in file_ids}
-    for batch in chunks(list(found)):
-        rows = session.execute(
-            sa.select(col(Replica.file_id), col(Replica.storage_id), col(Replica.path))
-            .where(col(Replica.file_id).in_(batch), col(Replica.state) == ReplicaState.AVAILABLE)
-            .order_by(col(Replica.id))
+    rows = session.execute(
+        sa.select(col(Replica.file_id), col(Replica.storage_id), col(Replica.path))
+        .where(
+            among(session, col(Replica.file_id), found),
+            col(Replica.state) == ReplicaState.AVAILABLE,
         )
-        for file_id, storage_id, path in rows:
-            found[file_id].append(ReplicaRef(storage_id, path))
+        .order_by(col(Replica.id))
+    )
+    for file_id, storage_id, path in rows:
+        found[file_id].append(ReplicaRef(storage_id, path))
     return {file_id: tuple(places) for file_id, places in found.items()}
 
 

@@ -5,6 +5,8 @@ import re
 from catalog.errors import BadName
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=-]*\Z")
+_USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*(?:/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*\Z")
+"""Paths that are right at first sight, as nearly all are."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 MAX_NAME = 200
 MAX_PATH = 900
@@ -34,6 +36,8 @@ def is_path(path: str) -> bool:
 
 
 def _path_fault(path: str) -> str | None:
+    if len(path) <= MAX_PATH and _USUAL.match(path):
+        return None
     if not path:
         return "it is empty"
     if path.startswith("/"):

@@ -52,6 +52,17 @@ def test_rows_that_clash_stay_as_they_are(catalog: Catalog) -> None:
 
 
 @pytest.mark.usefixtures("way")
+def test_what_clashes_is_told_as_often_as_it_was_given_in_vain(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        assert bulk.insert_rest(session, File, [], "name") == []
+        assert bulk.insert_rest(session, File, files(HARD), "name") == []
+        again = bulk.insert_rest(session, File, files([HARD[1], "x", "y", "x", HARD[2]]), "name")
+        assert sorted(again) == sorted([HARD[1], HARD[2], "x"])
+        found = session.scalars(sa.select(col(File.name)))
+        assert sorted(found) == sorted([*HARD, "x", "y"])
+
+
+@pytest.mark.usefixtures("way")
 def test_states_and_values_come_back(catalog: Catalog, chain: Any, storage: StorageInfo) -> None:
     values = [None, {}, {"n": 1, "text": "tab\t\\N", "list": [None, 1.5, {"x": True}]}]
     with catalog.write() as session:

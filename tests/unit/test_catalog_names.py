@@ -1,9 +1,12 @@
 """Names and paths that are let in, and those that are refused with a reason."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog import names
 from catalog.errors import BadName
 from catalog.names import MAX_NAME, MAX_PATH, check_name, check_path
 
@@ -47,6 +50,14 @@ def test_relative_paths_are_let_in(path: str) -> None:
 def test_other_paths_are_refused_with_the_reason(path: str, why: str) -> None:
     with pytest.raises(BadName, match=why):
         check_path("path", path)
+
+
+@given(st.text(alphabet="a._-/é\n", max_size=8))
+def test_the_look_at_usual_paths_lets_none_in_that_the_rules_refuse(path: str) -> None:
+    if names._USUAL.match(path):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(names, "_USUAL", re.compile("(?!)"))
+            assert names.is_path(path)
 
 
 @given(st.text())
