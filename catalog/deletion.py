@@ -21,10 +21,13 @@ from catalog.drivers import StorageDriver, driver_for
 from catalog.errors import Conflict, StateConflict, StorageError
 from catalog.failpoints import reach
 from catalog.models import Dataset, DatasetFile, File, Replica, Task, Workflow
+from catalog.rowsets import among
 from catalog.states import FINAL, DatasetState, ReplicaState, WorkflowState
 from catalog.transitions import move
 
-BATCH = 500
+PAGE = 2000
+"""Files whose bytes go between two transactions."""
+MOST_EXPIRED = 500
 THREADS = 8
 MOST_FAULTS = 100
 _GOING = (DatasetState.DELETING, DatasetState.DELETED)
@@ -116,7 +119,7 @@ def expire(session: Session) -> list[str]:
             col(Dataset.pin).is_(None),
         )
         .order_by(col(Dataset.id))
-        .limit(BATCH)
+        .limit(MOST_EXPIRED)
     ).all()
     gone = []
     for row in rows:
@@ -174,7 +177,7 @@ def _pages(catalog: Catalog, dataset_id: int) -> Iterator[list[int]]:
                         col(DatasetFile.dataset_id) == dataset_id, col(DatasetFile.file_id) > after
                     )
                     .order_by(col(DatasetFile.file_id))
-                    .limit(BATCH)
+                    .limit(PAGE)
                 )
             )
         if not page:
@@ -192,37 +195,31 @@ def _remove_files(
 ) -> Removed:
     with catalog.write() as session:
         name = datasets.get(session, dataset_id).name
-        free = unheld(session, file_ids, besides=dataset_id)
-        rows = _take(session, free, f"dataset {name} is deleted")
+        # Locked first: who attaches one of them meanwhile waits, and finds its replicas going.
+        found = _lock(session, among(session, col(Replica.file_id), file_ids))
+        held = _held(session, file_ids, besides=dataset_id)
+        free = [row for row in found if row.file_id not in held]
+        rows = _doom(session, free, f"dataset {name} is deleted")
     reach("deletion.marked")
-    return remove_replicas(catalog, rows, drivers, pool) + Removed(kept=len(file_ids) - len(free))
+    return remove_replicas(catalog, rows, drivers, pool) + Removed(kept=len(held))
 
 
-def unheld(session: Session, file_ids: Sequence[int], *, besides: int | None = None) -> list[int]:
-    """Those of the files whose bytes nobody needs; they are locked until the transaction ends.
+def _held(session: Session, file_ids: Sequence[int], *, besides: int) -> set[int]:
+    """Those of the files whose bytes are needed still.
 
-    Held are files of any dataset that isn't going, and fixed inputs of workflows that aren't
-    final. `besides` is a dataset that doesn't count.
+    Held are files of any dataset that isn't going (`besides` is one that doesn't count), and fixed
+    inputs of workflows that aren't final.
     """
-    # Locked first: who attaches one of them meanwhile waits, and finds its replicas going.
-    for batch in chunks(sorted(file_ids)):
-        session.execute(
-            sa.select(col(Replica.id))
-            .where(col(Replica.file_id).in_(batch))
-            .order_by(col(Replica.id))
-            .with_for_update()
+    query = (
+        sa.select(col(DatasetFile.file_id))
+        .join(Dataset, col(Dataset.id) == col(DatasetFile.dataset_id))
+        .where(
+            among(session, col(DatasetFile.file_id), file_ids),
+            col(Dataset.state).not_in(_GOING),
+            col(Dataset.id) != besides,
         )
-    held = _fixed_inputs(session)
-    for batch in chunks(list(file_ids)):
-        query = (
-            sa.select(col(DatasetFile.file_id))
-            .join(Dataset, col(Dataset.id) == col(DatasetFile.dataset_id))
-            .where(col(DatasetFile.file_id).in_(batch), col(Dataset.state).not_in(_GOING))
-        )
-        if besides is not None:
-            query = query.where(col(Dataset.id) != besides)
-        held.update(session.scalars(query))
-    return [file_id for file_id in file_ids if file_id not in held]
+    )
+    return set(session.scalars(query)) | _fixed_inputs(session).intersection(file_ids)
 
 
 def _fixed_inputs(session: Session) -> set[int]:
@@ -255,35 +252,38 @@ class Doomed:
     counts: bool
 
 
-def _take(session: Session, file_ids: Collection[int], reason: str) -> list[Doomed]:
-    """All replicas of these files are DELETING, and so are those an earlier run has left."""
-    found: list[Doomed] = []
-    for batch in chunks(sorted(file_ids)):
-        left = col(Replica.state) != ReplicaState.DELETED
-        found += _doom(session, sa.and_(col(Replica.file_id).in_(batch), left), reason)
-    return found
+def _lock(session: Session, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
+    """Replicas that aren't DELETED, locked until the transaction ends."""
+    query = (
+        sa.select(
+            col(Replica.id),
+            col(Replica.file_id),
+            col(Replica.storage_id),
+            col(Replica.path),
+            col(Replica.state),
+            col(File.size_bytes),
+        )
+        .join(File, col(File.id) == col(Replica.file_id))
+        .where(which, col(Replica.state) != ReplicaState.DELETED)
+        .order_by(col(Replica.id))
+    )
+    return session.execute(query.with_for_update(of=Replica)).all()
 
 
 def retire(session: Session, replica_ids: Collection[int], reason: str) -> list[Doomed]:
     """Those of these replicas that are BAD or MISSING are DELETING."""
-    wrong = col(Replica.state).in_((ReplicaState.BAD, ReplicaState.MISSING))
-    return _doom(session, sa.and_(col(Replica.id).in_(replica_ids), wrong), reason)
+    found = _lock(session, among(session, col(Replica.id), replica_ids))
+    wrong = (ReplicaState.BAD, ReplicaState.MISSING)
+    return _doom(session, [row for row in found if row.state in wrong], reason)
 
 
-def _doom(session: Session, which: sa.ColumnElement[bool], reason: str) -> list[Doomed]:
-    rows = session.execute(
-        sa.select(
-            col(Replica.id),
-            col(Replica.storage_id),
-            col(Replica.path),
-            col(File.size_bytes),
-            (col(Replica.state) != ReplicaState.MISSING).label("counts"),
-        )
-        .join(File, col(File.id) == col(Replica.file_id))
-        .where(which)
-    ).all()
-    move(session, Replica, [r.id for r in rows], ReplicaState.DELETING, message=reason)
-    return [Doomed(*row) for row in rows]
+def _doom(session: Session, rows: Sequence[sa.Row[Any]], reason: str) -> list[Doomed]:
+    """All these replicas are DELETING, and so are those an earlier run has left."""
+    move(session, Replica, [row.id for row in rows], ReplicaState.DELETING, message=reason)
+    return [
+        Doomed(row.id, row.storage_id, row.path, row.size_bytes, row.state != ReplicaState.MISSING)
+        for row in rows
+    ]
 
 
 def remove_replicas(
@@ -293,32 +293,41 @@ def remove_replicas(
     pool: ThreadPoolExecutor,
 ) -> Removed:
     """Remove the bytes of replicas that are DELETING, then note that they are DELETED."""
-    outcomes = list(pool.map(lambda row: _remove_bytes(drivers[row.storage_id], row), rows))
+    faults = _remove_bytes(drivers, rows, pool)
     reach("deletion.removed")
-    gone = [row for row, fault in zip(rows, outcomes, strict=True) if fault is None]
+    gone = [row for row in rows if row.id not in faults]
     with catalog.write() as session:
-        for batch in chunks(gone):
-            session.execute(
-                sa.update(Replica)
-                .where(
-                    col(Replica.id).in_([row.id for row in batch]),
-                    col(Replica.state) == ReplicaState.DELETING,
-                )
-                .values(state=ReplicaState.DELETED),
-                execution_options={"synchronize_session": False},
+        session.execute(
+            sa.update(Replica)
+            .where(
+                among(session, col(Replica.id), [row.id for row in gone]),
+                col(Replica.state) == ReplicaState.DELETING,
             )
+            .values(state=ReplicaState.DELETED),
+            execution_options={"synchronize_session": False},
+        )
         usage.note_all(session, [(r.storage_id, r.size_bytes) for r in gone if r.counts], sign=-1)
     return Removed(
         len(gone),
         sum(row.size_bytes for row in gone),
-        faults=tuple(fault for fault in outcomes if fault is not None),
+        faults=tuple(faults[row.id] for row in rows if row.id in faults),
     )
 
 
-def _remove_bytes(driver: StorageDriver, row: Doomed) -> str | None:
-    """None where the bytes are gone, else why they aren't."""
-    try:
-        driver.delete(row.path)
-    except StorageError as error:
-        return str(error)
-    return None
+def _remove_bytes(
+    drivers: Mapping[int, StorageDriver], rows: Sequence[Doomed], pool: ThreadPoolExecutor
+) -> dict[int, str]:
+    """Why bytes aren't gone, by the replica's id; each thread has paths that lie together."""
+    parts: list[Sequence[Doomed]] = []
+    for storage_id in sorted({row.storage_id for row in rows}):
+        mine = [row for row in rows if row.storage_id == storage_id]
+        mine.sort(key=lambda row: row.path)
+        parts += chunks(mine, -(-len(mine) // THREADS))
+
+    def remove_part(part: Sequence[Doomed]) -> dict[str, StorageError]:
+        return drivers[part[0].storage_id].delete_many([row.path for row in part])
+
+    faults: dict[int, str] = {}
+    for part, stayed in zip(parts, pool.map(remove_part, parts), strict=True):
+        faults |= {row.id: str(stayed[row.path]) for row in part if row.path in stayed}
+    return faults

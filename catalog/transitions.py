@@ -9,6 +9,7 @@ from sqlmodel import Session, SQLModel
 
 from catalog.errors import StateConflict
 from catalog.models import Event
+from catalog.rowsets import among, insert_rows
 from catalog.states import sources
 
 
@@ -33,14 +34,17 @@ def move(
     allowed = [s for s in sources(target) if only_from is None or s in only_from]
     rows = session.execute(
         sa.select(table.id, table.state)
-        .where(table.id.in_(ids), table.state.in_(allowed))
+        .where(among(session, table.id, ids), table.state.in_(allowed))
         .order_by(table.id)
         .with_for_update()
     ).all()
     moved = [row.id for row in rows]
     if not moved:
         return []
-    session.execute(sa.update(table).where(table.id.in_(moved)).values(state=target, **values))
+    session.execute(
+        sa.update(table).where(among(session, table.id, moved)).values(state=target, **values),
+        execution_options={"synchronize_session": False},
+    )
     record(session, model, [(row.id, row.state) for row in rows], target, message)
     return moved
 
@@ -72,8 +76,9 @@ def record(
     message: str | None = None,
 ) -> None:
     """Append an event for each (id, state before)."""
-    session.execute(
-        sa.insert(Event),
+    insert_rows(
+        session,
+        Event,
         [
             {
                 "entity": entity(model),

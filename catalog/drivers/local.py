@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -100,23 +100,50 @@ class LocalDriver:
 
     def delete(self, path: str) -> bool:
         """Remove what is under `path`, and the folders that this leaves empty."""
-        final = self._path(path)
         with self._errors(path):
+            there = self._unlink(path)
+            if there:
+                self._left(self._path(path).parent)
+        return there
+
+    def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
+        """Remove what is under `paths`; each folder is synced once. See `StorageDriver`."""
+        faults: dict[str, StorageError] = {}
+        folders: dict[Path, list[str]] = {}
+        for path in paths:
             try:
-                final.unlink()
-            except FileNotFoundError:
-                self._check_root()
-                return False
-            with suppress(FileNotFoundError):
-                fsync_path(final.parent)
-        for folder in final.parents:
-            if folder == self.root:
+                with self._errors(path):
+                    if self._unlink(path):
+                        folders.setdefault(self._path(path).parent, []).append(path)
+            except StorageError as error:
+                faults[path] = error
+        for folder, inside in folders.items():
+            try:
+                with self._errors(inside[0]):
+                    self._left(folder)
+            except StorageError as error:
+                faults |= dict.fromkeys(inside, error)
+        return faults
+
+    def _unlink(self, path: str) -> bool:
+        try:
+            self._path(path).unlink()
+        except FileNotFoundError:
+            self._check_root()
+            return False
+        return True
+
+    def _left(self, folder: Path) -> None:
+        """A file is gone from a folder for good; folders that are empty now go, too."""
+        with suppress(FileNotFoundError):
+            fsync_path(folder)
+        for place in (folder, *folder.parents):
+            if place == self.root:
                 break
             try:
-                folder.rmdir()
+                place.rmdir()
             except OSError:
                 break
-        return True
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All regular files whose path begins with `prefix`; symbolic links are passed over.

@@ -1,6 +1,6 @@
 """What every storage can do, whatever holds its bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -73,6 +73,10 @@ class StorageDriver(Protocol):
 
     def delete(self, path: str) -> bool:
         """Remove the bytes under `path`; False where there were none."""
+        ...
+
+    def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
+        """Remove the bytes under `paths`, in few steps; gives why those stay that do, by path."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

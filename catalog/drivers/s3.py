@@ -127,12 +127,21 @@ class S3Driver:
             self._client.remove_object(self._place.bucket, self._key(path))
         return True
 
-    def delete_many(self, paths: Iterable[str]) -> list[str]:
-        """Remove what is under `paths`, a thousand in a request; gives those that stayed."""
-        wanted = (DeleteObject(self._key(path)) for path in paths)
-        with self._explained("several"):
-            faults = self._client.remove_objects(self._place.bucket, wanted)
-            return [str(fault.name).removeprefix(self._place.prefix) for fault in faults]
+    def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
+        """Remove what is under `paths`, a thousand in a request. See `StorageDriver`."""
+        keys = {self._key(path): path for path in paths}
+        try:
+            with self._explained(next(iter(keys.values()), "")):
+                wanted = [DeleteObject(key) for key in keys]
+                stayed = list(self._client.remove_objects(self._place.bucket, wanted))
+        except StorageError as error:
+            return dict.fromkeys(keys.values(), error)
+        faults: dict[str, StorageError] = {}
+        for fault in stayed:
+            path = keys[str(fault.name)]
+            told = f"{path} can't be removed from storage {self.name!r}: {fault.message}"
+            faults[path] = StorageError(ErrorCode.STORAGE_FAILED, told)
+        return faults
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose path begins with `prefix`, page by page."""

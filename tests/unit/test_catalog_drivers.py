@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from catalog import drivers
-from catalog.drivers import StorageDriver, driver_for, posix
+from catalog.drivers import StorageDriver, driver_for, local, posix
 from catalog.drivers.local import LocalDriver
 from catalog.errors import BadInput, BadName, ErrorCode, StorageError
 from catalog.models import StorageKind, StorageRole
@@ -279,6 +279,42 @@ def test_delete_is_idempotent_and_leaves_no_empty_folder(
     assert root.is_dir() and list(root.iterdir()) == []
 
 
+def test_many_are_deleted_with_one_sync_of_each_folder(
+    driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ["a/b/x", "a/b/y", "c/z", "kept"]
+    for path in paths:
+        driver.put(source, path)
+    synced: list[Path] = []
+    monkeypatch.setattr(local, "fsync_path", synced.append)
+    assert driver.delete_many([*paths[:3], "a/b/not there"]) == {}
+    assert sorted(synced) == [root / "a/b", root / "c"]
+    assert [path.name for path in root.iterdir()] == ["kept"]
+    root.rename(root.with_name("elsewhere"))
+    faults = driver.delete_many(["kept"])
+    assert {path: error.code for path, error in faults.items()} == {
+        "kept": ErrorCode.STORAGE_UNAVAILABLE
+    }
+
+
+def test_what_can_not_be_deleted_is_told_and_the_others_go(
+    driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a/x", "b/y", "c/z"):
+        driver.put(source, path)
+    (root / "b/y").unlink()
+    (root / "b/y").mkdir()
+
+    def sick(place: Path) -> None:
+        if place.name == "c":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(local, "fsync_path", sick)
+    faults = driver.delete_many(["a/x", "b/y", "c/z"])
+    assert sorted(faults) == ["b/y", "c/z"]
+    assert not (root / "a").exists() and (root / "b/y").is_dir()
+
+
 def test_puts_and_deletes_in_one_folder_do_not_disturb_each_other(
     driver: StorageDriver, tmp_path: Path
 ) -> None:
@@ -359,7 +395,7 @@ def test_what_is_no_regular_file_is_not_stored(
 def test_every_driver_offers_the_protocol() -> None:
     offered: StorageDriver = LocalDriver("disk", Path("/"))
     methods = [name for name in vars(drivers.StorageDriver) if not name.startswith("_")]
-    assert len(methods) == 9 and all(callable(getattr(offered, name)) for name in methods)
+    assert len(methods) == 10 and all(callable(getattr(offered, name)) for name in methods)
 
 
 def test_a_bucket_without_a_login_is_refused_by_name(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from sqlmodel import col
 
 from catalog import datasets, deletion, files, manifests, storages, transfers, uploads, usage
 from catalog.datasets import Member
@@ -15,7 +16,7 @@ from catalog.db import Catalog
 from catalog.errors import Conflict, NotFound, StateConflict, StorageError
 from catalog.failpoints import VARIABLE
 from catalog.files import NewFileRow
-from catalog.models import StorageKind, StorageRole
+from catalog.models import Replica, StorageKind, StorageRole
 from catalog.states import UploadState
 from catalog.storages import StorageInfo
 from catalog.uploads import UploadInfo
@@ -172,7 +173,8 @@ def test_a_path_that_was_used_before_is_not_used_again(
     transfer(catalog, ask(catalog, dataset, target), tmp_path)
     with catalog.write() as session:
         file_id = files.get(session, "raw", "d0/f000").id
-        rows = deletion._take(session, [file_id], "a test")
+        found = deletion._lock(session, col(Replica.file_id) == file_id)
+        rows = deletion._doom(session, found, "a test")
     with catalog.read() as session:
         assert [row.path for row in rows] == ["d0/f000", "run-1/d0/f000"]
         assert files.replicas(session, [file_id]) == {file_id: ()}
