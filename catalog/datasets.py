@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog.bulk import chunks, insert_ignore, insert_new
+from catalog.bulk import chunks, insert_ignore, insert_rest
 from catalog.clock import now
 from catalog.errors import Conflict, NotFound, StateConflict
-from catalog.manifests import manifest_digest, totals
+from catalog.manifests import content
 from catalog.models import Dataset, DatasetFile
 from catalog.names import check_name, check_path
 from catalog.states import DatasetState
@@ -183,7 +183,7 @@ def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
     ).scalar()
     if end is None:
         raise _not_open(session, dataset_id, "changed")
-    new = insert_new(
+    clashed = insert_rest(
         session,
         DatasetFile,
         [
@@ -196,11 +196,11 @@ def attach(session: Session, dataset_id: int, members: Sequence[Member]) -> int:
             }
             for position, member in enumerate(wanted, end - len(wanted))
         ],
-        col(DatasetFile.file_id),
+        "file_id",
     )
-    ids = {file_id for (file_id,) in new}
-    _check_known(session, dataset_id, [m for m in wanted if m.file_id not in ids])
-    return len(ids)
+    known = set(clashed)
+    _check_known(session, dataset_id, [m for m in wanted if m.file_id in known])
+    return len(wanted) - len(clashed)
 
 
 def _distinct(members: Sequence[Member]) -> list[Member]:
@@ -286,14 +286,14 @@ def close(session: Session, dataset_id: int) -> DatasetInfo:
             return info
         raise StateConflict("dataset", info.name, info.state, DatasetState.CLOSED)
     # The row is ours and says CLOSED: what is counted from here on is final.
-    found = totals(session, [dataset_id])[dataset_id]
+    found = content(session, dataset_id)
     session.execute(
         sa.update(Dataset)
         .where(col(Dataset.id) == dataset_id)
         .values(
             file_count=found.files,
             size_bytes=found.size_bytes,
-            digest=manifest_digest(session, dataset_id),
+            digest=found.digest,
         )
     )
     return get(session, dataset_id)

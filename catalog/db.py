@@ -37,6 +37,13 @@ _SERVER_PATIENCE = {
 A pooler takes no settings for the server; its own configuration says the same.
 """
 
+_PLANNER = {"random_page_cost": "1.1"}
+"""Of the server: pages of an index are about as near as those of a table, as they are on flash.
+
+Else a table that has just grown, of which there are no statistics yet, is read and sorted anew for
+each page of a listing. A pooler's own configuration says the same.
+"""
+
 
 class Catalog:
     """A connection to one catalog.
@@ -151,7 +158,7 @@ def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
         url = url.difference_update_query(("host", "port")).set(host=host, port=int(port))
         arguments = {**_PATIENCE, **url.query, "prepare_threshold": None}
     else:
-        ours = [f"-c {name}={value}" for name, value in _SERVER_PATIENCE.items()]
+        ours = [f"-c {name}={value}" for name, value in (_SERVER_PATIENCE | _PLANNER).items()]
         arguments["options"] = " ".join([*ours, arguments.get("options", "")])
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),

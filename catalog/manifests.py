@@ -29,6 +29,13 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Content(Totals):
+    """All of a dataset, read through once."""
+
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class MemberInfo:
     """A file in a dataset: `name` and `key` are those it has there, `scope` and `id` its own."""
 
@@ -70,6 +77,12 @@ def totals(session: Session, dataset_ids: Sequence[int]) -> dict[int, Totals]:
     return found
 
 
+def count(session: Session, dataset_id: int) -> int:
+    """How many files a dataset has now."""
+    query = sa.select(sa.func.count()).where(col(DatasetFile.dataset_id) == dataset_id)
+    return int(session.execute(query.select_from(DatasetFile)).scalar_one())
+
+
 def members(
     session: Session,
     dataset_id: int,
@@ -105,8 +118,9 @@ def all_members(
         after = page[-1].cursor
 
 
-def manifest_digest(session: Session, dataset_id: int) -> str:
-    r"""`sha256:hex` over the lines `name\tsize\tchecksum\n` of all members in order."""
+def content(session: Session, dataset_id: int) -> Content:
+    r"""Files and bytes, with the `sha256:hex` over the lines `name\tsize\tchecksum\n`, in order."""
+    files = size_bytes = 0
     digest = hashlib.sha256()
     columns = (
         col(DatasetFile.position),
@@ -118,8 +132,10 @@ def manifest_digest(session: Session, dataset_id: int) -> str:
     while rows := session.execute(_page(dataset_id, columns, after, DIGEST_PAGE)).all():
         lines = "".join(f"{name}\t{size}\t{checksum}\n" for _, name, size, checksum in rows)
         digest.update(lines.encode())
+        files += len(rows)
+        size_bytes += sum(size for _, _, size, _ in rows)
         after = rows[-1].position, rows[-1].name
-    return f"sha256:{digest.hexdigest()}"
+    return Content(files, size_bytes, f"sha256:{digest.hexdigest()}")
 
 
 def _page(

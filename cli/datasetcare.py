@@ -131,7 +131,7 @@ def verify(name: Name, as_json: Json = False) -> None:
     with Bar("reading", total.files) as bar:
         wrong = verify_dataset(catalog, info.id, progress=bar.advance)
     with catalog.read() as session:
-        changed = info.digest not in (None, manifests.manifest_digest(session, info.id))
+        changed = info.digest not in (None, manifests.content(session, info.id).digest)
     if as_json:
         print_json({"dataset": name, "files": total.files, "wrong": wrong, "changed": changed})
     else:

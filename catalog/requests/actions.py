@@ -84,7 +84,7 @@ class Actions:
         info = self._ours(document.dataset_id)
         wanted = document.file_count_expected
         if wanted is not None:
-            there = manifests.totals(self._session, [info.id])[info.id].files
+            there = manifests.count(self._session, info.id)
             if there != wanted:
                 raise Conflict(
                     f"dataset {info.name!r} has {there} files, not the {wanted} announced, and "

@@ -201,9 +201,8 @@ class Watch:
             return False
         if rule.quiet_s is not None and item.quiet_for_s >= rule.quiet_s:
             return True
-        if rule.close_count is None:
-            return False
-        return manifests.totals(session, [item.id])[item.id].files >= rule.close_count
+        wanted = rule.close_count
+        return wanted is not None and manifests.count(session, item.id) >= wanted
 
 
 def _is_hidden(path: str) -> bool:

@@ -24,6 +24,7 @@ _UNPRIVILEGED = ("postgres", "nobody")
 _DURABLE = {
     "max_connections": "200",
     "shared_buffers": "128MB",
+    "max_wal_size": "4GB",
     "password_encryption": "scram-sha-256",
 }
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

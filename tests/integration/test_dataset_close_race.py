@@ -99,7 +99,7 @@ def test_an_attach_after_the_close_is_refused(catalog: Catalog, tmp_path: Path) 
         datasets.attach(session, dataset, [Member(ids[0], "a")])
     with catalog.read() as session:
         assert manifests.members(session, dataset) == []
-        assert manifests.manifest_digest(session, dataset) == closed.digest
+        assert manifests.content(session, dataset).digest == closed.digest
 
 
 def _start(

@@ -188,10 +188,10 @@ def test_more_files_than_one_page_are_all_read(
     names = [f"f{i}" for i in range(20)]
     add_files(dataset, names)
     with catalog.read() as session:
-        whole = manifests.manifest_digest(session, dataset)
+        whole = manifests.content(session, dataset).digest
         monkeypatch.setattr(manifests, "DIGEST_PAGE", 3)
         monkeypatch.setattr(manifests, "PAGE", 3)
-        assert manifests.manifest_digest(session, dataset) == whole
+        assert manifests.content(session, dataset).digest == whole
     assert names_of(catalog, dataset) == names
 
 
