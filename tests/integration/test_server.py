@@ -95,7 +95,7 @@ def test_a_worker_makes_the_queues_that_it_asks_for(
         [
             sys.executable, "-m", "flows.services.nodeworker",
             "--type", "process", "--pool", "control", "--name", "w",
-            "--work-queue", "watchdog", "--work-queue", "housekeeping",
+            "--work-queue", "housekeeping",
         ],
         env={
             **os.environ,
@@ -108,7 +108,7 @@ def test_a_worker_makes_the_queues_that_it_asks_for(
         while "housekeeping" not in queues(client) and time.monotonic() < end:
             time.sleep(0.1)
     finally:
-        worker.terminate()
+        worker.kill()
         worker.wait(30)
     assert queues(client)["housekeeping"] == (3, 1)
     assert not list(check._queues(prefect_server.api_url, prefect_server.auth))
