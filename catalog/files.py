@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog import storages, usage
-from catalog.bulk import chunks, insert_new, insert_rest, unclaimed
+from catalog.bulk import chunks, insert_keyed, insert_rest, unclaimed
 from catalog.checksums import normalise
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.models import File, Replica, Storage
@@ -102,13 +102,13 @@ def _checked(row: NewFileRow) -> NewFileRow:
     return row if checksum == row.checksum else replace(row, checksum=checksum)
 
 
-def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[str, str], int]:
+def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[Any, ...], int]:
     """Ids by scope and name. Only files that are not new are looked up.
 
     Of a table that grows within one transaction the database has no statistics: it would read
     all that was inserted before at every look-up.
     """
-    new = insert_new(
+    ids = insert_keyed(
         session,
         File,
         [
@@ -120,11 +120,9 @@ def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[st
             }
             for row in ordered
         ],
-        col(File.scope),
-        col(File.name),
-        col(File.id),
+        "scope",
+        "name",
     )
-    ids = {(scope, name): file_id for scope, name, file_id in new}
     for batch in chunks(unclaimed(ordered, ids, lambda row: (row.scope, row.name))):
         ids |= _same_files(session, batch)
     return ids

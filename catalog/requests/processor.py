@@ -7,7 +7,7 @@ one stands alone and is answered with ERROR; the order within a dataset is kept 
 import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -44,41 +44,75 @@ class Entry:
     looks: tuple[Look, ...] = ()
 
 
+@dataclass(frozen=True)
+class Window:
+    """Requests that may be done now: those to be tried, and answers to those that can't be.
+
+    `is_whole` says that all that was found is answered with it, and no lane waits behind.
+    """
+
+    entries: Sequence[Entry] = ()
+    answers: Sequence[Answer] = ()
+    is_whole: bool = False
+
+
 class Processor:
-    """Does QUEUED requests, a window at a time."""
+    """Does QUEUED requests, a window at a time; the next is read while the database works."""
 
     def __init__(self, catalog: Catalog, fence: Fence) -> None:
         self._catalog, self._fence = catalog, fence
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="look")
         self._away = Away()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._ahead: Future[Window] | None = None
         self._glance = queue.glance(catalog)
 
     def close(self) -> None:
         """End the threads."""
+        self._reader.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
 
     def turn(self) -> int:
         """Do what may be done now; gives how many requests were answered or begun."""
         if not self._catalog.glance(self._glance)[0]:
+            self._ahead = None
             return 0
         with _uncollected():
             return self._turn()
 
     def _turn(self) -> int:
         with self._catalog.read() as session:
-            found = queue.window(session, most=MOST, most_files=MOST_FILES)
-            places = storages.list_all(session)
             begun = queue.in_work(session)
         done = self._settle(begun)
-        if not found:
-            return done
-        entries, answers = self._look(_heads(found), Looker(places, self._pool, self._away))
+        ahead, self._ahead = self._ahead, None
+        window = ahead.result() if ahead else Window()
+        if not window.entries and not window.answers:
+            window = self._read(())
         reach("requests.looked")
-        if answers:
-            self._answer(answers)
-        if entries:
-            self._do(entries)
-        return done + len(answers) + len(entries)
+        if window.answers:
+            self._answer(window.answers)
+        if window.entries:
+            if window.is_whole:
+                ids = [entry.info.id for entry in window.entries]
+                self._ahead = self._reader.submit(self._read, ids)
+            try:
+                self._do(window.entries)
+            except BaseException:
+                self._ahead = None
+                raise
+        return done + len(window.answers) + len(window.entries)
+
+    def _read(self, besides: Sequence[int]) -> Window:
+        """What may be done once those `besides` are answered."""
+        with self._catalog.read() as session:
+            found = queue.window(session, besides, most=MOST, most_files=MOST_FILES)
+            # Read after the requests: a storage that was there before a request is known.
+            places = storages.list_all(session)
+        if not found:
+            return Window()
+        entries, answers = self._look(_heads(found), Looker(places, self._pool, self._away))
+        is_long = any(work.is_long(info.kind) for info in found)
+        return Window(entries, answers, len(entries) == len(found) and not is_long)
 
     def _settle(self, begun: Sequence[RequestInfo]) -> int:
         """Answer the requests whose long work has ended."""

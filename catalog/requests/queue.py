@@ -15,7 +15,7 @@ from catalog.db import Catalog
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.models import Dataset, Request
 from catalog.requests.kinds import RequestDocument, parse
-from catalog.rowsets import update_rows
+from catalog.rowsets import among, update_rows
 from catalog.states import RequestState, sources
 
 _HINT = "`spdf request list` shows what there is"
@@ -131,8 +131,10 @@ def _check_same(row: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         )
 
 
-def window(session: Session, *, most: int, most_files: int) -> list[RequestInfo]:
-    """The oldest requests that may be done now, in order.
+def window(
+    session: Session, besides: Sequence[int] = (), *, most: int, most_files: int
+) -> list[RequestInfo]:
+    """The oldest requests that may be done now, in order; or once those `besides` are answered.
 
     Those wait whose dataset has a request in work.
     """
@@ -144,6 +146,7 @@ def window(session: Session, *, most: int, most_files: int) -> list[RequestInfo]
             col(Request.state) == RequestState.QUEUED,
             col(Request.begun_at).is_(None),
             col(Request.lane).not_in(begun),
+            sa.not_(among(session, col(Request.id), besides)),
         )
         .order_by(col(Request.id))
         .limit(most)

@@ -1,14 +1,17 @@
 """Bulk statements: rows come out the same by whatever way they went in."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col
 
 from catalog import bulk
 from catalog.db import Catalog
 from catalog.models import File, Job, Replica
+from catalog.outage import is_away
 from catalog.states import JobState, ReplicaState
 from catalog.storages import StorageInfo
 from tests.conftest import EVERY_WAY
@@ -63,6 +66,18 @@ def test_what_clashes_is_told_as_often_as_it_was_given_in_vain(catalog: Catalog)
 
 
 @pytest.mark.usefixtures("way")
+def test_ids_of_new_rows_are_told_by_their_key(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        ids = bulk.insert_keyed(session, File, files(HARD), "scope", "name")
+        assert sorted(ids) == sorted(("s", name) for name in HARD)
+        more = bulk.insert_keyed(session, File, files([HARD[1], "x", "x"]), "scope", "name")
+        assert list(more) == [("s", "x")]
+        found = session.execute(sa.select(col(File.id), col(File.name), col(File.created_at))).all()
+    assert {("s", row.name): row.id for row in found} == ids | more
+    assert all(row.created_at is not None for row in found)
+
+
+@pytest.mark.usefixtures("way")
 def test_states_and_values_come_back(catalog: Catalog, chain: Any, storage: StorageInfo) -> None:
     values = [None, {}, {"n": 1, "text": "tab\t\\N", "list": [None, 1.5, {"x": True}]}]
     with catalog.write() as session:
@@ -88,6 +103,33 @@ def test_states_and_values_come_back(catalog: Catalog, chain: Any, storage: Stor
         (state, value, 0, False) for state, value in zip(JobState, values, strict=False)
     ]
     assert ReplicaState.BAD in state
+
+
+@pytest.mark.usefixtures("way")
+def test_rows_that_no_table_takes_are_an_error_of_the_statement(catalog: Catalog) -> None:
+    wrong = [{"file_id": 1, "storage_id": 1, "path": "p", "state": "AVAILABLE"}]
+    with pytest.raises(IntegrityError), catalog.write() as session:
+        bulk.insert_rest(session, Replica, wrong, "path")
+
+
+def test_a_server_that_goes_away_under_a_copy_is_an_outage(catalog: Catalog) -> None:
+    if catalog.is_sqlite:
+        pytest.skip("SQLite has no server")
+
+    def names(pid: int) -> Iterator[str]:
+        for n in range(100_000):
+            if n == 1000:
+                with catalog.read() as other:
+                    other.execute(sa.select(sa.func.pg_terminate_backend(pid)))
+            yield f"name {n}"
+
+    with pytest.raises(DBAPIError) as caught, catalog.write() as session:
+        connection = session.connection()
+        pid = session.scalars(sa.select(sa.func.pg_backend_pid())).one()
+        table = sa.Table("names", sa.MetaData(), sa.Column("name", sa.Text), prefixes=["TEMPORARY"])
+        table.create(connection)
+        bulk._send(connection, table, {"name": names(pid)})
+    assert is_away(caught.value)
 
 
 def test_many_rows_go_by_copy_on_postgresql_alone(
