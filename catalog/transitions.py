@@ -76,12 +76,13 @@ def record(
     message: str | None = None,
 ) -> None:
     """Append an event for each (id, state before)."""
+    word = entity(model)
     insert_rows(
         session,
         Event,
         [
             {
-                "entity": entity(model),
+                "entity": word,
                 "entity_id": entity_id,
                 "before": before,
                 "after": target,

@@ -140,8 +140,8 @@ def window(
     """
     other: Any = aliased(Request, name="other")
     begun = sa.select(other.lane).where(_is_begun("other"))
-    rows = session.execute(
-        sa.select(*_INFO)
+    oldest = (
+        sa.select(col(Request.id), col(Request.files))
         .where(
             col(Request.state) == RequestState.QUEUED,
             col(Request.begun_at).is_(None),
@@ -150,15 +150,16 @@ def window(
         )
         .order_by(col(Request.id))
         .limit(most)
+        .subquery("oldest")
     )
-    found: list[RequestInfo] = []
-    files = 0
-    for row in rows:
-        files += row.files
-        if found and files > most_files:
-            break
-        found.append(RequestInfo(**row._mapping))
-    return found
+    # Cut before their documents are read: those of a long queue are many and large.
+    before = sa.func.sum(oldest.c.files).over(order_by=oldest.c.id) - oldest.c.files
+    numbered = sa.select(oldest.c.id, before.label("before")).subquery("numbered")
+    fitting = sa.select(numbered.c.id).where(numbered.c.before < most_files)
+    rows = session.execute(
+        sa.select(*_INFO).where(col(Request.id).in_(fitting)).order_by(col(Request.id))
+    )
+    return [RequestInfo(**row._mapping) for row in rows]
 
 
 def glance(catalog: Catalog) -> str:

@@ -25,6 +25,8 @@ _DURABLE = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_wal_size": "4GB",
+    # A new catalog that fills fast soon has statistics, without which large tables are read whole.
+    "autovacuum_naptime": "10s",
     "password_encryption": "scram-sha-256",
 }
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
