@@ -16,6 +16,7 @@ from catalog.inspection.findings import InspectionInfo
 from catalog.inspection.scan import GRACE_S, LIMIT_PERCENT, Options, inspect
 from catalog.inspection.settle import settle
 from catalog.states import InspectionState
+from flows import growth
 from flows.board import Board
 from flows.progress import artifact_key
 from flows.roles import holding
@@ -44,6 +45,7 @@ def run_inspection(
     options = Options(sample_percent, grace_s, limit_percent)
     done = inspect_all(catalog, storage, options)
     _leave_table(catalog, done)
+    growth.leave_plots(catalog)
     return [asdict(info) for info in done]
 
 
