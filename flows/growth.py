@@ -1,4 +1,4 @@
-"""How storages have filled, as plots on Prefect's page."""
+"""How storages have filled: a table with a plot of each, on Prefect's page."""
 
 import base64
 import logging
@@ -7,51 +7,71 @@ from datetime import UTC, datetime
 
 import httpx
 import leather
-from prefect.artifacts import create_image_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
-from catalog import filling, usage
+from catalog import durations, filling, usage
 from catalog.db import Catalog
 from catalog.filling import Fill
 from flows.progress import artifact_key
 
 log = logging.getLogger(__name__)
 
+KEY = "storages"
 SHOWN_S = 7 * 86400.0
 _MOST_POINTS = 120
 _WIDTH, _HEIGHT = 760, 320
-_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
+_USED, _QUOTA = "#4e79a7", "#e15759"
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
 Point = tuple[datetime, int]
 """A time, and bytes."""
 
 
-def leave_plots(catalog: Catalog) -> list[str]:
-    """Show, for each storage, the bytes of the last week; gives the keys of what is shown.
-
-    Prefect's errors are survived.
-    """
+def leave_page(catalog: Catalog) -> bool:
+    """Show what is on the storages, and how that was in the last week; whether Prefect took it."""
     with catalog.read() as session:
         ids = {item.storage: item.storage_id for item in usage.of_storages(session)}
-        plots = [
+        histories = [
             (fill, thinned(usage.samples(session, ids[fill.storage], SHOWN_S)))
             for fill in filling.fills(session)
         ]
-    keys = []
-    for fill, points in plots:
-        if len(points) < 2:
-            continue  # Nothing to draw a line through, yet.
-        key = artifact_key(f"storage-{fill.storage}")
-        content = base64.b64encode(draw(fill, points).encode()).decode()
-        try:
-            create_image_artifact(
-                f"data:image/svg+xml;base64,{content}", key=key, description=_words(fill)
-            )
-        except (httpx.HTTPError, PrefectException) as error:
-            log.warning("plot not shown", extra={"fault": str(error)})
-            continue
-        keys.append(key)
-    return keys
+    try:
+        create_markdown_artifact(
+            page(histories),
+            key=artifact_key(KEY),
+            description="; ".join(fill.warning for fill, _ in histories if fill.warning)
+            or f"{len(histories)} storages",
+        )
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("storages not shown", extra={"fault": str(error)})
+        return False
+    return True
+
+
+def page(histories: Sequence[tuple[Fill, Sequence[Point]]]) -> str:
+    """A table of the storages in Markdown, then plots of those that have a history."""
+    lines = [
+        "| storage | role | files | size | of | grows per s | full in |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for fill, _ in histories:
+        cells = [
+            fill.storage,
+            fill.role,
+            f"{fill.files}",
+            _size(fill.size_bytes),
+            _size(fill.capacity_bytes),
+            _size(fill.growth_bytes_per_s),
+            "–" if fill.full_in_s is None else durations.words(fill.full_in_s),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    for fill, points in histories:
+        # Two points at least make a line, and one that was never used is no sight.
+        if len(points) > 1 and any(size for _, size in points):
+            content = base64.b64encode(draw(fill, points).encode()).decode()
+            lines += ["", f"![{fill.storage}](data:image/svg+xml;base64,{content})"]
+    return "\n".join(lines) + "\n"
 
 
 def draw(fill: Fill, points: Sequence[Point]) -> str:
@@ -61,10 +81,11 @@ def draw(fill: Fill, points: Sequence[Point]) -> str:
     chart = leather.Chart(f"{fill.storage}, {unit} (UTC)")
     # The library knows times without a zone only.
     line = [(at.astimezone(UTC).replace(tzinfo=None), size / factor) for at, size in points]
-    chart.add_line(line, name="used", width=2)
+    chart.add_line(line, name="used", width=2, stroke_color=_USED)
     if fill.has_quota and fill.capacity_bytes is not None:
         quota = fill.capacity_bytes / factor
-        chart.add_line([(line[0][0], quota), (line[-1][0], quota)], name="quota", width=1)
+        ends = [(line[0][0], quota), (line[-1][0], quota)]
+        chart.add_line(ends, name="quota", width=1, stroke_color=_QUOTA)
         most = max(most, fill.capacity_bytes)
     chart.add_y_scale(0, max(1.0, most / factor))
     return str(chart.to_svg(width=_WIDTH, height=_HEIGHT))
@@ -76,14 +97,12 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     return list(points[::-1][::step])[::-1]
 
 
-def _words(fill: Fill) -> str:
-    factor, unit = _unit(fill.size_bytes)
-    words = f"{fill.storage}: {fill.files} files, {fill.size_bytes / factor:.1f} {unit}"
-    if fill.growth_bytes_per_s is not None:
-        factor, unit = _unit(abs(fill.growth_bytes_per_s))
-        words += f", growing by {fill.growth_bytes_per_s / factor:.1f} {unit}/s"
-    return f"{words}; {fill.warning}" if fill.warning else words
+def _size(count_bytes: float | None) -> str:
+    if count_bytes is None:
+        return "–"
+    factor, unit = _unit(abs(count_bytes))
+    return f"{count_bytes / factor:.{0 if unit == 'B' else 1}f} {unit}"
 
 
-def _unit(size_bytes: float) -> tuple[float, str]:
-    return next(found for found in _UNITS if size_bytes >= found[0] or found[0] == 1.0)
+def _unit(count_bytes: float) -> tuple[float, str]:
+    return next(found for found in _UNITS if count_bytes >= found[0] or found[0] == 1.0)

@@ -45,7 +45,7 @@ def run_inspection(
     options = Options(sample_percent, grace_s, limit_percent)
     done = inspect_all(catalog, storage, options)
     _leave_table(catalog, done)
-    growth.leave_plots(catalog)
+    growth.leave_page(catalog)
     return [asdict(info) for info in done]
 
 
@@ -80,6 +80,14 @@ def _words(info: InspectionInfo) -> str:
     )
 
 
+def _summary(done: list[InspectionInfo]) -> str:
+    if not done:
+        return "another run inspects"
+    wrong = [info for info in done if info.found or info.state is not InspectionState.DONE]
+    words = "; ".join(_words(info) for info in wrong) or "all is as the catalog says"
+    return f"{len(done)} storages: {words}"
+
+
 def _leave_table(catalog: Catalog, done: list[InspectionInfo]) -> None:
     """Show the findings that are open as a table; Prefect's errors are survived."""
     with catalog.read() as session:
@@ -99,7 +107,7 @@ def _leave_table(catalog: Catalog, done: list[InspectionInfo]) -> None:
             rows
             or [{"storage": "all", "path": "", "kind": "", "state": "", "what": "no findings"}],
             key=artifact_key(INSPECTION),
-            description="; ".join(_words(info) for info in done) or "another run inspects",
+            description=_summary(done),
         )
     except (httpx.HTTPError, PrefectException) as error:
         log.warning("findings not shown", extra={"fault": str(error)})

@@ -1,6 +1,7 @@
 """How storages have filled: drawn from samples, and shown on Prefect's page."""
 
 import base64
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -55,7 +56,7 @@ def test_a_plot_tells_storage_unit_and_quota() -> None:
 
 def test_an_empty_storage_is_drawn_too() -> None:
     fill = Fill("input", "input", 0, 0, None, False, False, 0.0)
-    assert "input, bytes (UTC)" in texts(growth.draw(fill, history(3, 0)))
+    assert "input, B (UTC)" in texts(growth.draw(fill, history(3, 0)))
 
 
 @pytest.mark.parametrize("count", [0, 1, 119, 120, 121, 10_000])
@@ -67,19 +68,19 @@ def test_a_plot_has_as_many_points_as_it_can_show(count: int) -> None:
     assert count <= 120 or len(thin) > 60
 
 
-def shown(catalog: Catalog, server: Server) -> list[str]:
-    """What a flow run leaves."""
+def shown(catalog: Catalog, server: Server) -> bool:
+    """Whether a flow run leaves the page."""
 
     @flow
-    def show() -> list[str]:
-        return growth.leave_plots(catalog)
+    def show() -> bool:
+        return growth.leave_page(catalog)
 
     address = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}
     with temporary_settings(address):
         return show()
 
 
-def test_plots_are_image_artifacts_of_storages_with_a_history(
+def test_the_page_has_all_storages_and_plots_of_those_with_a_history(
     catalog: Catalog, client: SyncPrefectClient, prefect_server: Server, tmp_path: Path
 ) -> None:
     with catalog.write() as session:
@@ -87,45 +88,34 @@ def test_plots_are_image_artifacts_of_storages_with_a_history(
             name: storages.add(
                 session, name, StorageKind.LOCAL, StorageRole.INPUT, str(tmp_path / name)
             ).id
-            for name in ("grown", "new")
+            for name in ("grown", "new", "unused")
         }
-        usage.set_quota(session, ids["grown"], 10**9, 90, 80)
-        usage.note(session, ids["grown"], 2, 3 * 10**6)
+        usage.set_quota(session, ids["grown"], 10**7, 90, 80)
+        usage.note(session, ids["grown"], 2, 4 * 10**6)
         usage.fold(session)
-        for minutes in (30, 20, 10):
-            session.execute(
-                sa.insert(StorageSample).values(
-                    storage_id=ids["grown"],
-                    at=datetime.now(UTC) - timedelta(minutes=minutes),
-                    files=1,
-                    size_bytes=10**6,
-                )
-            )
-    (key,) = shown(catalog, prefect_server)
-    assert key == "storage-grown"
-    body = {"artifacts": {"key": {"any_": [key]}}, "limit": 1, "sort": "ID_DESC"}
+        for minutes in (30, 10, 5):
+            for name, size_bytes in (("grown", (40 - minutes) * 10**5), ("unused", 0)):
+                at = datetime.now(UTC) - timedelta(minutes=minutes)
+                row = {"storage_id": ids[name], "at": at, "files": 1, "size_bytes": size_bytes}
+                session.execute(sa.insert(StorageSample).values(**row))
+    assert shown(catalog, prefect_server)
+    body = {"artifacts": {"key": {"any_": [growth.KEY]}}, "limit": 1, "sort": "ID_DESC"}
     (artifact,) = client.request("POST", "/artifacts/filter", json=body).json()
-    assert artifact["type"] == "image"
-    assert artifact["description"] == "grown: 2 files, 3.0 MB"
-    kind, _, content = artifact["data"].partition(",")
-    assert kind == "data:image/svg+xml;base64"
-    assert "quota" in texts(base64.b64decode(content).decode())
+    assert artifact["type"] == "markdown"
+    assert artifact["description"] == "input buffer grown full in 1 h"
+    assert "| grown | input | 2 | 4.0 MB | 10.0 MB | 1.7 kB | 1 h |" in artifact["data"]
+    assert "| new | input | 0 | 0 B |" in artifact["data"]
+    ((name, content),) = re.findall(
+        r"!\[(.*)\]\(data:image/svg\+xml;base64,(.*)\)", artifact["data"]
+    )
+    assert name == "grown" and "quota" in texts(base64.b64decode(content).decode())
 
 
 def test_a_server_that_is_away_is_survived(
-    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with catalog.write() as session:
-        place = storages.add(
-            session, "disk", StorageKind.LOCAL, StorageRole.INPUT, str(tmp_path / "disk")
-        )
-        for minutes in (2, 1):
-            at = datetime.now(UTC) - timedelta(minutes=minutes)
-            row = {"storage_id": place.id, "at": at, "files": 0, "size_bytes": 0}
-            session.execute(sa.insert(StorageSample).values(**row))
-
     def refuse(*_: object, **__: object) -> None:
         raise httpx.ConnectError("the server is away")
 
-    monkeypatch.setattr(growth, "create_image_artifact", refuse)
-    assert growth.leave_plots(catalog) == []
+    monkeypatch.setattr(growth, "create_markdown_artifact", refuse)
+    assert not growth.leave_page(catalog)
