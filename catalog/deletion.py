@@ -155,7 +155,7 @@ def remove(
     if not total.faults:
         reach("deletion.ends")
         with catalog.write() as session:
-            words = f"{total.files} files removed, {total.kept} held by others"
+            words = f"{total.files} copies removed, {total.kept} files held by others"
             move(session, Dataset, [dataset_id], DatasetState.DELETED, message=words)
     return total
 

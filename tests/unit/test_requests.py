@@ -25,6 +25,7 @@ from catalog.errors import (
     StorageError,
 )
 from catalog.failpoints import VARIABLE
+from catalog.inspection.scan import Options, inspect
 from catalog.models import StorageKind, StorageRole
 from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests
 from catalog.requests.looks import Away
@@ -535,6 +536,7 @@ def test_killed_at_any_step_the_outcome_is_as_if_it_had_run_once(
     ]
     ids = submit_requests(catalog, documents)
     assert turns(catalog_url, failpoint) == -signal.SIGKILL, f"{failpoint} was never reached"
+    assert inspect(catalog, storage.id, Options(100.0)).found == 0
     assert submit_requests(catalog, documents) == ids
     assert turns(catalog_url, None) == 0
     with catalog.read() as session:
@@ -547,3 +549,5 @@ def test_killed_at_any_step_the_outcome_is_as_if_it_had_run_once(
     assert gone.state is DatasetState.DELETED
     left = sorted(path.name for path in Path(storage.url).iterdir())
     assert left == ["a", "b", "c", "d"], "bytes that another dataset holds stay"
+    Path(storage.url, "d").unlink()
+    assert inspect(catalog, storage.id, Options(100.0, grace_s=0.0)).found == 0

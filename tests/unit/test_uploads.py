@@ -16,8 +16,9 @@ from catalog.db import Catalog
 from catalog.errors import Conflict, NotFound, StateConflict, StorageError
 from catalog.failpoints import VARIABLE
 from catalog.files import NewFileRow
+from catalog.inspection.scan import Options, inspect
 from catalog.models import Replica, StorageKind, StorageRole
-from catalog.states import UploadState
+from catalog.states import InspectionState, UploadState
 from catalog.storages import StorageInfo
 from catalog.uploads import UploadInfo
 
@@ -191,6 +192,18 @@ print(transfers.transfer(Catalog(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3
 """
 
 
+def found(catalog: Catalog, *names: str, grace_s: float = 0.0) -> int:
+    """How much an inspector finds that reads all of these storages."""
+    count = 0
+    for name in names:
+        with catalog.read() as session:
+            place = storages.by_name(session, name).id
+        info = inspect(catalog, place, Options(100.0, grace_s))
+        assert info.state is InspectionState.DONE
+        count += info.found
+    return count
+
+
 def run(catalog_url: str, upload: int, tmp_path: Path, failpoint: str | None) -> int:
     line = [sys.executable, "-c", RUN, catalog_url, str(upload), str(tmp_path)]
     env = {**os.environ, VARIABLE: failpoint} if failpoint else dict(os.environ)
@@ -208,7 +221,9 @@ def test_killed_at_any_step_it_goes_on(
 ) -> None:  # fmt: skip
     upload = ask(catalog, dataset, target)
     assert run(catalog_url, upload, tmp_path, failpoint) == -signal.SIGKILL
+    assert found(catalog, "raw", "tape", grace_s=3600.0) == 0
     assert run(catalog_url, upload, tmp_path, None) == 0
+    assert found(catalog, "raw", "tape") == 0
     with catalog.read() as session:
         info = uploads.get(session, upload)
         there = {item.storage: item.files for item in usage.of_storages(session)}
