@@ -1,16 +1,45 @@
 """Leading: one of several processes has a role at a time, the others wait for it."""
 
 import logging
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable
+from uuid import uuid4
+
+from prefect.context import refresh_global_settings_context
 
 from catalog import schema, singletons
 from catalog.db import Catalog
+from catalog.settings import Settings
+from flows.logs import log_to_stderr
+from flows.server import configure_client
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 15.0
 LONGEST_BACKOFF_S = 15.0
+
+
+def owner_name() -> str:
+    """This process as the holder of a lease; ends with its pid."""
+    return f"{socket.gethostname()}:{uuid4().hex[:8]}:{os.getpid()}"
+
+
+def prepare(settings: Settings) -> None:
+    """Set up the log of this process, and where the server is; raises `Unavailable`."""
+    log_to_stderr(settings)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_client(settings)
+    # Without the address Prefect would start a server of its own, which knows none of our runs.
+    refresh_global_settings_context()
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """SIGTERM and SIGINT set `stop`."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
 
 
 def lead(

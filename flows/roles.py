@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from catalog import singletons
 from catalog.db import Catalog
 from catalog.outage import is_away
-from flows.recorder.names import owner_name
+from flows.leading import owner_name
 
 LEASE_S = 60.0
 _BEAT_S = 15.0

@@ -1,12 +1,10 @@
 """`python -m flows.intake`: the intake as a long-lived process."""
 
 import logging
-import signal
 import sys
 import threading
 import time
 
-from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
 
 from catalog import singletons
@@ -20,10 +18,7 @@ from flows.intake.housework import Housework
 from flows.intake.loops import Loop, Stopped
 from flows.intake.spool import Spool
 from flows.intake.watch import Watches
-from flows.leading import LEASE_S, lead
-from flows.logs import log_to_stderr
-from flows.recorder.names import owner_name
-from flows.server import configure_client
+from flows.leading import LEASE_S, lead, owner_name, prepare, stop_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -86,18 +81,13 @@ class Intake:
 def main() -> int:
     """Work until SIGTERM."""
     settings = get_settings()
-    log_to_stderr(settings)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        configure_client(settings)
+        prepare(settings)
     except Unavailable as error:
         log.error("no server: %s", error)
         return Unavailable.exit_code
-    # Without the address Prefect would start a server of its own, which knows none of our runs.
-    refresh_global_settings_context()
     intake = Intake(get_catalog(), settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: intake.stop.set())
+    stop_on_signals(intake.stop)
     intake.run()
     return 0
 

@@ -1,28 +1,32 @@
 """`python -m flows.recorder`: the recorder as a long-lived process."""
 
 import logging
-import signal
 import sys
 import threading
 import time
 
 import prefect
 from prefect.client.orchestration import get_client
-from prefect.context import refresh_global_settings_context
 from sqlmodel import Session
 
 from catalog import singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.settings import Settings, get_settings
-from flows.leading import LEASE_S, LONGEST_BACKOFF_S, lead
-from flows.logs import log_to_stderr
+from flows.leading import (
+    LEASE_S,
+    LONGEST_BACKOFF_S,
+    lead,
+    owner_name,
+    prepare,
+    stop_on_signals,
+)
 from flows.recorder.api import TaskRunApi
-from flows.recorder.names import RECORDER, owner_name
+from flows.recorder.names import RECORDER
 from flows.recorder.pace import Pace
 from flows.recorder.rounds import Counts, Fence, LostLease, record_once
 from flows.recorder.rows import TaskRunRows
-from flows.server import configure_client, server_database
+from flows.server import server_database
 
 logger = logging.getLogger(__name__)
 
@@ -107,19 +111,14 @@ class Recorder:
 def main() -> int:
     """Record until SIGTERM."""
     settings = get_settings()
-    log_to_stderr(settings)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        configure_client(settings)
+        prepare(settings)
     except Unavailable as error:
         logger.error("no server: %s", error)
         return Unavailable.exit_code
-    # Without the address Prefect would start a server of its own, which knows none of our runs.
-    refresh_global_settings_context()
     with get_client(sync_client=True) as client:
         recorder = Recorder(get_catalog(), TaskRunApi(client), settings)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: recorder.stop.set())
+        stop_on_signals(recorder.stop)
         recorder.run()
     return 0
 

@@ -1,8 +1,6 @@
 """Names that the recorder derives: the same attempt always gives the same task run."""
 
-import os
-import socket
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 RECORDER = "recorder"
 """Name of the catalog's lease that the one recorder of a server holds."""
@@ -18,8 +16,3 @@ def task_run_id(flow_run_id: str, attempt_id: int) -> UUID:
 def event_id(task_run: UUID, state: str, number: int) -> UUID:
     """The id of the event that tells of a state, in its `number`-th try."""
     return uuid5(task_run, f"{state}:{number}")
-
-
-def owner_name() -> str:
-    """This process as the holder of a lease; ends with its pid."""
-    return f"{socket.gethostname()}:{uuid4().hex[:8]}:{os.getpid()}"
