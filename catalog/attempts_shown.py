@@ -84,10 +84,9 @@ def due(
     limit: int,
     *,
     running_after_s: float,
-    after_id: int = 0,
     finished: bool = True,
 ) -> list[DueAttempt]:
-    """The first attempts by id, beyond `after_id`, that Prefect is to be told of.
+    """The first attempts by id that Prefect is to be told of.
 
     Without `finished` those that ended well are left out.
 
@@ -111,7 +110,6 @@ def due(
         .join(_pilot, _pilot.id == _attempt.pilot_id)
         .where(
             _UNSHOWN,
-            _attempt.id > after_id,
             sa.not_(told),
             sa.true() if finished else _attempt.state != AttemptState.FINISHED,
             sa.or_(

@@ -20,11 +20,6 @@ class Share:
         """Whether it may be done now."""
         return time.monotonic() >= self._due
 
-    @property
-    def wait_s(self) -> float:
-        """Seconds until it may be done."""
-        return max(0.0, self._due - time.monotonic())
-
     @contextmanager
     def spend(self) -> Iterator[None]:
         """Do it in this block, whose time is what it cost."""

@@ -96,11 +96,11 @@ def test_what_takes_longer_is_done_less_often(clock: Clock) -> None:
     clock.now += 2.9
     assert not share.is_due
     clock.now += 0.2
-    assert share.is_due and share.wait_s == 0
+    assert share.is_due
     with share.spend():
         clock.now += 1.0
     clock.now += 99.0
-    assert not share.is_due and share.wait_s == pytest.approx(1.0)
+    assert not share.is_due
     clock.now += 1.1
     assert share.is_due
 
