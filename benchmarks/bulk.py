@@ -25,7 +25,7 @@ from benchmarks.results import deliver, parser, whole
 from benchmarks.stand import scratch
 from catalog import datasets, deletion, manifests, requests, schema, storages
 from catalog.db import Catalog
-from catalog.requests.processor import Processor
+from catalog.requests.processor import Processor, collect_rarely
 from catalog.states import RequestState
 
 PER_REQUEST = 1000
@@ -38,6 +38,7 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--files", type=whole, default=1_000_000)
     given = options.parse_args()
+    collect_rarely()
     count = 20_000 if given.short else given.files
     with scratch() as folder:
         limit = measure_quick(folder)

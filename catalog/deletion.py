@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import datasets, storages, uploads, usage
+from catalog import datasets, storages, uploads, usage, workflows
 from catalog.bulk import chunks
 from catalog.clock import now
 from catalog.datasets import DatasetInfo
@@ -28,6 +28,7 @@ from catalog.transitions import move
 PAGE = 2000
 """Files whose bytes go between two transactions."""
 MOST_EXPIRED = 500
+"""Datasets that are marked in one transaction."""
 THREADS = 8
 MOST_FAULTS = 100
 _GOING = (DatasetState.DELETING, DatasetState.DELETED)
@@ -35,9 +36,9 @@ _GOING = (DatasetState.DELETING, DatasetState.DELETED)
 
 @dataclass(frozen=True)
 class Removed:
-    """What a run took away; `kept` are files that others hold, `faults` the first that can't go."""
+    """Copies that a run took away; `kept` are files that others hold, `faults` what can't go."""
 
-    files: int = 0
+    copies: int = 0
     size_bytes: int = 0
     kept: int = 0
     faults: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class Removed:
     def __add__(self, other: "Removed") -> "Removed":
         """Both together."""
         return Removed(
-            self.files + other.files,
+            self.copies + other.copies,
             self.size_bytes + other.size_bytes,
             self.kept + other.kept,
             (self.faults + other.faults)[:MOST_FAULTS],
@@ -155,7 +156,7 @@ def remove(
     if not total.faults:
         reach("deletion.ends")
         with catalog.write() as session:
-            words = f"{total.files} copies removed, {total.kept} files held by others"
+            words = f"{total.copies} copies removed, {total.kept} files held by others"
             move(session, Dataset, [dataset_id], DatasetState.DELETED, message=words)
     return total
 
@@ -198,7 +199,8 @@ def _remove_files(
         # Locked first: who attaches one of them meanwhile waits, and finds its replicas going.
         found = _lock(session, among(session, col(Replica.file_id), file_ids))
         held = _held(session, file_ids, besides=dataset_id)
-        free = [row for row in found if row.file_id not in held]
+        # What an earlier run has marked goes in any case: nobody may use it again.
+        free = [r for r in found if r.file_id not in held or r.state == ReplicaState.DELETING]
         rows = _doom(session, free, f"dataset {name} is deleted")
     reach("deletion.marked")
     return remove_replicas(catalog, rows, drivers, pool) + Removed(kept=len(held))
@@ -227,18 +229,7 @@ def _fixed_inputs(session: Session) -> set[int]:
     rows = session.scalars(
         sa.select(col(Workflow.inputs)).where(col(Workflow.state).not_in(FINAL[WorkflowState]))
     )
-    return {file_id for inputs in rows for file_id in _file_ids(inputs)}
-
-
-def _file_ids(value: Any) -> Iterator[int]:
-    if isinstance(value, dict):
-        if "file_id" in value:
-            yield value["file_id"]
-        for item in value.values():
-            yield from _file_ids(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _file_ids(item)
+    return {file_id for inputs in rows for file_id in workflows.file_ids(inputs)}
 
 
 @dataclass(frozen=True)
@@ -249,7 +240,6 @@ class Doomed:
     storage_id: int
     path: str
     size_bytes: int
-    counts: bool
 
 
 def _lock(session: Session, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
@@ -279,11 +269,44 @@ def retire(session: Session, replica_ids: Collection[int], reason: str) -> list[
 
 def _doom(session: Session, rows: Sequence[sa.Row[Any]], reason: str) -> list[Doomed]:
     """All these replicas are DELETING, and so are those an earlier run has left."""
-    move(session, Replica, [row.id for row in rows], ReplicaState.DELETING, message=reason)
-    return [
-        Doomed(row.id, row.storage_id, row.path, row.size_bytes, row.state != ReplicaState.MISSING)
-        for row in rows
-    ]
+    ids = [row.id for row in rows]
+    moved = set(move(session, Replica, ids, ReplicaState.DELETING, message=reason))
+    # What is MISSING wasn't counted, and what is DELETING is, until it is DELETED.
+    missing = [r for r in rows if r.state == ReplicaState.MISSING and r.id in moved]
+    usage.note_all(session, [(row.storage_id, row.size_bytes) for row in missing])
+    return [Doomed(row.id, row.storage_id, row.path, row.size_bytes) for row in rows]
+
+
+def finish(catalog: Catalog, storage_id: int) -> Removed:
+    """End what was begun: remove the bytes of a storage's replicas that are DELETING.
+
+    For those that no dataset's deletion comes by again, such as one that was made anew elsewhere.
+    """
+    total, after = Removed(), 0
+    drivers = _drivers(catalog)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
+        while True:
+            with catalog.read() as session:
+                rows = _begun(session, storage_id, after)
+            if not rows:
+                return total
+            total += remove_replicas(catalog, rows, drivers, pool)
+            after = rows[-1].id
+
+
+def _begun(session: Session, storage_id: int, after: int) -> list[Doomed]:
+    query = (
+        sa.select(col(Replica.id), col(Replica.storage_id), col(Replica.path), col(File.size_bytes))
+        .join(File, col(File.id) == col(Replica.file_id))
+        .where(
+            col(Replica.storage_id) == storage_id,
+            col(Replica.state) == ReplicaState.DELETING,
+            col(Replica.id) > after,
+        )
+        .order_by(col(Replica.id))
+        .limit(PAGE)
+    )
+    return [Doomed(*row) for row in session.execute(query)]
 
 
 def remove_replicas(
@@ -292,21 +315,26 @@ def remove_replicas(
     drivers: Mapping[int, StorageDriver],
     pool: ThreadPoolExecutor,
 ) -> Removed:
-    """Remove the bytes of replicas that are DELETING, then note that they are DELETED."""
+    """Remove the bytes of replicas that are DELETING, then note that they are DELETED.
+
+    Another process may be at the same ones: each is noted and counted once.
+    """
     faults = _remove_bytes(drivers, rows, pool)
     reach("deletion.removed")
-    gone = [row for row in rows if row.id not in faults]
     with catalog.write() as session:
-        session.execute(
-            sa.update(Replica)
-            .where(
-                among(session, col(Replica.id), [row.id for row in gone]),
-                col(Replica.state) == ReplicaState.DELETING,
-            )
-            .values(state=ReplicaState.DELETED),
-            execution_options={"synchronize_session": False},
+        ids = [row.id for row in rows if row.id not in faults]
+        due = sa.select(col(Replica.id)).where(
+            among(session, col(Replica.id), ids), col(Replica.state) == ReplicaState.DELETING
         )
-        usage.note_all(session, [(r.storage_id, r.size_bytes) for r in gone if r.counts], sign=-1)
+        noted = session.connection().execute(
+            sa.update(Replica)
+            .where(col(Replica.id).in_(due.order_by(col(Replica.id)).with_for_update()))
+            .values(state=ReplicaState.DELETED)
+            .returning(col(Replica.id))
+        )
+        done = set(noted.scalars())
+        gone = [row for row in rows if row.id in done]
+        usage.note_all(session, [(row.storage_id, row.size_bytes) for row in gone], sign=-1)
     return Removed(
         len(gone),
         sum(row.size_bytes for row in gone),

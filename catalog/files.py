@@ -152,7 +152,6 @@ def _add_replicas(
     replicas: Sequence[tuple[int, str]],
     sizes: Mapping[str, int],
 ) -> None:
-    wrong: list[int] = []
     ordered = sorted(replicas, key=lambda replica: replica[1])
     clashed = insert_rest(
         session,
@@ -171,26 +170,30 @@ def _add_replicas(
     size_bytes = sum(sizes[path] for _, path in ordered) - sum(sizes[path] for path in clashed)
     usage.note(session, storage_id, len(ordered) - len(clashed), size_bytes)
     known = set(clashed)
-    for batch in chunks([replica for replica in ordered if replica[1] in known]):
-        wrong += _check_replicas(session, storage_id, batch)
-    for part in chunks(wrong):
-        usage.back(session, part)
-        move(session, Replica, part, ReplicaState.AVAILABLE, message="registered again")
+    if not known:
+        return
+    there = [replica for replica in ordered if replica[1] in known]
+    wrong = _check_replicas(session, storage_id, there)
+    usage.back(session, wrong)
+    move(session, Replica, wrong, ReplicaState.AVAILABLE, message="registered again")
 
 
 def _check_replicas(
-    session: Session, storage_id: int, batch: Sequence[tuple[int, str]]
+    session: Session, storage_id: int, known: Sequence[tuple[int, str]]
 ) -> list[int]:
     """Ids of those that were BAD or MISSING; raises `Conflict` for those that can't be used."""
     query = sa.select(
         col(Replica.id), col(Replica.file_id), col(Replica.path), col(Replica.state)
-    ).where(col(Replica.storage_id) == storage_id, col(Replica.path).in_([p for _, p in batch]))
-    # Held: who deletes one of them waits, and then finds who has it now.
-    query = query.order_by(col(Replica.id)).with_for_update(read=True)
-    known = {row.path: row for row in session.execute(query)}
+    ).where(
+        col(Replica.storage_id) == storage_id,
+        among(session, col(Replica.path), [path for _, path in known]),
+    )
+    # Held, all in one order: who deletes one of them waits, and then finds who has it now.
+    query = query.order_by(col(Replica.id)).with_for_update()
+    rows = {row.path: row for row in session.execute(query)}
     wrong = []
-    for file_id, path in batch:
-        row = known[path]
+    for file_id, path in known:
+        row = rows[path]
         if row.file_id != file_id:
             raise Conflict(
                 f"path {path!r} on storage {storages.get(session, storage_id).name!r} belongs to "

@@ -17,6 +17,7 @@ _SOON_S = 7 * 86400.0
 class Fill:
     """A storage: bytes on it, bytes it can hold (None: unknown), and its growth (None: unknown)."""
 
+    storage_id: int
     storage: str
     role: str
     files: int
@@ -51,13 +52,16 @@ def fills(session: Session) -> list[Fill]:
     places = {info.id: info for info in storages.list_all(session)}
     found = []
     for item in usage.of_storages(session):
-        place = places[item.storage_id]
+        place = places.get(item.storage_id)
+        if place is None:
+            continue  # It was added between the two looks.
         capacity = item.quota_bytes
         if capacity is None and place.kind is StorageKind.LOCAL:
             capacity = _room(place.url, item.size_bytes)
         points = usage.samples(session, item.storage_id, SINCE_S)
         found.append(
             Fill(
+                item.storage_id,
                 item.storage,
                 item.role,
                 item.files,

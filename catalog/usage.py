@@ -16,6 +16,7 @@ from sqlmodel import Session, col
 from catalog.bulk import insert_ignore
 from catalog.clock import now
 from catalog.models import File, Replica, Storage, StorageDelta, StorageSample, StorageTotal
+from catalog.rowsets import among
 from catalog.states import ReplicaState
 from catalog.transitions import record_change
 
@@ -75,10 +76,12 @@ def away(session: Session, replica_ids: Sequence[int]) -> None:
 def _note_where(
     session: Session, replica_ids: Sequence[int], state: ReplicaState, sign: int
 ) -> None:
+    if not replica_ids:
+        return
     rows = session.execute(
         sa.select(col(Replica.storage_id), col(File.size_bytes))
         .join(File, col(File.id) == col(Replica.file_id))
-        .where(col(Replica.id).in_(replica_ids), col(Replica.state) == state)
+        .where(among(session, col(Replica.id), replica_ids), col(Replica.state) == state)
     )
     note_all(session, [(row.storage_id, row.size_bytes) for row in rows], sign=sign)
 

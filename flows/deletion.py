@@ -24,7 +24,7 @@ class Deleted:
     """What a run did: datasets that are DELETED now, and what went with them."""
 
     datasets: int
-    files: int
+    copies: int
     size_bytes: int
     kept: int
     faults: tuple[str, ...]
@@ -36,7 +36,11 @@ def run_deletion() -> dict[str, object]:
     catalog = get_catalog()
     schema.require(catalog)
     board = Board(DELETION)
-    done = delete(catalog, tell=lambda name, so_far: board.show(100.0, f"{name}: {so_far.files}"))
+
+    def tell(name: str, so_far: Removed) -> None:
+        board.show(100.0, f"{name}: {so_far.copies} copies removed")
+
+    done = delete(catalog, tell=tell)
     return asdict(done)
 
 
@@ -64,7 +68,7 @@ def delete(
                 break
     for fault in total.faults:
         log.warning("bytes could not be removed", extra={"why": fault})
-    return Deleted(count, total.files, total.size_bytes, total.kept, total.faults)
+    return Deleted(count, total.copies, total.size_bytes, total.kept, total.faults)
 
 
 def _going(catalog: Catalog) -> Iterator[DatasetInfo]:

@@ -31,9 +31,8 @@ Point = tuple[datetime, int]
 def leave_page(catalog: Catalog) -> bool:
     """Show what is on the storages, and how that was in the last week; whether Prefect took it."""
     with catalog.read() as session:
-        ids = {item.storage: item.storage_id for item in usage.of_storages(session)}
         histories = [
-            (fill, thinned(usage.samples(session, ids[fill.storage], SHOWN_S)))
+            (fill, thinned(usage.samples(session, fill.storage_id, SHOWN_S)))
             for fill in filling.fills(session)
         ]
     try:

@@ -23,10 +23,10 @@ from catalog.drivers import StorageDriver, driver_for
 from catalog.drivers.local import LocalDriver
 from catalog.errors import Conflict, NotFound, SpdfError
 from catalog.files import FileInfo
-from catalog.models import Finding, Job, JobOutput, Replica
+from catalog.models import Dataset, DatasetFile, Finding, Job, JobOutput, Replica
 from catalog.refs import FindingKind, NewFile, Outcome
 from catalog.settings import Settings
-from catalog.states import FindingState, ReplicaState
+from catalog.states import DatasetState, FindingState, ReplicaState
 from catalog.transitions import record
 from flows.taskspecs import load_task
 from workers.cwl.containers import Containers
@@ -199,6 +199,9 @@ def _store(
         "state": ReplicaState.AVAILABLE,
     }
     with catalog.write() as session:
+        if not _is_wanted(session, info.id):
+            drivers[old.storage_id].delete(path)
+            raise NotRecovered(f"file {info.ref} was deleted meanwhile; its bytes are not kept.")
         for (replica_id,) in insert_new(session, Replica, [row], col(Replica.id)):
             usage.note(session, old.storage_id, 1, info.size_bytes)
             record(session, Replica, [(replica_id, None)], ReplicaState.AVAILABLE, told)
@@ -207,6 +210,21 @@ def _store(
     with ThreadPoolExecutor(1) as pool:
         deletion.remove_replicas(catalog, gone, drivers, pool)
     return Recovered(info.ref, old.storage, path, job_id)
+
+
+def _is_wanted(session: Session, file_id: int) -> bool:
+    """Whether a dataset that isn't going holds a file; it doesn't go until the transaction ends."""
+    query = (
+        sa.select(col(Dataset.id))
+        .join(DatasetFile, col(DatasetFile.dataset_id) == col(Dataset.id))
+        .where(
+            col(DatasetFile.file_id) == file_id,
+            col(Dataset.state).in_((DatasetState.OPEN, DatasetState.CLOSED)),
+        )
+        .order_by(col(Dataset.id))
+        .with_for_update(read=True, of=Dataset)
+    )
+    return bool(session.scalars(query).all())
 
 
 def _close_findings(session: Session, replica_ids: list[int], name: str) -> None:

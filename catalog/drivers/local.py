@@ -102,8 +102,7 @@ class LocalDriver:
         """Remove what is under `path`, and the folders that this leaves empty."""
         with self._errors(path):
             there = self._unlink(path)
-            if there:
-                self._left(self._path(path).parent)
+            self._left(self._path(path).parent)
         return there
 
     def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
@@ -113,8 +112,9 @@ class LocalDriver:
         for path in paths:
             try:
                 with self._errors(path):
-                    if self._unlink(path):
-                        folders.setdefault(self._path(path).parent, []).append(path)
+                    # One that is gone already may be so by a try whose sync failed.
+                    self._unlink(path)
+                    folders.setdefault(self._path(path).parent, []).append(path)
             except StorageError as error:
                 faults[path] = error
         for folder, inside in folders.items():

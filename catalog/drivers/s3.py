@@ -12,7 +12,7 @@ from minio.deleteobjects import DeleteObject
 from catalog.checksums import Hasher
 from catalog.drivers.local import check_source
 from catalog.drivers.protocol import ObjectInfo, Stored
-from catalog.drivers.s3client import Login, connect, explained, is_full
+from catalog.drivers.s3client import Login, connect, explained, is_full, refused
 from catalog.drivers.s3fetch import Fetch
 from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.names import check_path
@@ -138,9 +138,10 @@ class S3Driver:
             return dict.fromkeys(keys.values(), error)
         faults: dict[str, StorageError] = {}
         for fault in stayed:
-            path = keys[str(fault.name)]
-            told = f"{path} can't be removed from storage {self.name!r}: {fault.message}"
-            faults[path] = StorageError(ErrorCode.STORAGE_FAILED, told)
+            why = refused(self.name, self._place, str(fault.code), str(fault.message))
+            # A refusal of the whole request names no object.
+            for path in [keys[fault.name]] if fault.name in keys else keys.values():
+                faults[path] = why
         return faults
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

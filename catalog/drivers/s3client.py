@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -107,7 +108,7 @@ def explained(storage: str, place: Place, path: str, *, client: Minio) -> Iterat
         yield
     except S3Error as error:
         raise _of_answer(storage, place, path, error, client) from None
-    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError) as error:
+    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, ParseError) as error:
         raise StorageError(
             ErrorCode.STORAGE_UNAVAILABLE,
             f"storage {storage!r}: the S3 server {place.host} doesn't answer "
@@ -117,6 +118,13 @@ def explained(storage: str, place: Place, path: str, *, client: Minio) -> Iterat
         raise StorageError(
             ErrorCode.STORAGE_UNAVAILABLE, f"storage {storage!r}: {place.host}: {error}."
         ) from None
+
+
+def refused(storage: str, place: Place, code: str, message: str) -> StorageError:
+    """Why a server would not delete an object, as it tells inside of an answer."""
+    kind = ErrorCode.STORAGE_DENIED if code in _DENIED else ErrorCode.STORAGE_FAILED
+    told = f"storage {storage!r}: {place.host} removes nothing ({code}: {message})"
+    return StorageError(kind, f"{told}; it is tried again.")
 
 
 def _of_answer(

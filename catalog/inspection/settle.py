@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import pilots, storages, usage
+from catalog import deletion, pilots, storages, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -59,7 +59,8 @@ def settle(
     """Act on all open findings of a storage. May be killed at any point and run again.
 
     Missing and corrupt replicas are marked so, and those that are whole again are AVAILABLE. Dark
-    bytes are quarantined, and removed after `quarantine_s`, or now with `remove_dark`. Raises
+    bytes are quarantined, and removed after `quarantine_s`, or now with `remove_dark`. Deletions
+    that nobody ended are. Raises
     `StorageError` where the storage is away, `Conflict` for `remove_dark` while pilots store files.
     """
     with catalog.read() as session:
@@ -71,6 +72,7 @@ def settle(
             f"dark bytes of storage {place.name!r} once they have ended: `spdf pilot list --live`."
         )
     driver = driver_for(place)
+    deletion.finish(catalog, storage_id)
     may_remove = remove_dark or place.role is not StorageRole.INPUT
     total = Settled()
     for page in _open(catalog, storage_id):

@@ -6,9 +6,8 @@ one stands alone and is answered with ERROR; the order within a dataset is kept 
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sqlmodel import Session
@@ -30,6 +29,7 @@ MOST = 1000
 MOST_FILES = 20_000
 MOST_NAMED = 20
 """Files that one answer names as offending."""
+_YOUNG = 100_000
 
 Fence = Callable[[Session], None]
 """Raises where this process has lost the role; called first in every transaction."""
@@ -69,38 +69,42 @@ class Processor:
 
     def close(self) -> None:
         """End the threads."""
+        # The looks first: what is read ahead now is for nobody, and may be long.
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._reader.shutdown(cancel_futures=True)
-        self._pool.shutdown(cancel_futures=True)
 
     def turn(self) -> int:
         """Do what may be done now; gives how many requests were answered or begun."""
+        ahead, self._ahead = self._ahead, None
         if not self._catalog.glance(self._glance)[0]:
-            self._ahead = None
             return 0
-        with _uncollected():
-            return self._turn()
-
-    def _turn(self) -> int:
         with self._catalog.read() as session:
             begun = queue.in_work(session)
         done = self._settle(begun)
-        ahead, self._ahead = self._ahead, None
-        window = ahead.result() if ahead else Window()
-        if not window.entries and not window.answers:
-            window = self._read(())
+        window = self._next(ahead)
         reach("requests.looked")
         if window.answers:
             self._answer(window.answers)
         if window.entries:
-            if window.is_whole:
-                ids = [entry.info.id for entry in window.entries]
-                self._ahead = self._reader.submit(self._read, ids)
-            try:
-                self._do(window.entries)
-            except BaseException:
-                self._ahead = None
-                raise
+            following = self._read_ahead(window)
+            self._do(window.entries)
+            self._ahead = following
         return done + len(window.answers) + len(window.entries)
+
+    def _next(self, ahead: Future[Window] | None) -> Window:
+        """What is to be done now: what was read ahead, unless there was nothing yet."""
+        window = ahead.result() if ahead else Window()
+        return window if window.entries or window.answers else self._read(())
+
+    def _read_ahead(self, window: Window) -> Future[Window] | None:
+        """Begin to read what follows a window that is about to be done.
+
+        Order holds within a dataset: of a whole window no request is left behind, and none begins
+        work for which others must wait. Where the window fails, what was read is not used.
+        """
+        if not window.is_whole:
+            return None
+        return self._reader.submit(self._read, [entry.info.id for entry in window.entries])
 
     def _read(self, besides: Sequence[int]) -> Window:
         """What may be done once those `besides` are answered."""
@@ -212,20 +216,13 @@ class Processor:
         return None
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for cycles of garbage meanwhile.
+def collect_rarely() -> None:
+    """Have this process, which runs a `Processor`, search for cycles of garbage less often.
 
-    A window's rows are many objects and all in use: to search them again and again took half of
-    the time that Python had.
+    A window's rows are hundreds of thousands of objects, all in use: to search them every 700 took
+    half of the time that Python had.
     """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+    gc.set_threshold(_YOUNG)
 
 
 def _heads(found: Sequence[RequestInfo]) -> list[RequestInfo]:

@@ -134,9 +134,10 @@ def _check_same(row: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 def window(
     session: Session, besides: Sequence[int] = (), *, most: int, most_files: int
 ) -> list[RequestInfo]:
-    """The oldest requests that may be done now, in order; or once those `besides` are answered.
+    """The oldest requests that may be done now, in order.
 
-    Those wait whose dataset has a request in work.
+    Those wait whose dataset has a request in work; `besides` are passed over, as if answered. The
+    first is given, however many files it has.
     """
     other: Any = aliased(Request, name="other")
     begun = sa.select(other.lane).where(_is_begun("other"))
@@ -153,9 +154,14 @@ def window(
         .subquery("oldest")
     )
     # Cut before their documents are read: those of a long queue are many and large.
-    before = sa.func.sum(oldest.c.files).over(order_by=oldest.c.id) - oldest.c.files
-    numbered = sa.select(oldest.c.id, before.label("before")).subquery("numbered")
-    fitting = sa.select(numbered.c.id).where(numbered.c.before < most_files)
+    so_far = sa.func.sum(oldest.c.files).over(order_by=oldest.c.id)
+    place = sa.func.row_number().over(order_by=oldest.c.id)
+    numbered = sa.select(oldest.c.id, so_far.label("files"), place.label("place")).subquery(
+        "numbered"
+    )
+    fitting = sa.select(numbered.c.id).where(
+        sa.or_(numbered.c.files <= most_files, numbered.c.place == 1)
+    )
     rows = session.execute(
         sa.select(*_INFO).where(col(Request.id).in_(fitting)).order_by(col(Request.id))
     )

@@ -10,7 +10,7 @@ from sqlmodel import Session
 from catalog import singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
-from catalog.requests.processor import Processor
+from catalog.requests.processor import Processor, collect_rarely
 from catalog.settings import Settings, get_settings
 from flows.intake import INTAKE
 from flows.intake.generator import Generator
@@ -86,6 +86,7 @@ def main() -> int:
     except Unavailable as error:
         log.error("no server: %s", error)
         return Unavailable.exit_code
+    collect_rarely()
     intake = Intake(get_catalog(), settings)
     stop_on_signals(intake.stop)
     intake.run()

@@ -44,18 +44,18 @@ def texts(drawn: str) -> list[str]:
 
 
 def test_a_plot_tells_storage_unit_and_quota() -> None:
-    fill = Fill("input", "input", 3, 5 * 10**9, 20 * 10**9, True, False, 1e6)
+    fill = Fill(1, "input", "input", 3, 5 * 10**9, 20 * 10**9, True, False, 1e6)
     drawn = growth.draw(fill, history(5))
     assert texts(drawn)[0] == "input, GB (UTC)"
     assert {"used", "quota", "20"} <= set(texts(drawn))
     free = growth.draw(
-        Fill("disk", "output", 3, 5000, 10**12, False, False, None), history(5, 1000)
+        Fill(1, "disk", "output", 3, 5000, 10**12, False, False, None), history(5, 1000)
     )
     assert texts(free)[0] == "disk, kB (UTC)" and "quota" not in texts(free)
 
 
 def test_an_empty_storage_is_drawn_too() -> None:
-    fill = Fill("input", "input", 0, 0, None, False, False, 0.0)
+    fill = Fill(1, "input", "input", 0, 0, None, False, False, 0.0)
     assert "input, B (UTC)" in texts(growth.draw(fill, history(3, 0)))
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from minio.deleteobjects import DeleteError
 
 from catalog.checksums import file_checksum
 from catalog.drivers.s3 import S3Driver
@@ -136,6 +137,21 @@ def test_listing_goes_on_over_pages(driver: S3Driver, write: Callable[[str, byte
     assert [found.path for found in driver.list("many/000")] == names[:10]
     assert driver.delete_many(names[:1050]) == {}
     assert sorted(found.path for found in driver.list()) == names[1050:]
+
+
+def test_objects_that_a_server_would_not_delete_are_faults(
+    driver: S3Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an S3 server answers within a 200: of one object, or of the whole request."""
+    of_one = DeleteError("AccessDenied", "no", driver._key("b"), None)
+    of_all = DeleteError("SlowDown", "later", None, None)
+    for stayed, wanted in (
+        ([of_one], {"b": ErrorCode.STORAGE_DENIED}),
+        ([of_all], dict.fromkeys("abc", ErrorCode.STORAGE_FAILED)),
+    ):
+        monkeypatch.setattr(driver._client, "remove_objects", lambda *_, s=stayed: iter(s))
+        faults = driver.delete_many("abc")
+        assert {path: error.code for path, error in faults.items()} == wanted
 
 
 def test_deleting_what_is_not_there_says_so(

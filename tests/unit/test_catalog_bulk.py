@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import col
 
-from catalog import bulk
+from catalog import bulk, copying
 from catalog.db import Catalog
 from catalog.models import File, Job, Replica
 from catalog.outage import is_away
@@ -128,7 +128,7 @@ def test_a_server_that_goes_away_under_a_copy_is_an_outage(catalog: Catalog) -> 
         pid = session.scalars(sa.select(sa.func.pg_backend_pid())).one()
         table = sa.Table("names", sa.MetaData(), sa.Column("name", sa.Text), prefixes=["TEMPORARY"])
         table.create(connection)
-        bulk._send(connection, table, {"name": names(pid)})
+        copying.send(connection, table, {"name": names(pid)})
     assert is_away(caught.value)
 
 
@@ -136,9 +136,9 @@ def test_many_rows_go_by_copy_on_postgresql_alone(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
-    copied = bulk._copied
+    copied = bulk.copied
     monkeypatch.setattr(
-        bulk, "_copied", lambda *given: (used.append(len(given[-1])), copied(*given))[1]
+        bulk, "copied", lambda *given: (used.append(len(given[-1])), copied(*given))[1]
     )
     with catalog.write() as session:
         bulk.insert_ignore(session, File, files([f"a{n}" for n in range(bulk.COPY_ROWS - 1)]))

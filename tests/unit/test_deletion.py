@@ -3,17 +3,30 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlmodel import col
+from sqlmodel import Session, col
 
-from catalog import clock, datasets, deletion, events, files, lifecycle, usage
+from catalog import (
+    clock,
+    datasets,
+    deletion,
+    events,
+    files,
+    lifecycle,
+    templates,
+    usage,
+    workflows,
+)
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
+from catalog.files import NewFileRow
+from catalog.inspection.settle import Settled, settle
 from catalog.models import Replica, Task, Workflow
 from catalog.states import DatasetState, ReplicaState, WorkflowState
 from catalog.storages import StorageInfo
@@ -60,7 +73,7 @@ def test_bytes_go_and_rows_tell_of_it(catalog: Catalog, storage: StorageInfo, da
     assert mark(catalog, dataset) and not mark(catalog, dataset)
     assert there(storage) == ["a", "b"], "phase one takes nothing away"
     done = deletion.remove(catalog, dataset)
-    assert (done.files, done.size_bytes, done.kept, done.faults) == (2, 2, 0, ())
+    assert (done.copies, done.size_bytes, done.kept, done.faults) == (2, 2, 0, ())
     assert there(storage) == []
     assert held(catalog) == (0, 0)
     with catalog.read() as session:
@@ -205,7 +218,7 @@ def test_bytes_that_cannot_go_now_go_later(
     assert len(done.faults) == 2 and "mount or make it" in done.faults[0]
     assert state_of(catalog, dataset) is DatasetState.DELETING
     aside.rename(storage.url)
-    assert deletion.remove(catalog, dataset).files == 2
+    assert deletion.remove(catalog, dataset).copies == 2
     assert state_of(catalog, dataset) is DatasetState.DELETED
 
 
@@ -221,6 +234,108 @@ def test_bytes_that_are_gone_already_are_no_fault(
     mark(catalog, dataset)
     assert deletion.remove(catalog, dataset).faults == ()
     assert held(catalog) == (0, 0), "what was missing is not counted twice"
+
+
+def begun(catalog: Catalog, *names: str) -> list[deletion.Doomed]:
+    """Phase two was killed after it had marked the replicas of these files."""
+    with catalog.write() as session:
+        ids = [files.get(session, "raw", name).id for name in names]
+        found = deletion._lock(session, col(Replica.file_id).in_(ids))
+        return deletion._doom(session, found, "a test")
+
+
+def test_what_was_missing_is_counted_once_after_a_kill(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    with catalog.write() as session:
+        (missing,) = files.all_replicas(session, files.get(session, "raw", "a").id)
+        move(session, Replica, [missing.id], ReplicaState.MISSING, message="a test")
+        usage.away(session, [missing.id])
+    mark(catalog, dataset)
+    begun(catalog, "a", "b")
+    with catalog.write() as session:
+        assert usage.recount(session, storage.id) == (0, 0), "what is DELETING takes up space"
+    assert deletion.remove(catalog, dataset).copies == 2
+    assert held(catalog) == (0, 0)
+
+
+def test_two_who_remove_the_same_bytes_count_them_once(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    """One hung for so long that its role went to another."""
+    mark(catalog, dataset)
+    rows = begun(catalog, "a", "b")
+    assert deletion.remove(catalog, dataset).copies == 2
+    with ThreadPoolExecutor(1) as pool:
+        late = deletion.remove_replicas(catalog, rows, deletion._drivers(catalog), pool)
+    assert late == deletion.Removed()
+    assert held(catalog) == (0, 0)
+
+
+def test_what_was_begun_is_ended_though_another_dataset_holds_the_file(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    """Registered anew under another path after a kill: the old copy goes still."""
+    mark(catalog, dataset)
+    begun(catalog, "a", "b")
+    Path(storage.url, "again").write_text("a")
+    with catalog.write() as session:
+        other = datasets.create(session, "other")
+        known = files.get(session, "raw", "a")
+        row = NewFileRow("raw", "a", "again", known.size_bytes, known.checksum)
+        datasets.attach(
+            session, other, [Member(files.register(session, storage.id, [row])[0], "a")]
+        )
+    done = deletion.remove(catalog, dataset)
+    assert (done.copies, done.kept) == (2, 1)
+    assert there(storage) == ["again"]
+    with catalog.read() as session:
+        assert [ref.path for ref in files.replicas(session, [known.id])[known.id]] == ["again"]
+
+
+def test_an_inspection_ends_deletions_that_no_dataset_comes_by(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    begun(catalog, "a")
+    assert settle(catalog, storage.id) == Settled()
+    assert there(storage) == ["b"] and held(catalog) == (1, 1)
+
+
+def test_a_workflow_keeps_its_fixed_inputs_or_is_refused(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    with catalog.write() as session:
+        file_id = files.get(session, "raw", "a").id
+    inputs = {"geometry": {"class": "File", "file_id": file_id}}
+    mark(catalog, dataset)
+    removed: list[deletion.Removed] = []
+    thread = threading.Thread(target=lambda: removed.append(deletion.remove(catalog, dataset)))
+    with catalog.write() as session:
+        workflow = defined(session, inputs)
+        thread.start()
+        time.sleep(0.5)
+    thread.join()
+    assert removed[0].kept == 1 and there(storage) == ["a"]
+    with catalog.write() as session:
+        session.execute(sa.update(Workflow).values(state=WorkflowState.FINISHED))
+        other = datasets.create(session, "other")
+        datasets.attach(session, other, [Member(file_id, "a")])
+    mark(catalog, other)
+    deletion.remove(catalog, other)
+    told = f"file {file_id}, an input of the workflow, has no copy"
+    with pytest.raises(Conflict, match=told), catalog.write() as session:
+        defined(session, inputs, again=True)
+    assert workflow
+
+
+def defined(session: Session, inputs: dict[str, Any], *, again: bool = False) -> int:
+    """A workflow of one stage over an empty dataset."""
+    name = "again" if again else "first"
+    template = templates.create(session, name, "*", {}, {}, name)
+    templates.activate(session, template.id)
+    source = datasets.create(session, name)
+    workflow, _ = workflows.define(session, template.id, source, [], inputs=inputs, rank=1)
+    return workflow
 
 
 def test_a_file_that_is_registered_again_meanwhile_is_refused_or_kept(

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from catalog import datasets, deletion, manifests, requests, storages
@@ -28,6 +30,7 @@ from catalog.failpoints import VARIABLE
 from catalog.inspection.scan import Options, inspect
 from catalog.models import StorageKind, StorageRole
 from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests
+from catalog.requests import processor as processing
 from catalog.requests.looks import Away
 from catalog.requests.processor import Processor
 from catalog.requests.queue import Answer
@@ -479,6 +482,113 @@ def test_a_request_of_a_newer_program_is_answered(
         assert "kind 'file.moved'" in error_of(queue.by_key(session, "k"))
         with pytest.raises(NotFound):
             queue.find(session, "nothing")
+
+
+# Windows, of which the next is read while one is done.
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing, "MOST", 2)
+    monkeypatch.setattr(processing, "MOST_FILES", 3)
+
+
+def interleaved(storage: StorageInfo) -> list[dict[str, Any]]:
+    """Requests of two datasets in turn; a closed one refuses what comes behind its close."""
+    documents = [new_dataset("run-1"), new_dataset("run-2")]
+    for n in range(4):
+        for run in ("run-1", "run-2"):
+            documents.append(with_files([written(storage, f"{run}-{n}")], run, f"{run} {n}"))
+    documents += [closing("run-1", fileCount=4), closing("run-2", "close 2", fileCount=4)]
+    return documents
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_order_holds_over_many_windows(
+    catalog: Catalog, storage: StorageInfo, processor: Processor
+) -> None:
+    ids = submit_requests(catalog, interleaved(storage))
+    took = 0
+    while processor.turn():
+        took += 1
+    assert took >= len(ids) // 2
+    with catalog.read() as session:
+        assert set(states([requests.get(session, i) for i in ids])) == {"DONE"}
+        for run in ("run-1", "run-2"):
+            info = datasets.by_name(session, run)
+            found = [m.name for m in manifests.all_members(session, info.id)]
+            assert found == [f"{run}-{n}" for n in range(4)]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_window_is_read_while_the_one_before_is_done(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_requests(catalog, interleaved(storage))
+    read: list[tuple[bool, tuple[int, ...]]] = []
+    before = processor._read
+
+    def reading(besides: Sequence[int]) -> processing.Window:
+        ours = threading.current_thread() is threading.main_thread()
+        read.append((ours, tuple(besides)))
+        return before(besides)
+
+    monkeypatch.setattr(processor, "_read", reading)
+    while processor.turn():
+        pass
+    assert read[:3] == [(True, ()), (False, (1, 2)), (False, (3, 4))]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_window_that_fails_takes_with_it_what_was_read_ahead(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = submit_requests(catalog, interleaved(storage))
+    assert processor.turn() == 2
+    answer, failed = queue.answer, []
+
+    def failing(session: Session, answers: Sequence[Answer]) -> None:
+        if not failed:
+            failed.append(True)
+            raise OperationalError("an outage", None, Exception("away"))
+        answer(session, answers)
+
+    monkeypatch.setattr(queue, "answer", failing)
+    with pytest.raises(OperationalError):
+        processor.turn()
+    while processor.turn():
+        pass
+    with catalog.read() as session:
+        assert set(states([requests.get(session, i) for i in ids])) == {"DONE"}
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_nothing_is_read_ahead_of_long_work_or_of_a_request_that_waits(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, tmp_path: Path
+) -> None:
+    submit_requests(catalog, [new_dataset("run-1"), closing("run-1")])
+    submit_requests(catalog, [deleting("run-1"), new_dataset("run-2")])
+    assert [processor.turn(), processor.turn()] == [2, 2]
+    assert processor._ahead is None
+    waits = with_files([written(storage, "a")], "run-2", "waits")
+    behind = closing("run-2", "close 2", fileCount=1)
+    ids = submit_requests(catalog, [waits, behind])
+    aside = tmp_path / "aside"
+    Path(storage.url).rename(aside)
+    processor.turn()
+    assert processor._ahead is None
+    with catalog.read() as session:
+        assert states([requests.get(session, i) for i in ids]) == ["QUEUED", "QUEUED"]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_request_with_more_files_than_a_window_is_done_alone(
+    catalog: Catalog, storage: StorageInfo, processor: Processor
+) -> None:
+    large = with_files([written(storage, name) for name in "abcde"])
+    submit_requests(catalog, [new_dataset("run-1"), large, closing("run-1", fileCount=5)])
+    assert [processor.turn() for _ in range(4)] == [1, 1, 1, 0]
+    assert names(catalog) == list("abcde")
 
 
 # Dying at every step.
