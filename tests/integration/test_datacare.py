@@ -42,6 +42,7 @@ from catalog.states import (
     UploadState,
     WorkflowState,
 )
+from flows import recovery
 from flows.advance import advance
 from flows.recovery import NotRecovered, recover, recover_marked
 from tests.integration.test_chain import EXAMPLES, Site, slices
@@ -159,6 +160,31 @@ def test_other_bytes_than_the_catalogs_are_not_kept(site: Site, tmp_path: Path) 
         assert files.replicas(session, [file_id]) == {file_id: ()}
     salt.write_text("one")
     assert recover(site.catalog, site.settings, file_id).job_id is not None
+
+
+def test_a_file_whose_dataset_is_deleted_meanwhile_is_not_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = finished(site)
+    file_id, path = next(iter(places(site, f"{prefix}.md5sum.line").values()))
+    path.unlink()
+    internal = storage_id(site, "internal")
+    inspect(site.catalog, internal, LOOK)
+    settle(site.catalog, internal)
+    run = recovery._run
+
+    def running(*given: Any) -> Any:
+        made = run(*given)
+        with site.catalog.write() as session:
+            gone = datasets.by_name(session, f"{prefix}.md5sum.line").id
+            deletion.mark(session, gone, "a test")
+        deletion.remove(site.catalog, gone)
+        return made
+
+    monkeypatch.setattr(recovery, "_run", running)
+    with pytest.raises(NotRecovered, match="was deleted meanwhile"):
+        recover(site.catalog, site.settings, file_id)
+    assert clean(site, "internal")
 
 
 def test_what_comes_from_outside_or_from_what_is_lost_cannot_be_made_again(site: Site) -> None:
