@@ -29,7 +29,7 @@ MOST = 1000
 MOST_FILES = 20_000
 MOST_NAMED = 20
 """Files that one answer names as offending."""
-_YOUNG = 100_000
+_YOUNG = 20_000
 
 Fence = Callable[[Session], None]
 """Raises where this process has lost the role; called first in every transaction."""
