@@ -283,7 +283,8 @@ def finish(catalog: Catalog, storage_id: int) -> Removed:
     For those that no dataset's deletion comes by again, such as one that was made anew elsewhere.
     """
     total, after = Removed(), 0
-    drivers = _drivers(catalog)
+    with catalog.read() as session:
+        drivers = {storage_id: driver_for(storages.get(session, storage_id))}
     with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
         while True:
             with catalog.read() as session:

@@ -5,6 +5,7 @@ time to say so. Those of an input storage are removed only where that is asked f
 data that nobody has registered yet.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ from catalog.models import File, Replica
 from catalog.refs import FindingKind, StorageRole
 from catalog.states import FindingState, ReplicaState
 from catalog.transitions import move
+
+log = logging.getLogger(__name__)
 
 PAGE = 500
 QUARANTINE_S = 7 * 86400.0
@@ -59,8 +62,8 @@ def settle(
     """Act on all open findings of a storage. May be killed at any point and run again.
 
     Missing and corrupt replicas are marked so, and those that are whole again are AVAILABLE. Dark
-    bytes are quarantined, and removed after `quarantine_s`, or now with `remove_dark`. Deletions
-    that nobody ended are. Raises
+    bytes are quarantined, and removed after `quarantine_s`, or now with `remove_dark`. Deletions of
+    replicas that nobody has ended are ended. Raises
     `StorageError` where the storage is away, `Conflict` for `remove_dark` while pilots store files.
     """
     with catalog.read() as session:
@@ -72,7 +75,8 @@ def settle(
             f"dark bytes of storage {place.name!r} once they have ended: `spdf pilot list --live`."
         )
     driver = driver_for(place)
-    deletion.finish(catalog, storage_id)
+    for fault in deletion.finish(catalog, storage_id).faults:
+        log.warning("bytes could not be removed", extra={"why": fault})
     may_remove = remove_dark or place.role is not StorageRole.INPUT
     total = Settled()
     for page in _open(catalog, storage_id):

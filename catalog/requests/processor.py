@@ -30,6 +30,7 @@ MOST_FILES = 20_000
 MOST_NAMED = 20
 """Files that one answer names as offending."""
 _YOUNG = 20_000
+"""Objects that are made between two searches for garbage among them."""
 
 Fence = Callable[[Session], None]
 """Raises where this process has lost the role; called first in every transaction."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
-from catalog import clock, datasets, intakerules, manifests, requests, usage
+from catalog import clock, datasets, durations, intakerules, manifests, requests, usage
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.failpoints import VARIABLE
@@ -491,4 +491,5 @@ def test_growth_is_the_slope_of_the_samples(catalog: Catalog, storage: StorageIn
         (fill,) = fills(session)
     assert fill.growth_bytes_per_s == pytest.approx(10.0, rel=0.01)
     assert fill.full_in_s == pytest.approx(700.0, rel=0.01)
-    assert (fill.warning or "").startswith("input buffer raw full in 11 min ")
+    assert fill.warning == f"input buffer raw full in {durations.words(fill.full_in_s)}"
+    assert fill.warning.startswith("input buffer raw full in 11 min ")

@@ -47,7 +47,9 @@ def test_the_pooler_gets_the_addresses_and_the_login_of_the_site(tmp_path: Path)
     lay_down(tmp_path / "site", host="10.1.2.3")
     made = ConfigParser(comment_prefixes=(";",), interpolation=None)
     made.read_string((tmp_path / "site" / "pgbouncer.ini").read_text())
-    assert made["databases"]["spdf"].startswith("host=10.1.2.3 port=5432 ")
+    assert made["databases"]["spdf"] == (
+        "host=10.1.2.3 port=5432 connect_query='SET random_page_cost = 1.1'"
+    )
     assert (made["pgbouncer"]["listen_addr"], made["pgbouncer"]["listen_port"]) == (
         "10.1.2.3", "6432",
     )  # fmt: skip
