@@ -23,9 +23,9 @@ from catalog.failpoints import reach
 from catalog.models import Dataset, DatasetFile, File, Replica, Task, Workflow
 from catalog.rowsets import among
 from catalog.states import FINAL, DatasetState, ReplicaState, WorkflowState
-from catalog.transitions import move
+from catalog.transitions import change, move
 
-PAGE = 2000
+PAGE = 5000
 """Files whose bytes go between two transactions."""
 MOST_EXPIRED = 500
 """Datasets that are marked in one transaction."""
@@ -51,6 +51,24 @@ class Removed:
             self.kept + other.kept,
             (self.faults + other.faults)[:MOST_FAULTS],
         )
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A replica that is DELETING."""
+
+    id: int
+    storage_id: int
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class _DoomedPage:
+    """What goes of a page of files, and how many of these others hold."""
+
+    rows: Sequence[Doomed]
+    kept: int
 
 
 def mark(session: Session, dataset_id: int, reason: str, *, consumed: bool = False) -> bool:
@@ -148,8 +166,8 @@ def remove(
     total = Removed()
     drivers = _drivers(catalog)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
-        for file_ids in _pages(catalog, dataset_id):
-            total += _remove_files(catalog, dataset_id, file_ids, drivers, pool)
+        for page in _ahead(_doomed_pages(catalog, dataset_id)):
+            total += remove_replicas(catalog, page.rows, drivers, pool) + Removed(kept=page.kept)
             progress(total)
             if until():
                 return total
@@ -187,23 +205,28 @@ def _pages(catalog: Catalog, dataset_id: int) -> Iterator[list[int]]:
         after = page[-1]
 
 
-def _remove_files(
-    catalog: Catalog,
-    dataset_id: int,
-    file_ids: Sequence[int],
-    drivers: Mapping[int, StorageDriver],
-    pool: ThreadPoolExecutor,
-) -> Removed:
-    with catalog.write() as session:
-        name = datasets.get(session, dataset_id).name
-        # Locked first: who attaches one of them meanwhile waits, and finds its replicas going.
-        found = _lock(session, among(session, col(Replica.file_id), file_ids))
-        held = _held(session, file_ids, besides=dataset_id)
-        # What an earlier run has marked goes in any case: nobody may use it again.
-        free = [r for r in found if r.file_id not in held or r.state == ReplicaState.DELETING]
-        rows = _doom(session, free, f"dataset {name} is deleted")
-    reach("deletion.marked")
-    return remove_replicas(catalog, rows, drivers, pool) + Removed(kept=len(held))
+def _ahead(pages: Iterator[_DoomedPage]) -> Iterator[_DoomedPage]:
+    """The pages, of which the next is made ready while the caller works on one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="doom") as pool:
+        coming = pool.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = pool.submit(next, pages, None)
+            yield page
+
+
+def _doomed_pages(catalog: Catalog, dataset_id: int) -> Iterator[_DoomedPage]:
+    """Of each page of the dataset's files the replicas that can go are DELETING from here on."""
+    for file_ids in _pages(catalog, dataset_id):
+        with catalog.write() as session:
+            name = datasets.get(session, dataset_id).name
+            # Locked first: who attaches one of them meanwhile waits, and finds its replicas going.
+            found = _lock(session, among(session, col(Replica.file_id), file_ids))
+            held = _held(session, file_ids, besides=dataset_id)
+            # What an earlier run has marked goes in any case: nobody may use it again.
+            free = [r for r in found if r.file_id not in held or r.state == ReplicaState.DELETING]
+            rows = _doom(session, free, f"dataset {name} is deleted")
+        reach("deletion.marked")
+        yield _DoomedPage(rows, len(held))
 
 
 def _held(session: Session, file_ids: Sequence[int], *, besides: int) -> set[int]:
@@ -230,16 +253,6 @@ def _fixed_inputs(session: Session) -> set[int]:
         sa.select(col(Workflow.inputs)).where(col(Workflow.state).not_in(FINAL[WorkflowState]))
     )
     return {file_id for inputs in rows for file_id in workflows.file_ids(inputs)}
-
-
-@dataclass(frozen=True)
-class Doomed:
-    """A replica that is DELETING."""
-
-    id: int
-    storage_id: int
-    path: str
-    size_bytes: int
 
 
 def _lock(session: Session, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
@@ -269,10 +282,10 @@ def retire(session: Session, replica_ids: Collection[int], reason: str) -> list[
 
 def _doom(session: Session, rows: Sequence[sa.Row[Any]], reason: str) -> list[Doomed]:
     """All these replicas are DELETING, and so are those an earlier run has left."""
-    ids = [row.id for row in rows]
-    moved = set(move(session, Replica, ids, ReplicaState.DELETING, message=reason))
+    found = {row.id: row.state for row in rows if row.state != ReplicaState.DELETING}
+    change(session, Replica, found, ReplicaState.DELETING, message=reason)
     # What is MISSING wasn't counted, and what is DELETING is, until it is DELETED.
-    missing = [r for r in rows if r.state == ReplicaState.MISSING and r.id in moved]
+    missing = [row for row in rows if row.state == ReplicaState.MISSING]
     usage.note_all(session, [(row.storage_id, row.size_bytes) for row in missing])
     return [Doomed(row.id, row.storage_id, row.path, row.size_bytes) for row in rows]
 
@@ -333,7 +346,7 @@ def remove_replicas(
             .values(state=ReplicaState.DELETED)
             .returning(col(Replica.id))
         )
-        done = set(noted.scalars())
+        done = set(noted.scalars().all())
         gone = [row for row in rows if row.id in done]
         usage.note_all(session, [(row.storage_id, row.size_bytes) for row in gone], sign=-1)
     return Removed(

@@ -17,13 +17,20 @@ from catalog.bulk import is_postgresql, table_of
 
 def among(session: Session, column: Any, values: Collection[Any]) -> sa.ColumnElement[bool]:
     """That a column of numbers or texts has one of these values."""
-    listed = list(values)
     if is_postgresql(session):
-        clause: sa.ColumnElement[bool] = column == sa.any_(sa.literal(listed, ARRAY(column.type)))
+        array = sa.literal(list(values), ARRAY(column.type))
+        clause: sa.ColumnElement[bool] = column == sa.any_(array)
         return clause
-    text = sa.literal(json.dumps(listed), sa.String())
-    found: sa.ColumnElement[bool] = column.in_(sa.select(_each(text).c.value))
+    found: sa.ColumnElement[bool] = column.in_(sa.select(listed(session, column.type, values)))
     return found
+
+
+def listed(session: Session, kind: Any, values: Collection[Any]) -> sa.FromClause:
+    """Numbers or texts that a statement may select from, as the column `value`."""
+    if is_postgresql(session):
+        array = sa.literal(list(values), ARRAY(kind))
+        return sa.func.unnest(array).table_valued("value", name="each").render_derived()
+    return _each(sa.literal(json.dumps(list(values)), sa.String()))
 
 
 def rowset(
@@ -35,8 +42,8 @@ def rowset(
     """
     if is_postgresql(session):
         text = sa.literal(json.dumps([{n: row[n] for n in columns} for row in rows]), sa.String())
-        listed = [sa.column(name, kind) for name, kind in columns.items()]
-        found = sa.func.json_to_recordset(sa.cast(text, sa.JSON)).table_valued(*listed)
+        named = [sa.column(name, kind) for name, kind in columns.items()]
+        found = sa.func.json_to_recordset(sa.cast(text, sa.JSON)).table_valued(*named)
         return found.render_derived(name="cells", with_types=True)
     text = sa.literal(json.dumps([[row[n] for n in columns] for row in rows]), sa.String())
     value = _each(text).c.value
@@ -89,5 +96,5 @@ def update_rows(
     )
 
 
-def _each(text: Any) -> Any:
+def _each(text: Any) -> sa.TableValuedAlias:
     return sa.func.json_each(text).table_valued("value", name="each")

@@ -1,15 +1,16 @@
 """Guarded state changes: the only way in which a coarse entity's state changes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, SQLModel
 
+from catalog.bulk import table_of
 from catalog.errors import StateConflict
 from catalog.models import Event
-from catalog.rowsets import among, insert_rows
+from catalog.rowsets import among, listed
 from catalog.states import sources
 
 
@@ -38,15 +39,29 @@ def move(
         .order_by(table.id)
         .with_for_update()
     ).all()
-    moved = [row.id for row in rows]
-    if not moved:
-        return []
+    change(session, model, {row.id: row.state for row in rows}, target, message=message, **values)
+    return [row.id for row in rows]
+
+
+def change(
+    session: Session,
+    model: type[SQLModel],
+    locked: Mapping[int, StrEnum],
+    target: StrEnum,
+    *,
+    message: str | None = None,
+    **values: Any,
+) -> None:
+    """As `move`, of rows that the caller has locked, given by id with states that may go there."""
+    if not locked:
+        return
+    table: Any = model
+    assert set(locked.values()) <= set(sources(target))
     session.execute(
-        sa.update(table).where(among(session, table.id, moved)).values(state=target, **values),
+        sa.update(table).where(among(session, table.id, locked)).values(state=target, **values),
         execution_options={"synchronize_session": False},
     )
-    record(session, model, [(row.id, row.state) for row in rows], target, message)
-    return moved
+    record(session, model, locked.items(), target, message)
 
 
 def move_one(
@@ -71,26 +86,24 @@ def move_one(
 def record(
     session: Session,
     model: type[SQLModel],
-    changes: Sequence[tuple[int, StrEnum | None]],
+    changes: Iterable[tuple[int, StrEnum | None]],
     target: StrEnum,
     message: str | None = None,
 ) -> None:
     """Append an event for each (id, state before)."""
-    word = entity(model)
-    insert_rows(
-        session,
-        Event,
-        [
-            {
-                "entity": word,
-                "entity_id": entity_id,
-                "before": before,
-                "after": target,
-                "message": message,
-            }
-            for entity_id, before in changes
-        ],
-    )
+    alike: dict[StrEnum | None, list[int]] = {}
+    for entity_id, before in changes:
+        alike.setdefault(before, []).append(entity_id)
+    table = table_of(Event)
+    common = {"entity": entity(model), "after": target, "message": message}
+    for before, ids in alike.items():
+        cells = {
+            name: sa.literal(value, table.c[name].type)
+            for name, value in (common | {"before": before}).items()
+        }
+        them = listed(session, table.c.entity_id.type, ids)
+        chosen = sa.select(them.c.value, *cells.values())
+        session.connection().execute(sa.insert(table).from_select(["entity_id", *cells], chosen))
 
 
 def record_change(

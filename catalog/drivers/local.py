@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -107,22 +107,38 @@ class LocalDriver:
 
     def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
         """Remove what is under `paths`; each folder is synced once. See `StorageDriver`."""
-        faults: dict[str, StorageError] = {}
-        folders: dict[Path, list[str]] = {}
+        folders: dict[str, dict[str, str]] = {}
         for path in paths:
-            try:
-                with self._errors(path):
-                    # One that is gone already may be so by a try whose sync failed.
-                    self._unlink(path)
-                    folders.setdefault(self._path(path).parent, []).append(path)
-            except StorageError as error:
-                faults[path] = error
+            folder, _, name = check_path("path", path).rpartition("/")
+            folders.setdefault(folder, {})[name] = path
+        faults: dict[str, StorageError] = {}
         for folder, inside in folders.items():
             try:
-                with self._errors(inside[0]):
-                    self._left(folder)
+                with self._errors(folder):
+                    faults |= self._unlink_in(self.root / folder, inside)
+                    self._left(self.root / folder)
             except StorageError as error:
-                faults |= dict.fromkeys(inside, error)
+                faults |= dict.fromkeys(inside.values(), error)
+        return faults
+
+    def _unlink_in(self, folder: Path, names: Mapping[str, str]) -> dict[str, StorageError]:
+        """Remove files of one folder, given by their names with their paths."""
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._check_root()
+            return {}
+        faults: dict[str, StorageError] = {}
+        try:
+            for name, path in names.items():
+                try:
+                    os.unlink(name, dir_fd=descriptor)
+                except FileNotFoundError:
+                    pass  # Perhaps it went by a try whose sync failed.
+                except OSError as error:
+                    faults[path] = self._explain(path, error, False)
+        finally:
+            os.close(descriptor)
         return faults
 
     def _unlink(self, path: str) -> bool:
