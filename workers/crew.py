@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 MOST_PROCESSES = 8
 """More jobs at once share processes: then they are not short."""
-_GATHER_S = 0.004
+_GATHER_S = 0.02
 """Ends that come within this time are taken together."""
 _END_S = 20.0
 

@@ -12,7 +12,14 @@ from typing import BinaryIO
 
 from catalog.checksums import file_checksum, stream_checksum
 from catalog.drivers.filecopy import copy_file
-from catalog.drivers.posix import LARGE_BYTES, fsync_path, partial_name, publish, synced
+from catalog.drivers.posix import (
+    LARGE_BYTES,
+    fsync_path,
+    partial_name,
+    publish,
+    start_writeback,
+    synced,
+)
 from catalog.drivers.protocol import ObjectInfo, Stored
 from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.names import check_path
@@ -56,18 +63,22 @@ class LocalDriver:
     def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
         """Have the files' bytes, and their names in their folders, on the disk.
 
-        Linux tells of lost bytes once: a second try would say that all is well.
+        Linux tells of lost bytes once: a second try would say that all is well. The disk begins
+        with all of them before one is waited for: else a file system commits its journal for each.
         """
         faults: dict[str, StorageError] = {}
-        folders: dict[Path, list[str]] = {}
-        for path in paths:
-            folders.setdefault(self._path(path).parent, []).append(path)
-            faults |= self._sync(self._path(path), [path])
+        files = {path: f"{self.root}/{check_path('path', path)}" for path in paths}
+        folders: dict[str, list[str]] = {}
+        for path, place in files.items():
+            _begin_sync(place)
+            folders.setdefault(place.rpartition("/")[0], []).append(path)
+        for path, place in files.items():
+            faults |= self._sync(place, [path])
         for folder, inside in folders.items():
             faults |= self._sync(folder, inside)
         return faults
 
-    def _sync(self, place: Path, paths: Sequence[str]) -> dict[str, StorageError]:
+    def _sync(self, place: str, paths: Sequence[str]) -> dict[str, StorageError]:
         try:
             with self._errors(paths[0], writing=True):
                 fsync_path(place)
@@ -270,6 +281,15 @@ class LocalDriver:
         return StorageError(
             ErrorCode.STORAGE_UNAVAILABLE, f"{what}; check the directory and its permissions."
         )
+
+
+def _begin_sync(place: str) -> None:
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # What is wrong is told of when it is synced.
+    start_writeback(descriptor, 0, 0)
+    os.close(descriptor)
 
 
 def check_source(source: Path) -> int:

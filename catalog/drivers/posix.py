@@ -60,7 +60,7 @@ def rename_exclusively(source: Path, final: Path) -> None:
         raise OSError(code, os.strerror(code), str(final))
 
 
-def fsync_path(path: Path) -> None:
+def fsync_path(path: Path | str) -> None:
     """Have a file's bytes, or a directory's entries, on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -86,7 +86,10 @@ def synced(descriptor: int, *, early: bool) -> Iterator[None]:
 
 
 def start_writeback(descriptor: int, offset: int, count: int) -> None:
-    """Have the disk begin with a range of what was written; a hint, which promises nothing."""
+    """Have the disk begin with a range of what was written; a hint, which promises nothing.
+
+    A `count` of 0 is all from `offset` on.
+    """
     start = _libc("sync_file_range")
     if start is not None:
         start(descriptor, ctypes.c_int64(offset), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)

@@ -297,6 +297,38 @@ def test_many_are_deleted_with_one_sync_of_each_folder(
     }
 
 
+def test_the_disk_begins_with_all_files_before_one_is_waited_for(
+    driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ["a/x", "a/y", "b/z"]
+    for path in paths:
+        driver.put(source, path, sync=False)
+    done: list[str] = []
+
+    def begin(descriptor: int, offset: int, count: int) -> None:
+        assert (offset, count) == (0, 0)
+        done.append(f"begin {Path(f'/proc/self/fd/{descriptor}').readlink().relative_to(root)}")
+
+    def wait(place: str) -> None:
+        assert Path(place).exists(), place
+        done.append(f"wait {Path(place).relative_to(root)}")
+
+    monkeypatch.setattr(local, "start_writeback", begin)
+    monkeypatch.setattr(local, "fsync_path", wait)
+    assert driver.sync(paths) == {}
+    begun, waited = [f"begin {path}" for path in paths], [f"wait {path}" for path in paths]
+    assert done == [*begun, *waited, "wait a", "wait b"]
+
+
+def test_a_file_that_is_not_there_is_not_synced_and_the_others_are(
+    driver: StorageDriver, source: Path
+) -> None:
+    driver.put(source, "a/x", sync=False)
+    faults = driver.sync(["a/x", "a/gone"])
+    assert list(faults) == ["a/gone"]
+    assert faults["a/gone"].code is ErrorCode.STORAGE_UNAVAILABLE
+
+
 def test_what_can_not_be_deleted_is_told_and_the_others_go(
     driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
