@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import limit, overlap
+from benchmarks.link import link
 from benchmarks.results import deliver, parser, whole
 from benchmarks.stand import scratch
 from benchmarks.steps import Step, measure, remove
@@ -37,6 +39,9 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--mib", type=whole, default=FULL_MIB, help="size of the file")
     options.add_argument("--rounds", type=whole, default=3)
+    options.add_argument(
+        "--mbit", type=whole, help="rate of the link to the S3 server (by tc, as root)"
+    )
     given = options.parse_args()
     size_bytes = (SHORT_MIB if given.short else given.mib) * MIB
     with scratch() as folder, _elsewhere(size_bytes) as memory:
@@ -51,6 +56,7 @@ def main() -> int:
         "blocks_shared": bench.shares,
         "steps": rows + far,
         "s3_left_out": why,
+        "s3_link_mbit": given.mbit,
         "overlap": both,
     }
     faults = [fault for row in [*rows, *far, both] for fault in row.pop("faults")]
@@ -80,8 +86,9 @@ def _s3(bench: "Bench", given: argparse.Namespace) -> tuple[list[dict[str, Any]]
     try:
         with gateway(bench.folder / "s3") as settings:
             target = bench.folder / "fetched"
-            todo = steps(settings, bench.source, target, ALGORITHMS)
-            rows = [_measured(bench, step, given) for step in todo]
+            with link(urlsplit(settings.s3_url).port, given.mbit):
+                todo = steps(settings, bench.source, target, ALGORITHMS)
+                rows = [_measured(bench, step, given) for step in todo]
             remove(target)
             return rows, None
     except Unavailable as error:
