@@ -56,7 +56,7 @@ def main() -> int:
         "blocks_shared": bench.shares,
         "steps": rows + far,
         "s3_left_out": why,
-        "s3_link_mbit": given.mbit,
+        "s3_link_mbit": given.mbit if far else None,
         "overlap": both,
     }
     faults = [fault for row in [*rows, *far, both] for fault in row.pop("faults")]

@@ -174,7 +174,7 @@ def remove(
     if not total.faults:
         reach("deletion.ends")
         with catalog.write() as session:
-            words = f"{total.copies} copies removed, {total.kept} files held by others"
+            words = f"the last run removed {total.copies} copies; others hold {total.kept} files"
             move(session, Dataset, [dataset_id], DatasetState.DELETED, message=words)
     return total
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, SQLModel
 
 from catalog.bulk import table_of
-from catalog.errors import StateConflict
+from catalog.errors import Conflict, StateConflict
 from catalog.models import Event
 from catalog.rowsets import among, listed
 from catalog.states import sources
@@ -52,15 +52,20 @@ def change(
     message: str | None = None,
     **values: Any,
 ) -> None:
-    """As `move`, of rows that the caller has locked, given by id with states that may go there."""
+    """As `move`, of rows that the caller has locked, given by id with the states they are in.
+
+    Raises `Conflict` where one of them may not go there, or is elsewhere by now.
+    """
     if not locked:
         return
-    table: Any = model
-    assert set(locked.values()) <= set(sources(target))
-    session.execute(
-        sa.update(table).where(among(session, table.id, locked)).values(state=target, **values),
-        execution_options={"synchronize_session": False},
+    table, allowed = table_of(model), sources(target)
+    done = session.connection().execute(
+        sa.update(table)
+        .where(among(session, table.c.id, locked), table.c.state.in_(allowed))
+        .values(state=target, **values)
     )
+    if done.rowcount != len(locked) or not set(locked.values()) <= set(allowed):
+        raise Conflict(f"{len(locked)} of {entity(model)}: not all of them may become {target}.")
     record(session, model, locked.items(), target, message)
 
 

@@ -10,6 +10,7 @@ from catalog import datasets, deletion, schema
 from catalog.datasets import DatasetInfo
 from catalog.db import Catalog, get_catalog
 from catalog.deletion import Removed
+from catalog.states import DatasetState
 from flows.board import Board
 from flows.roles import holding
 
@@ -63,7 +64,8 @@ def delete(
                 progress=lambda so_far, name=info.name: tell(name, so_far),  # type: ignore[misc]
             )
             total += removed
-            count += not removed.faults
+            with catalog.read() as session:
+                count += datasets.get(session, info.id).state is DatasetState.DELETED
             if role.lost:
                 break
     for fault in total.faults:

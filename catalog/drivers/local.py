@@ -28,6 +28,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _MODE = 0o444
 _TRIES = 100
+_OPEN_AT_ONCE = 128
+"""Files that are synced together."""
 
 
 class LocalDriver:
@@ -66,25 +68,42 @@ class LocalDriver:
         Linux tells of lost bytes once: a second try would say that all is well. The disk begins
         with all of them before one is waited for: else a file system commits its journal for each.
         """
+        listed = [check_path("path", path) for path in dict.fromkeys(paths)]
         faults: dict[str, StorageError] = {}
-        files = {path: f"{self.root}/{check_path('path', path)}" for path in paths}
+        for start in range(0, len(listed), _OPEN_AT_ONCE):
+            faults |= self._sync_files(listed[start : start + _OPEN_AT_ONCE])
         folders: dict[str, list[str]] = {}
-        for path, place in files.items():
-            _begin_sync(place)
-            folders.setdefault(place.rpartition("/")[0], []).append(path)
-        for path, place in files.items():
-            faults |= self._sync(place, [path])
+        for path in listed:
+            folders.setdefault(path.rpartition("/")[0], []).append(path)
         for folder, inside in folders.items():
-            faults |= self._sync(folder, inside)
+            try:
+                with self._errors(inside[0], writing=True):
+                    fsync_path(self.root / folder)
+            except StorageError as error:
+                faults |= dict.fromkeys(inside, error)
         return faults
 
-    def _sync(self, place: str, paths: Sequence[str]) -> dict[str, StorageError]:
-        try:
-            with self._errors(paths[0], writing=True):
-                fsync_path(place)
-        except StorageError as error:
-            return dict.fromkeys(paths, error)
-        return {}
+    def _sync_files(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """The one descriptor of a file tells of all that goes wrong from its start to its close."""
+        faults: dict[str, StorageError] = {}
+        opened: dict[str, int] = {}
+        for path in paths:
+            try:
+                with self._errors(path, writing=True):
+                    opened[path] = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+                start_writeback(opened[path], 0, 0)
+            except StorageError as error:
+                faults[path] = error
+        for path, descriptor in opened.items():
+            try:
+                with self._errors(path, writing=True):
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
+            except StorageError as error:
+                faults[path] = error
+        return faults
 
     def get(
         self, path: str, target: Path, *, checksum: str | None = None, link: bool = False
@@ -113,7 +132,10 @@ class LocalDriver:
         """Remove what is under `path`, and the folders that this leaves empty."""
         with self._errors(path):
             there = self._unlink(path)
-            self._left(self._path(path).parent)
+            folder = self._path(path).parent
+            with suppress(FileNotFoundError):
+                fsync_path(folder)
+            self._prune(folder)
         return there
 
     def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
@@ -127,7 +149,7 @@ class LocalDriver:
             try:
                 with self._errors(folder):
                     faults |= self._unlink_in(self.root / folder, inside)
-                    self._left(self.root / folder)
+                    self._prune(self.root / folder)
             except StorageError as error:
                 faults |= dict.fromkeys(inside.values(), error)
         return faults
@@ -148,6 +170,8 @@ class LocalDriver:
                     pass  # Perhaps it went by a try whose sync failed.
                 except OSError as error:
                     faults[path] = self._explain(path, error, False)
+            # By its descriptor: another may have found the folder empty, and removed it.
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
         return faults
@@ -160,10 +184,8 @@ class LocalDriver:
             return False
         return True
 
-    def _left(self, folder: Path) -> None:
-        """A file is gone from a folder for good; folders that are empty now go, too."""
-        with suppress(FileNotFoundError):
-            fsync_path(folder)
+    def _prune(self, folder: Path) -> None:
+        """Remove a folder, and those above it, where they are empty now."""
         for place in (folder, *folder.parents):
             if place == self.root:
                 break
@@ -281,15 +303,6 @@ class LocalDriver:
         return StorageError(
             ErrorCode.STORAGE_UNAVAILABLE, f"{what}; check the directory and its permissions."
         )
-
-
-def _begin_sync(place: str) -> None:
-    try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return  # What is wrong is told of when it is synced.
-    start_writeback(descriptor, 0, 0)
-    os.close(descriptor)
 
 
 def check_source(source: Path) -> int:

@@ -60,7 +60,7 @@ def rename_exclusively(source: Path, final: Path) -> None:
         raise OSError(code, os.strerror(code), str(final))
 
 
-def fsync_path(path: Path | str) -> None:
+def fsync_path(path: Path) -> None:
     """Have a file's bytes, or a directory's entries, on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

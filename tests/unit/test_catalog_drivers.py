@@ -43,6 +43,11 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def opened(descriptor: int) -> Path:
+    """What a descriptor of this process is of."""
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
 def code_of(call: Any) -> ErrorCode:
     with pytest.raises(StorageError) as caught:
         call()
@@ -286,7 +291,7 @@ def test_many_are_deleted_with_one_sync_of_each_folder(
     for path in paths:
         driver.put(source, path)
     synced: list[Path] = []
-    monkeypatch.setattr(local, "fsync_path", synced.append)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(opened(descriptor)))
     assert driver.delete_many([*paths[:3], "a/b/not there"]) == {}
     assert sorted(synced) == [root / "a/b", root / "c"]
     assert [path.name for path in root.iterdir()] == ["kept"]
@@ -307,26 +312,39 @@ def test_the_disk_begins_with_all_files_before_one_is_waited_for(
 
     def begin(descriptor: int, offset: int, count: int) -> None:
         assert (offset, count) == (0, 0)
-        done.append(f"begin {Path(f'/proc/self/fd/{descriptor}').readlink().relative_to(root)}")
+        done.append(f"begin {opened(descriptor).relative_to(root)}")
 
-    def wait(place: str) -> None:
-        assert Path(place).exists(), place
-        done.append(f"wait {Path(place).relative_to(root)}")
+    def wait(descriptor: int) -> None:
+        done.append(f"wait {opened(descriptor).relative_to(root)}")
 
     monkeypatch.setattr(local, "start_writeback", begin)
-    monkeypatch.setattr(local, "fsync_path", wait)
-    assert driver.sync(paths) == {}
+    monkeypatch.setattr(os, "fsync", wait)
+    assert driver.sync([*paths, "a/x"]) == {}
     begun, waited = [f"begin {path}" for path in paths], [f"wait {path}" for path in paths]
     assert done == [*begun, *waited, "wait a", "wait b"]
 
 
-def test_a_file_that_is_not_there_is_not_synced_and_the_others_are(
-    driver: StorageDriver, source: Path
+@pytest.mark.parametrize("step", ["fsync", "close"])
+def test_a_file_that_can_not_be_synced_is_told_and_the_others_are(
+    driver: StorageDriver, source: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver.put(source, "a/x", sync=False)
-    faults = driver.sync(["a/x", "a/gone"])
-    assert list(faults) == ["a/gone"]
-    assert faults["a/gone"].code is ErrorCode.STORAGE_UNAVAILABLE
+    """Some network file systems tell at the close."""
+    for path in ("a/x", "a/sick"):
+        driver.put(source, path, sync=False)
+    whole = getattr(os, step)
+
+    def sick(descriptor: int) -> None:
+        bad = opened(descriptor).name == "sick"
+        whole(descriptor)
+        if bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, step, sick)
+    faults = driver.sync(["a/x", "a/sick", "a/gone"])
+    assert {path: fault.code for path, fault in faults.items()} == {
+        "a/sick": ErrorCode.STORAGE_FAILED,
+        "a/gone": ErrorCode.STORAGE_UNAVAILABLE,
+    }
 
 
 def test_what_can_not_be_deleted_is_told_and_the_others_go(
@@ -337,11 +355,11 @@ def test_what_can_not_be_deleted_is_told_and_the_others_go(
     (root / "b/y").unlink()
     (root / "b/y").mkdir()
 
-    def sick(place: Path) -> None:
-        if place.name == "c":
+    def sick(descriptor: int) -> None:
+        if opened(descriptor).name == "c":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(local, "fsync_path", sick)
+    monkeypatch.setattr(os, "fsync", sick)
     faults = driver.delete_many(["a/x", "b/y", "c/z"])
     assert sorted(faults) == ["b/y", "c/z"]
     assert not (root / "a").exists() and (root / "b/y").is_dir()

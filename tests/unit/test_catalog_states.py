@@ -10,7 +10,7 @@ from sqlmodel import Session, SQLModel
 
 from catalog import events
 from catalog.db import Catalog
-from catalog.errors import StateConflict
+from catalog.errors import Conflict, StateConflict
 from catalog.models import (
     Attempt,
     Dataset,
@@ -29,7 +29,7 @@ from catalog.models import (
     Workflow,
 )
 from catalog.states import ALLOWED, DatasetState, TemplateState, sources
-from catalog.transitions import move, move_one
+from catalog.transitions import change, move, move_one
 
 MODELS: list[type[SQLModel]] = [
     Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Node, Request,
@@ -121,6 +121,23 @@ def test_move_appends_an_event_per_change_and_none_for_what_stays(catalog: Catal
         (event,) = events.history(session, "dataset", first)
         assert (event.before, event.after, event.message) == ("OPEN", "CLOSED", "m")
         assert events.history(session, "dataset", second) == []
+
+
+@pytest.mark.parametrize("believed", [DatasetState.OPEN, DatasetState.DELETED])
+def test_a_change_of_what_may_not_go_there_changes_nothing(
+    catalog: Catalog, believed: DatasetState
+) -> None:
+    """What the caller believes of the second is out of date, or can't be left at all."""
+    with catalog.write() as session:
+        session.add_all([Dataset(name="a"), Dataset(name="b", state=DatasetState.DELETED)])
+        session.flush()
+        first, second = session.execute(sa.select(Dataset.id).order_by(Dataset.id)).scalars()
+    with pytest.raises(Conflict, match="may become CLOSED"), catalog.write() as session:
+        change(session, Dataset, {first: DatasetState.OPEN, second: believed}, DatasetState.CLOSED)
+    with catalog.read() as session:
+        assert events.history(session, "dataset", first) == []
+        states = session.execute(sa.select(Dataset.state).order_by(Dataset.id)).scalars()
+        assert list(states) == [DatasetState.OPEN, DatasetState.DELETED]
 
 
 def test_only_from_narrows_the_table(catalog: Catalog) -> None:

@@ -1,5 +1,9 @@
 """Deletion: what goes, what stays, and what may not go."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +30,7 @@ from catalog import (
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
+from catalog.failpoints import VARIABLE
 from catalog.files import NewFileRow
 from catalog.inspection.settle import Settled, settle
 from catalog.models import Replica, StorageKind, StorageRole, Task, Workflow
@@ -271,6 +276,102 @@ def test_two_who_remove_the_same_bytes_count_them_once(
         late = deletion.remove_replicas(catalog, rows, deletion._drivers(catalog), pool)
     assert late == deletion.Removed()
     assert held(catalog) == (0, 0)
+
+
+REMOVE = """
+import sys
+from catalog import deletion
+from catalog.db import Catalog
+deletion.PAGE = 2
+deletion.remove(Catalog(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def pages(
+    catalog: Catalog, storage: StorageInfo, add_files: AddFiles, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """A dataset of eleven files that is marked for deletion, two files to a page."""
+    monkeypatch.setattr(deletion, "PAGE", 2)
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1")
+    names = [f"f{number:02}" for number in range(11)]
+    add_files(made, names)
+    for name in names:
+        Path(storage.url, name).write_text("x")
+    mark(catalog, made)
+    return made
+
+
+def check_gone(catalog: Catalog, storage: StorageInfo, dataset_id: int) -> None:
+    """All of it is, was counted once, and each copy's event says so."""
+    assert state_of(catalog, dataset_id) is DatasetState.DELETED
+    assert (there(storage), held(catalog)) == ([], (0, 0))
+    with catalog.read() as session:
+        rows = session.execute(sa.select(col(Replica.id), col(Replica.state))).all()
+        told = [[e.after for e in events.history(session, "replica", row.id)] for row in rows]
+    assert {row.state for row in rows} == {ReplicaState.DELETED}
+    assert told == [["DELETING"]] * 11
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["marked:1", "removed:1", "marked:3", "removed:3", "marked:6", "removed:6"]
+)
+def test_killed_on_any_page_the_next_run_ends_it(
+    catalog: Catalog, catalog_url: str, storage: StorageInfo, pages: int, failpoint: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", REMOVE, catalog_url, str(pages)],
+        env={**os.environ, VARIABLE: f"deletion.{failpoint}"},
+        cwd=Path(__file__).resolve().parents[2],
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert state_of(catalog, pages) is DatasetState.DELETING
+    deletion.remove(catalog, pages)
+    check_gone(catalog, storage, pages)
+
+
+def test_a_run_that_is_to_end_does_so_after_its_page(
+    catalog: Catalog, storage: StorageInfo, pages: int
+) -> None:
+    done = deletion.remove(catalog, pages, until=lambda: True)
+    assert done.copies == 2 and len(there(storage)) == 9
+    assert deletion.remove(catalog, pages).copies == 9
+    check_gone(catalog, storage, pages)
+
+
+@pytest.mark.parametrize("step", ["_doom", "_remove_bytes"])
+def test_a_defect_on_a_page_is_raised_and_the_next_run_ends_it(
+    catalog: Catalog, storage: StorageInfo, pages: int, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = getattr(deletion, step), []
+
+    def broken(*args: Any) -> Any:
+        calls.append(step)
+        if len(calls) == 3:
+            raise RuntimeError("a defect")
+        return whole(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion, step, broken)
+        with pytest.raises(RuntimeError, match="a defect"):
+            deletion.remove(catalog, pages)
+    assert not [t for t in threading.enumerate() if t.name.startswith(("doom", "delete"))]
+    deletion.remove(catalog, pages)
+    check_gone(catalog, storage, pages)
+
+
+def test_two_who_remove_at_once_count_each_copy_once(
+    catalog: Catalog, catalog_url: str, storage: StorageInfo, pages: int
+) -> None:
+    other = Catalog(catalog_url)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(deletion.remove, which, pages) for which in (catalog, other)]
+        assert sum(run.result().copies for run in runs) == 11
+    other.close()
+    check_gone(catalog, storage, pages)
 
 
 def test_what_was_begun_is_ended_though_another_dataset_holds_the_file(
