@@ -165,7 +165,7 @@ class LightPilot:
     def _look_around(self) -> None:
         with self._transaction() as session:
             tasks.get(session, self._orders.task_id)
-            tasks.others_ready(session, "cpu", self._orders.task_id)
+            session.execute(tasks.others_ready_query("cpu", self._orders.task_id)).scalar()
 
     def _take(self, session: Session, limit: int, *, alone: bool) -> list[Lease]:
         return attempts.lease(

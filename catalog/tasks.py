@@ -253,11 +253,6 @@ def others_ready_query(pool: str, task_id: int, *, waited_s: float = 0.0) -> sa.
     )
 
 
-def others_ready(session: Session, pool: str, task_id: int) -> bool:
-    """Whether another task of the pool has READY jobs and no pilot that works on them."""
-    return session.execute(others_ready_query(pool, task_id)).scalar() is not None
-
-
 def has_unfinished(session: Session, task_id: int) -> bool:
     """Whether a task has a job that is not in a final state."""
     found = session.execute(

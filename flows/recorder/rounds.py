@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from catalog.attempts_shown import (
     DueAttempt,
+    FinishedAttempt,
     PostedAttempt,
     database_time,
     due,
@@ -136,14 +137,40 @@ def _write_finished(step: Recording, rows: TaskRunRows) -> tuple[int, int]:
             attempts = finished(session, WRITTEN_AT_ONCE)
         if not attempts:
             return written, dropped
-        gone = rows.write(attempts)
+        gone, refused = _write(rows, attempts)
+        shown = [
+            attempt.attempt_id
+            for attempt in attempts
+            if attempt.flow_run_id not in gone and attempt.attempt_id not in refused
+        ]
         with step.write() as session:
-            mark_shown(session, [a.attempt_id for a in attempts if a.flow_run_id not in gone])
-            if gone:
-                dropped += mark_unshowable(session, flow_run_ids=gone)
-        written += sum(attempt.flow_run_id not in gone for attempt in attempts)
+            mark_shown(session, shown)
+            if gone or refused:
+                dropped += mark_unshowable(session, flow_run_ids=gone, ids=refused)
+        written += len(shown)
         if len(attempts) < WRITTEN_AT_ONCE:
             return written, dropped
+
+
+def _write(rows: TaskRunRows, attempts: Sequence[FinishedAttempt]) -> tuple[set[str], set[int]]:
+    """Write attempts; gives the flow runs that are gone, and the attempts that were refused."""
+    try:
+        return rows.write(attempts), set()
+    except Refused as refusal:
+        logger.warning("rows were refused", extra={"rows": len(attempts), "why": str(refusal)})
+    gone: set[str] = set()
+    refused: set[int] = set()
+    for attempt in attempts:
+        try:
+            gone |= rows.write([attempt])
+        except Refused as refusal:
+            refused.add(attempt.attempt_id)
+            _tell_unshowable(attempt.attempt_id, refusal)
+    return gone, refused
+
+
+def _tell_unshowable(attempt_id: int, refusal: Refused) -> None:
+    logger.error("an attempt can't be shown", extra={"attempt": attempt_id, "why": str(refusal)})
 
 
 def _post_batch(step: Recording, room: int) -> tuple[int, int]:
@@ -187,10 +214,7 @@ def _post(step: Recording, attempts: Sequence[DueAttempt]) -> int:
             step.api.post_events([event])
         except Refused as refusal:
             refused.append(attempt.attempt_id)
-            logger.error(
-                "an attempt can't be shown",
-                extra={"attempt": attempt.attempt_id, "why": str(refusal)},
-            )
+            _tell_unshowable(attempt.attempt_id, refusal)
     if refused:
         with step.write() as session:
             mark_unshowable(session, ids=refused)

@@ -14,13 +14,14 @@ import sqlalchemy as sa
 from prefect.client.schemas.objects import StateType
 from prefect.server.database.orm_models import FlowRun, TaskRun, TaskRunState
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlmodel import Session
 
 from catalog.attempts_shown import FinishedAttempt
 from catalog.bulk import is_postgresql
 from catalog.errors import Unavailable
 from catalog.rowsets import rowset
+from flows.recorder.api import Refused
 from flows.recorder.events import printable
 from flows.recorder.names import TASK_KEY, event_id, task_run_id
 
@@ -52,7 +53,8 @@ class TaskRunRows:
     def write(self, attempts: Sequence[FinishedAttempt]) -> set[str]:
         """Have the attempts shown as completed task runs; gives the flow runs that are gone.
 
-        Attempts of those aren't written. Writing one again changes nothing. Raises `Unavailable`.
+        Attempts of those aren't written. Writing one again changes nothing. Raises `Unavailable`,
+        and `Refused` where the database doesn't take what one of them says; then none is written.
         """
         try:
             with Session(self._engine) as session, session.begin():
@@ -63,6 +65,8 @@ class TaskRunRows:
                     _write_runs(session, rows)
                     _write_states(session, rows)
                 return wanted - there
+        except (DataError, IntegrityError) as error:
+            raise Refused(f"the Prefect server's database: {error.orig}") from error
         except DBAPIError as error:
             raise Unavailable(f"the Prefect server's database: {error.orig}.") from error
 

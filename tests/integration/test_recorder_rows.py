@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,52 @@ def test_attempts_of_deleted_flow_runs_are_given_up(
     with catalog.read() as session:
         states = dict(session.execute(sa.select(col(Attempt.id), col(Attempt.shown_state))).all())
     assert states == {**dict.fromkeys(kept, "FINISHED"), **dict.fromkeys(gone, UNSHOWABLE)}
+
+
+def test_an_attempt_that_the_database_refuses_holds_nobody_back(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows, settings: Settings
+) -> None:
+    flow_run = new_flow_run(client)
+    with catalog.write() as session:
+        task_id = add_task(session)
+        pilot_id = add_pilot(session, task_id, flow_run)
+        ids = [_finished(session, task_id, pilot_id, number) for number in range(4)]
+    with refusing(settings, "k00002"):
+        counts = record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows)
+    assert (counts.shown, counts.unshowable) == (3, 1)
+    shown = {UUID(run["id"]) for run in read_runs(client, [flow_run])}
+    assert shown == {task_run_id(flow_run, ids[number]) for number in (0, 1, 3)}
+    with catalog.read() as session:
+        states = dict(session.execute(sa.select(col(Attempt.id), col(Attempt.shown_state))).all())
+    assert states[ids[2]] == UNSHOWABLE
+    assert record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows).idle
+
+
+@contextmanager
+def refusing(settings: Settings, key: str) -> Iterator[None]:
+    """Meanwhile the server's database takes no task run of a job's key."""
+    url = sa.make_url(server_database(settings))
+    sqlite = url.get_backend_name() == "sqlite"
+    engine = sa.create_engine(url.set(drivername="sqlite" if sqlite else "postgresql+psycopg"))
+    name = f"'{key}#%'"
+    begin, end = (
+        (
+            f"CREATE TRIGGER refuse BEFORE INSERT ON task_run WHEN NEW.name LIKE {name} "
+            "BEGIN SELECT RAISE(ABORT, 'refused'); END",
+            "DROP TRIGGER refuse",
+        )
+        if sqlite
+        else (
+            f"ALTER TABLE task_run ADD CONSTRAINT refuse CHECK (name NOT LIKE {name}) NOT VALID",
+            "ALTER TABLE task_run DROP CONSTRAINT refuse",
+        )
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(begin.replace("%", "%%") if not sqlite else begin)
+    yield
+    with engine.begin() as connection:
+        connection.exec_driver_sql(end)
+    engine.dispose()
 
 
 def test_many_are_written_in_one_round(

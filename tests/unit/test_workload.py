@@ -388,15 +388,14 @@ def test_a_pilot_makes_room_only_for_a_task_that_has_none(start: Callable[..., R
     run.finish_all("a")
     run.advance()
 
-    def wanted() -> bool:
+    def wanted(pool: str) -> bool:
+        query = tasks.others_ready_query(pool, run.chain.task_ids["a"])
         with run.catalog.read() as session:
-            return tasks.others_ready(session, "cpu", run.chain.task_ids["a"])
+            return session.execute(query).scalar() is not None
 
-    assert wanted()
-    with run.catalog.read() as session:
-        assert not tasks.others_ready(session, "gpu", run.chain.task_ids["a"])
+    assert wanted("cpu") and not wanted("gpu")
     run.pilot("b")
-    assert not wanted(), "somebody works on them"
+    assert not wanted("cpu"), "somebody works on them"
 
 
 def outlook(run: Run, stage: str, long_s: float = 1e6) -> Outlook:
