@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from sqlmodel import Session
@@ -27,6 +28,7 @@ from catalog.attempts_shown import (
     unconfirmed,
 )
 from catalog.db import Catalog
+from catalog.errors import Unavailable
 from catalog.states import AttemptState
 from flows.recorder.api import PAGE, Refused, TaskRunApi
 from flows.recorder.events import STATES, log_entry, state_event
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_CLOSELY_S = 4.0
 WRITTEN_AT_ONCE = 1000
+Told = TypeVar("Told", DueAttempt, FinishedAttempt)
+
 _RUNNING, _FINISHED = AttemptState.RUNNING, AttemptState.FINISHED
 
 
@@ -152,25 +156,37 @@ def _write_finished(step: Recording, rows: TaskRunRows) -> tuple[int, int]:
             return written, dropped
 
 
-def _write(rows: TaskRunRows, attempts: Sequence[FinishedAttempt]) -> tuple[set[str], set[int]]:
+def _write(rows: TaskRunRows, attempts: Sequence[FinishedAttempt]) -> tuple[set[str], list[int]]:
     """Write attempts; gives the flow runs that are gone, and the attempts that were refused."""
-    try:
-        return rows.write(attempts), set()
-    except Refused as refusal:
-        logger.warning("rows were refused", extra={"rows": len(attempts), "why": str(refusal)})
     gone: set[str] = set()
-    refused: set[int] = set()
-    for attempt in attempts:
-        try:
-            gone |= rows.write([attempt])
-        except Refused as refusal:
-            refused.add(attempt.attempt_id)
-            _tell_unshowable(attempt.attempt_id, refusal)
+    refused = _send(lambda some: gone.update(rows.write(some)), attempts)
+    if len(refused) == len(attempts) > 1:
+        raise Unavailable(
+            f"the Prefect server's database takes none of {len(attempts)} task runs; see the log."
+        )
     return gone, refused
 
 
-def _tell_unshowable(attempt_id: int, refusal: Refused) -> None:
-    logger.error("an attempt can't be shown", extra={"attempt": attempt_id, "why": str(refusal)})
+def _send(send: Callable[[Sequence[Told]], None], attempts: Sequence[Told]) -> list[int]:
+    """Send attempts together or, where that is refused, each alone; gives those refused by id."""
+    try:
+        send(attempts)
+        return []
+    except Refused as refusal:
+        logger.warning(
+            "a batch was refused", extra={"attempts": len(attempts), "why": str(refusal)}
+        )
+    refused = []
+    for attempt in attempts:
+        try:
+            send([attempt])
+        except Refused as refusal:
+            refused.append(attempt.attempt_id)
+            logger.error(
+                "an attempt can't be shown",
+                extra={"attempt": attempt.attempt_id, "why": str(refusal)},
+            )
+    return refused
 
 
 def _post_batch(step: Recording, room: int) -> tuple[int, int]:
@@ -202,19 +218,14 @@ def _post(step: Recording, attempts: Sequence[DueAttempt]) -> int:
     """Note the posts, then post: an attempt noted and not posted is found missing later on."""
     with step.write() as session:
         mark_posted(session, [(attempt.attempt_id, attempt.state) for attempt in attempts])
-    events = [state_event(a, step.pace.later.pop(a.attempt_id, None)) for a in attempts]
-    try:
-        step.api.post_events(events)
-        return 0
-    except Refused as refusal:
-        logger.warning("a batch was refused", extra={"events": len(events), "why": str(refusal)})
-    refused = []
-    for attempt, event in zip(attempts, events, strict=True):
-        try:
-            step.api.post_events([event])
-        except Refused as refusal:
-            refused.append(attempt.attempt_id)
-            _tell_unshowable(attempt.attempt_id, refusal)
+    events = {
+        attempt.attempt_id: state_event(attempt, step.pace.later.pop(attempt.attempt_id, None))
+        for attempt in attempts
+    }
+    refused = _send(
+        lambda some: step.api.post_events([events[attempt.attempt_id] for attempt in some]),
+        attempts,
+    )
     if refused:
         with step.write() as session:
             mark_unshowable(session, ids=refused)

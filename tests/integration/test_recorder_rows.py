@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from prefect.client.orchestration import SyncPrefectClient
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from catalog.attempts_shown import UNSHOWABLE, FinishedAttempt, count_unshown, finished
 from catalog.db import Catalog
@@ -89,6 +89,17 @@ def record(catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows | None
         if record_once(catalog, api, pace, rows=rows).idle:
             return first
     raise AssertionError("not all was recorded")
+
+
+def many(catalog: Catalog, flow_run: str, count: int) -> list[int]:
+    """So many attempts that FINISHED."""
+    with catalog.write() as session:
+        task_id = add_task(session)
+        pilot_id = add_pilot(session, task_id, flow_run)
+        return [
+            add_attempt(session, task_id, pilot_id, f"k{number:05}", AttemptState.FINISHED)
+            for number in range(count)
+        ]
 
 
 def pair(catalog: Catalog, flow_run: str) -> list[int]:
@@ -245,11 +256,8 @@ def test_an_attempt_that_the_database_refuses_holds_nobody_back(
     catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows, settings: Settings
 ) -> None:
     flow_run = new_flow_run(client)
-    with catalog.write() as session:
-        task_id = add_task(session)
-        pilot_id = add_pilot(session, task_id, flow_run)
-        ids = [_finished(session, task_id, pilot_id, number) for number in range(4)]
-    with refusing(settings, "k00002"):
+    ids = many(catalog, flow_run, 4)
+    with refusing(settings, "k00002#1"):
         counts = record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows)
     assert (counts.shown, counts.unshowable) == (3, 1)
     shown = {UUID(run["id"]) for run in read_runs(client, [flow_run])}
@@ -260,49 +268,59 @@ def test_an_attempt_that_the_database_refuses_holds_nobody_back(
     assert record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows).idle
 
 
+def test_where_all_are_refused_none_is_given_up(
+    catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows, settings: Settings
+) -> None:
+    """Then it isn't the attempts that are wrong: they are written once the database is mended."""
+    flow_run = new_flow_run(client)
+    many(catalog, flow_run, 3)
+    with (
+        refusing(settings, *(f"k{number:05}#1" for number in range(3))),
+        pytest.raises(Unavailable, match="takes none of 3 task runs"),
+    ):
+        record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows)
+    assert record(catalog, client, rows).shown == 3
+    assert len(read_runs(client, [flow_run])) == 3
+
+
+REFUSE = {
+    "sqlite": (
+        "CREATE TRIGGER refuse BEFORE INSERT ON task_run WHEN NEW.name IN ({names}) "
+        "BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        "DROP TRIGGER refuse",
+    ),
+    "postgresql": (
+        "ALTER TABLE task_run ADD CONSTRAINT refuse CHECK (name NOT IN ({names})) NOT VALID",
+        "ALTER TABLE task_run DROP CONSTRAINT refuse",
+    ),
+}
+
+
 @contextmanager
-def refusing(settings: Settings, key: str) -> Iterator[None]:
-    """Meanwhile the server's database takes no task run of a job's key."""
-    url = sa.make_url(server_database(settings))
-    sqlite = url.get_backend_name() == "sqlite"
-    engine = sa.create_engine(url.set(drivername="sqlite" if sqlite else "postgresql+psycopg"))
-    name = f"'{key}#%'"
-    begin, end = (
-        (
-            f"CREATE TRIGGER refuse BEFORE INSERT ON task_run WHEN NEW.name LIKE {name} "
-            "BEGIN SELECT RAISE(ABORT, 'refused'); END",
-            "DROP TRIGGER refuse",
-        )
-        if sqlite
-        else (
-            f"ALTER TABLE task_run ADD CONSTRAINT refuse CHECK (name NOT LIKE {name}) NOT VALID",
-            "ALTER TABLE task_run DROP CONSTRAINT refuse",
-        )
-    )
-    with engine.begin() as connection:
-        connection.exec_driver_sql(begin.replace("%", "%%") if not sqlite else begin)
-    yield
-    with engine.begin() as connection:
-        connection.exec_driver_sql(end)
-    engine.dispose()
+def refusing(settings: Settings, *names: str) -> Iterator[None]:
+    """Meanwhile the server's database takes no task runs of these names."""
+    rows = TaskRunRows(server_database(settings))
+    begin, end = REFUSE[rows._engine.dialect.name]
+    listed = ", ".join(f"'{name}'" for name in names)
+    try:
+        with rows._engine.begin() as connection:
+            connection.exec_driver_sql(begin.format(names=listed))
+        yield
+    finally:
+        with rows._engine.begin() as connection:
+            connection.exec_driver_sql(end)
+        rows.close()
 
 
 def test_many_are_written_in_one_round(
     catalog: Catalog, client: SyncPrefectClient, rows: TaskRunRows
 ) -> None:
     flow_run = new_flow_run(client)
-    with catalog.write() as session:
-        task_id = add_task(session)
-        pilot_id = add_pilot(session, task_id, flow_run)
-        ids = [_finished(session, task_id, pilot_id, number) for number in range(2500)]
+    ids = many(catalog, flow_run, 2500)
     counts = record_once(catalog, TaskRunApi(client), Pace(most=1, batch=1), rows=rows)
     assert (counts.shown, counts.waiting) == (2500, 0)
     shown = {UUID(run["id"]) for run in read_runs(client, [flow_run])}
     assert shown == {task_run_id(flow_run, attempt_id) for attempt_id in ids}
-
-
-def _finished(session: Session, task_id: int, pilot_id: int, number: int) -> int:
-    return add_attempt(session, task_id, pilot_id, f"k{number:05}", AttemptState.FINISHED)
 
 
 def test_a_database_that_is_away_is_unavailable(catalog: Catalog, tmp_path: Path) -> None:
