@@ -43,6 +43,8 @@ def main() -> int:
         "--mbit", type=whole, help="rate of the link to the S3 server (by tc, as root)"
     )
     given = options.parse_args()
+    with link(1, given.mbit):
+        pass  # Else it would be told of minutes later.
     size_bytes = (SHORT_MIB if given.short else given.mib) * MIB
     with scratch() as folder, _elsewhere(size_bytes) as memory:
         bench = Bench(folder, memory, size_bytes)
@@ -86,7 +88,7 @@ def _s3(bench: "Bench", given: argparse.Namespace) -> tuple[list[dict[str, Any]]
     try:
         with gateway(bench.folder / "s3") as settings:
             target = bench.folder / "fetched"
-            with link(urlsplit(settings.s3_url).port, given.mbit):
+            with link(urlsplit(settings.s3_url).port or 80, given.mbit):
                 todo = steps(settings, bench.source, target, ALGORITHMS)
                 rows = [_measured(bench, step, given) for step in todo]
             remove(target)

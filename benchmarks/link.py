@@ -5,10 +5,9 @@ a site's server is behind a network.
 """
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from catalog.errors import Unavailable
 
 _ROOT = "qdisc add dev lo root handle 1: htb default 10"
 _SHAPE = (
@@ -20,10 +19,10 @@ _SHAPE = (
 
 
 @contextmanager
-def link(port: int | None, mbit: int | None) -> Iterator[None]:
+def link(port: int, mbit: int | None) -> Iterator[None]:
     """Meanwhile what goes to and from a port is so many Mbit/s together; None: no change.
 
-    Raises `Unavailable` where that can't be had, or where the loopback device has a queue already.
+    Ends the program where that can't be had, or where the loopback device has a queue already.
     """
     if mbit is None:
         yield
@@ -42,6 +41,9 @@ def _tc(line: str) -> None:
     try:
         done = subprocess.run(["tc", *line.split()], check=False, capture_output=True, text=True)
     except FileNotFoundError:
-        raise Unavailable("there is no `tc` to set a link's rate; install iproute2.") from None
+        sys.exit("--mbit: there is no `tc` to set a link's rate with; install iproute2.")
     if done.returncode:
-        raise Unavailable(f"`tc {line}`: {done.stderr.strip()}; it needs root, on a Linux host.")
+        sys.exit(
+            f"--mbit: `tc {line}` says {done.stderr.strip()!r}; it takes root, and a device "
+            "`lo` without a queue of its own: `tc qdisc del dev lo root` removes one."
+        )
