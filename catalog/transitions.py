@@ -65,7 +65,7 @@ def change(
         .values(state=target, **values)
     )
     if done.rowcount != len(locked) or not set(locked.values()) <= set(allowed):
-        raise Conflict(f"{len(locked)} of {entity(model)}: not all of them may become {target}.")
+        raise Conflict(f"not all of {len(locked)} rows of {entity(model)} may become {target}.")
     record(session, model, locked.items(), target, message)
 
 

@@ -302,6 +302,23 @@ def test_many_are_deleted_with_one_sync_of_each_folder(
     }
 
 
+def test_removals_are_synced_though_another_takes_the_folder_meanwhile(
+    driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.put(source, "a/x")
+    synced: list[str] = []
+    unlink = os.unlink
+
+    def meanwhile(name: str, **where: Any) -> None:
+        unlink(name, **where)
+        (root / "a").rmdir()
+
+    monkeypatch.setattr(os, "unlink", meanwhile)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(str(opened(descriptor))))
+    assert driver.delete_many(["a/x"]) == {}
+    assert synced == [f"{root / 'a'} (deleted)"]
+
+
 def test_the_disk_begins_with_all_files_before_one_is_waited_for(
     driver: StorageDriver, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,10 +33,12 @@ from catalog.errors import Conflict, StateConflict
 from catalog.failpoints import VARIABLE
 from catalog.files import NewFileRow
 from catalog.inspection.settle import Settled, settle
-from catalog.models import Replica, StorageKind, StorageRole, Task, Workflow
+from catalog.models import Replica, Singleton, StorageKind, StorageRole, Task, Workflow
 from catalog.states import DatasetState, ReplicaState, WorkflowState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
+from flows import deletion as flow
+from flows import roles
 
 AddFiles = Callable[[int, Sequence[str]], list[int]]
 
@@ -360,6 +362,25 @@ def test_a_defect_on_a_page_is_raised_and_the_next_run_ends_it(
             deletion.remove(catalog, pages)
     assert not [t for t in threading.enumerate() if t.name.startswith(("doom", "delete"))]
     deletion.remove(catalog, pages)
+    check_gone(catalog, storage, pages)
+
+
+def test_a_removal_whose_role_went_to_another_is_not_told_as_done(
+    catalog: Catalog, storage: StorageInfo, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roles, "_BEAT_S", 0.02)
+
+    def steal(_name: str, _so_far: deletion.Removed) -> None:
+        with catalog.write() as session:
+            session.execute(sa.update(Singleton).values(owner="another"))
+        (beat,) = (t for t in threading.enumerate() if t.name == f"role-{flow.DELETION}")
+        beat.join(30)
+
+    cut = flow.delete(catalog, tell=steal)
+    assert (cut.datasets, cut.copies) == (0, 2)
+    clock.shift_clock(2 * roles.LEASE_S)
+    done = flow.delete(catalog)
+    assert (done.datasets, done.copies) == (1, 9)
     check_gone(catalog, storage, pages)
 
 
