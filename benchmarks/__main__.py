@@ -10,8 +10,8 @@ import sys
 from benchmarks.results import SHORT
 
 PROGRAMS = (
-    "chain", "peers", "latency", "largefiles", "age", "register", "bulk", "daq", "nodes",
-    "workers", "model",
+    "chain", "peers", "latency", "largefiles", "age", "register", "bulk", "daq", "hostile",
+    "nodes", "workers", "model",
 )  # fmt: skip
 """In this order: the model reads what those before it wrote."""
 

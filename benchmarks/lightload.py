@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import col
 
-from catalog import datasets, files, ownership, storages, tasks, templates, workflows
+from catalog import datasets, definition, files, ownership, storages, tasks, templates
 from catalog.datasets import Member
 from catalog.db import Catalog
+from catalog.definition import NewTask
 from catalog.files import NewFileRow
 from catalog.models import Attempt, DatasetFile, Job, JobOutput, StorageKind, StorageRole
 from catalog.states import AttemptState, JobState, WorkflowState
 from catalog.tasks import OutputDataset
-from catalog.workflows import NewTask
 from flows.advance import Chain, advance, load
 from flows.plan import Link, Plan, Source, Stage, StageKind, plan_to_json
 from workers.spec import OutputPort, Resources, StepSpec
@@ -83,7 +83,7 @@ class Load:
         outputs = {PORT: places.internal_id, LOG: places.internal_id}
         with catalog.write() as session:
             self._dataset = datasets.create(session, name)
-            self._workflow, _ = workflows.define(
+            self._workflow, _ = definition.define(
                 session, places.template_id, self._dataset,
                 [NewTask(STAGE, "cpu", 0, outputs)], inputs={}, rank=0, again=False,
             )  # fmt: skip

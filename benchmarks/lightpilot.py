@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sqlmodel import Session
 
-from catalog import attempts, completion, jobs, pilots, tasks
+from catalog import attempts, completion, jobfiles, pilots, tasks
 from catalog.attempts import Lease
 from catalog.db import Catalog
 from catalog.refs import JobResult, NewFile, Outcome
@@ -152,7 +152,7 @@ class LightPilot:
                 leases = self._take(session, 1, alone=True)
         if leases:
             with self._transaction() as session:
-                jobs.inputs(session, [lease.job_id for lease in leases])
+                jobfiles.inputs(session, [lease.job_id for lease in leases])
         elif not self._held:
             self._look_around()
         self._note(LEASE if leases else ASK if self._held else POLL, begun, len(leases))

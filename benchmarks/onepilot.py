@@ -18,8 +18,9 @@ from catalog import (
     attempts,
     completion,
     datasets,
+    definition,
     files,
-    jobs,
+    jobfiles,
     ownership,
     pilots,
     storages,
@@ -30,9 +31,9 @@ from catalog import (
 from catalog.attempts import Lease
 from catalog.datasets import Member
 from catalog.db import Catalog
+from catalog.definition import NewTask
 from catalog.files import NewFileRow
 from catalog.refs import JobResult, NewFile, Outcome, Usage
-from catalog.workflows import NewTask
 from flows.advance import advance, load, take_back
 from flows.plan import Link, Plan, Source, Stage, StageKind, plan_to_json
 from flows.shift.turn import Turn
@@ -124,7 +125,7 @@ class OnePilot:
             templates.activate(session, template.id)
         new = NewTask("step", "cpu", 0, {"out": disk.id, "log": disk.id})
         with catalog.write() as session:
-            self._workflow, _ = workflows.define(
+            self._workflow, _ = definition.define(
                 session, template.id, dataset, [new], inputs={}, rank=0
             )
             epoch = ownership.claim(session, self._workflow, "bench", 1e6, None)
@@ -167,7 +168,7 @@ class OnePilot:
                 if not leases:
                     break
                 with costs.timed("read inputs"), self._catalog.read() as session:
-                    jobs.inputs(session, [lease.job_id for lease in leases])
+                    jobfiles.inputs(session, [lease.job_id for lease in leases])
                 if len(costs.took_s["lease"]) % 10 == 1:
                     with costs.timed("heartbeat"), self._catalog.write() as session:
                         attempts.heartbeat(session, self._pilot, LEASE_S, {})

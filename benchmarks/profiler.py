@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-PROGRAMS = (b"prefect.engine", b"workers.slotprocess")
+PROGRAMS = (b"prefect.engine", b"workers.slotprocess", b"workers/reaper.py")
 """What the processes of a flow run call themselves."""
 RATE = 200
 """Samples a second."""
 
 PARTS: tuple[tuple[str, str], ...] = (
     ("start of a pilot: imports", r"<frozen importlib"),
-    ("process creation and reaping", r"workers/cwl/process\.py|subprocess\.py"),
+    ("process creation and reaping", r"workers/(cwl/process|reapers?)\.py|subprocess\.py"),
     ("messages between processes", r"workers/(messages|crew|slotprocess)\.py"),
     ("checksums", r"catalog/checksums\.py"),
     ("expressions and outputs", r"workers/cwl/(expressions|javascript|outputs|findings)\.py"),
@@ -43,7 +43,7 @@ _WAITS = re.compile(
 )
 """The innermost frame of a thread that waits."""
 _FRAME = re.compile(r"\((?P<path>.*):(?P<line>\d+)\)$")
-_WAITING_CALLS = ("socket.recv(", "poll.poll(")
+_WAITING_CALLS = ("socket.recv(", "sock.recvmsg(", "poll.poll(")
 """What the line of such a frame calls, in code of ours that waits for another process."""
 
 

@@ -14,6 +14,9 @@ SHORT = RESULTS / "short"
 """What `make bench` writes; the documented figures, above it, are of the long forms."""
 
 
+_MOST_DIGITS = 19
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the options that every program takes."""
     made = argparse.ArgumentParser(
@@ -21,15 +24,20 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--short", action="store_true", help="a form that ends within two minutes")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
-    made.add_argument("--write", type=Path, metavar="FILE", help="write it there as well")
+    made.add_argument("--write", type=new_file, metavar="FILE", help="write it there as well")
     return made
 
 
-def whole(word: str) -> int:
-    """A whole number from 1 on, for the options of a program."""
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+def whole(word: str, least: int = 1) -> int:
+    """A whole number from `least` on, for the options of a program."""
+    if not (word.isdecimal() and len(word) < _MOST_DIGITS and int(word) >= least):
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {least} on")
     return int(word)
+
+
+def natural(word: str) -> int:
+    """A whole number from 0 on, for the options of a program."""
+    return whole(word, 0)
 
 
 def positive(word: str) -> float:
@@ -41,6 +49,26 @@ def positive(word: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{word!r} is no number above 0")
     return number
+
+
+def folder(word: str) -> Path:
+    """A directory that is new, and made, or empty, for the options of a program."""
+    path = Path(word)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} can't be made: {error.strerror}") from error
+    if not word or any(path.iterdir()):
+        raise argparse.ArgumentTypeError(f"{word!r} is no new or empty directory")
+    return path
+
+
+def new_file(word: str) -> Path:
+    """A path where a file can be written, for the options of a program."""
+    path = Path(word)
+    if path.is_dir() or any(up.exists() and not up.is_dir() for up in path.parents):
+        raise argparse.ArgumentTypeError(f"{word!r} is no file that can be written")
+    return path
 
 
 def deliver(

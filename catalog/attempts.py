@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import obstacles
 from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.errors import ERRORS, ErrorCode
@@ -64,7 +65,7 @@ def lease(
 
     `alone` leases one of those that were lost too often to share a pilot. Only jobs beyond the
     ordinal `after` are looked at: see `flows.shift.turn`. Nothing is leased for a pilot that isn't
-    ACTIVE, or of a task that isn't being worked on.
+    ACTIVE, of a task that isn't being worked on, or of one that an outage keeps from its node.
     """
     if not _may_lease(session, pilot_id, task_id):
         return []
@@ -125,7 +126,7 @@ def _ready(task_id: int, limit: int, alone: bool, after: int) -> sa.CTE:
 
 def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:
     found = session.execute(
-        sa.select(_pilot.c.id)
+        sa.select(_pilot.c.node, _pilot.c.pool, obstacles.ANY)
         .select_from(
             _pilot.join(_task, _task.c.id == task_id).join(
                 _workflow, _workflow.c.id == _task.c.workflow_id
@@ -137,8 +138,11 @@ def _may_lease(session: Session, pilot_id: int, task_id: int) -> bool:
             _task.c.state == TaskState.IN_PROGRESS,
             _workflow.c.state == WorkflowState.IN_PROGRESS,
         )
-    ).scalar()
-    return found is not None
+    ).one_or_none()
+    if found is None:
+        return False
+    node, pool, any_out = found
+    return not any_out or not obstacles.is_blocked(session, node, pool, task_id)
 
 
 def heartbeat(session: Session, pilot_id: int, lease_s: float, phases: Mapping[int, Phase]) -> Beat:

@@ -1,44 +1,76 @@
 """Why: what keeps a dataset open, or a file out of one, and what happens next."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import files, intakerules, jobs, lineage, tasks, uploads, workflows
+from catalog import (
+    datasets,
+    deletioncauses,
+    files,
+    intakerules,
+    jobs,
+    lineage,
+    refusals,
+    rulewords,
+    tasks,
+    troubles,
+    unseen,
+    uploads,
+    workflows,
+)
+from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
+from catalog.deletioncauses import Cause as Cause
+from catalog.errors import NotFound
 from catalog.files import FileInfo
+from catalog.jobcauses import next_of, waits_of
+from catalog.jobcauses import why_job as why_job
 from catalog.models import Dataset, DatasetFile, IntakeRule, Request
+from catalog.refs import HOLDING
+from catalog.refusals import RefusalInfo
 from catalog.states import DatasetState, JobState, RequestState, TaskState, is_final
 
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Cause:
-    """A fact, in a sentence; `next` says what happens, or what to do."""
-
-    fact: str
-    next: str = ""
+def why_name(session: Session, name: str) -> list[Cause]:
+    """Why a dataset is in its state, or isn't there although files came; raises `NotFound`."""
+    try:
+        return why_dataset(session, datasets.by_name(session, name))
+    except NotFound:
+        left = refusals.of_dataset(session, name, limit=_SHOWN)
+        if not left:
+            raise
+    return [
+        Cause(f"there is no dataset {name}: nothing was taken for it"),
+        *(_refusal(item, "mend it" if item.kind in HOLDING else "") for item in left),
+    ]
 
 
 def why_dataset(session: Session, info: DatasetInfo) -> list[Cause]:
-    """Why a dataset is in its state, the nearest cause first."""
+    """Why a dataset is in its state, the nearest cause first; then what can't be done with it."""
+    return _why_state(session, info) + troubles_of(session, troubles.Of.DATASET, info.id)
+
+
+def troubles_of(session: Session, entity: troubles.Of, entity_id: int) -> list[Cause]:
+    """What services can't do for one thing."""
+    return [
+        Cause(f"{item.error} (since {item.since:%Y-%m-%d %H:%M:%SZ})", "it is tried again")
+        for item in troubles.of(session, entity, entity_id)
+    ]
+
+
+def _why_state(session: Session, info: DatasetInfo) -> list[Cause]:
     if info.state is DatasetState.CLOSED:
         return _closed(session, info)
     if info.state is DatasetState.DELETING:
-        return [
-            Cause(
-                f"{info.name} is being deleted since {_since(session, info)}",
-                "its bytes go with the next run of the flow `deletion`",
-            )
-        ]
+        return deletioncauses.going(session, info) + _refused(session, info)
     if info.state is DatasetState.DELETED:
-        return [Cause(f"{info.name} was deleted", "its history is in `spdf dataset show`")]
+        return deletioncauses.gone(session, info)
     found = [Cause(f"{info.name} is OPEN since {info.created_at:%Y-%m-%d %H:%M:%SZ}")]
     if info.task_id is not None:
         return found + _made(session, info, info.task_id)
-    return found + _filled(session, info)
+    return found + _refused(session, info) + _filled(session, info)
 
 
 def _closed(session: Session, info: DatasetInfo) -> list[Cause]:
@@ -46,20 +78,36 @@ def _closed(session: Session, info: DatasetInfo) -> list[Cause]:
     if info.pin is not None:
         found.append(Cause(f"it is pinned: {info.pin}", "it stays until `spdf dataset unpin`"))
     elif info.expires_at is not None:
-        found.append(Cause(f"its lifetime ends at {info.expires_at:%Y-%m-%d %H:%M:%SZ}",
-                           "then it is deleted"))  # fmt: skip
+        found += deletioncauses.due(session, info)
     for upload in uploads.of_dataset(session, info.id)[:1]:
-        done = f"{upload.files_done} of {upload.files} files"
+        done = f"{upload.files_done} of {count_of(upload.files, 'file')}"
         why = f": {upload.reason}" if upload.reason else ""
         found.append(Cause(f"its upload to {upload.storage} is {upload.state}, {done}{why}"))
+    return found + _refused(session, info)
+
+
+def _refused(session: Session, info: DatasetInfo) -> list[Cause]:
+    """What the intake saw, and didn't take for it."""
+    mend = ""
+    if info.state is DatasetState.OPEN:
+        mend = f"mend it, or `spdf dataset close {info.name}` closes it as it is"
+    found = [
+        _refusal(item, mend if item.kind in HOLDING else "")
+        for item in refusals.of_dataset(session, info.name, limit=_SHOWN)
+    ]
+    if len(found) == _SHOWN and (more := refusals.count_of_dataset(session, info.name) - _SHOWN):
+        rules = sorted({item.rule for item in refusals.of_dataset(session, info.name)})
+        found.append(Cause(f"{more} more weren't taken", f"`spdf intake show {rules[0]}`"))
     return found
 
 
-def _since(session: Session, info: DatasetInfo) -> str:
-    from catalog import events
-
-    moved = [e for e in events.history(session, "dataset", info.id) if e.after == "DELETING"]
-    return f"{moved[-1].at:%Y-%m-%d %H:%M:%SZ}" if moved else "a while"
+def _refusal(item: RefusalInfo, mend: str = "") -> Cause:
+    since = f"{item.found_at:%Y-%m-%d %H:%M:%SZ}"
+    return Cause(
+        f"{item.path} on {item.storage} isn't taken by intake rule {item.rule} ({item.kind}, "
+        f"since {since}): {item.reason}",
+        mend,
+    )
 
 
 def _made(session: Session, info: DatasetInfo, task_id: int) -> list[Cause]:
@@ -76,6 +124,7 @@ def _made(session: Session, info: DatasetInfo, task_id: int) -> list[Cause]:
     if task.state in (TaskState.FAILED, TaskState.CANCELLED):
         mend = f"`spdf workflow retry {workflow.id}`" if task.state is TaskState.FAILED else ""
         found.append(Cause(f"outputs of a {task.state} task stay OPEN", mend))
+    found += waits_of(session, [task_id] if not is_final(task.state) else [])
     found += _jobs(session, task_id)
     if task.ordinal > 0 and not is_final(task.state):
         found += _upstreams(session, workflow.id, task.ordinal)
@@ -99,18 +148,9 @@ def _jobs(session: Session, task_id: int) -> list[Cause]:
         for job in jobs.list_jobs(session, task_id=task_id, states=(state,), limit=_SHOWN):
             why = f": {job.reason}" if job.reason else ""
             found.append(
-                Cause(f"job {job.id} ({job.key}) is {job.state}{why}", _next(state, job.id))
+                Cause(f"job {job.id} ({job.key}) is {job.state}{why}", next_of(state, job.id))
             )
     return found
-
-
-def _next(state: JobState, job_id: int) -> str:
-    return {
-        JobState.HELD: f"`spdf job release {job_id}` once its cause is mended",
-        JobState.FAILED: "`spdf workflow retry` runs it again",
-        JobState.RUNNING: "it ends, or its pilot's lease does",
-        JobState.READY: "the next free pilot leases it",
-    }.get(state, "")
 
 
 def _upstreams(session: Session, workflow_id: int, ordinal: int) -> list[Cause]:
@@ -128,7 +168,12 @@ def _filled(session: Session, info: DatasetInfo) -> list[Cause]:
     for state in (RequestState.ERROR, RequestState.QUEUED):
         rows = session.execute(
             sa.select(col(Request.id), col(Request.kind), col(Request.key), col(Request.reply))
-            .where(col(Request.lane) == info.name, col(Request.state) == state)
+            .where(
+                col(Request.lane) == info.name,
+                col(Request.state) == state,
+                # Those of a dataset that was called so before, and is DELETED, were answered then.
+                sa.or_(col(Request.ended_at).is_(None), col(Request.ended_at) >= info.created_at),
+            )
             .order_by(col(Request.id))
             .limit(_SHOWN)
         ).all()
@@ -149,15 +194,11 @@ def _filled(session: Session, info: DatasetInfo) -> list[Cause]:
     if rule is None:
         found.append(Cause("no rule of the intake closes it", f"`spdf dataset close {info.name}`"))
         return found
-    wanted = intakerules.get(session, rule)
-    ends = []
-    if wanted.end_pattern:
-        ends.append(f"the marker {wanted.end_pattern}")
-    if wanted.close_count:
-        ends.append(f"{wanted.close_count} files")
-    if wanted.quiet_s is not None:
-        ends.append(f"{wanted.quiet_s:g} s without a file")
-    closes = " or ".join(ends)
+    followed = intakerules.get(session, rule)
+    for item in unseen.folders(session, followed.dataset)[:_SHOWN]:
+        mend = f"files of it may lie there; let us read it, or `spdf dataset close {info.name}`"
+        found.append(_refusal(item, mend))
+    closes = rulewords.ends(followed)
     found.append(
         Cause(
             f"intake rule {rule} fills it",
@@ -167,11 +208,28 @@ def _filled(session: Session, info: DatasetInfo) -> list[Cause]:
     return found
 
 
+def why_text(session: Session, text: str, dataset: DatasetInfo | None) -> list[Cause]:
+    """As `why_file`, of what a person writes; also of `STORAGE:PATH` that isn't taken.
+
+    Raises `NotFound`, `BadInput`.
+    """
+    try:
+        return why_file(session, files.find(session, text), dataset)
+    except NotFound:
+        storage, _, path = text.partition(":")
+        left = refusals.of_storage_path(session, storage, path)[:_SHOWN]
+        if not left:
+            raise
+    return [Cause(f"{text} is no file of the catalog"), *map(_refusal, left)]
+
+
 def why_file(session: Session, info: FileInfo, dataset: DatasetInfo | None) -> list[Cause]:
     """Why a file is where it is; with a dataset, why it is in it or not."""
     found = []
     for replica in files.all_replicas(session, info.id):
         found.append(Cause(f"its copy {replica.path} on {replica.storage} is {replica.state}"))
+        for item in refusals.of_path(session, replica.storage_id, replica.path)[:_SHOWN]:
+            found.append(_refusal(item))
     if dataset is not None:
         found += _membership(session, info, dataset)
     origin = lineage.lineage(session, info.id, limit=1).steps[0]
@@ -226,6 +284,6 @@ def _in_descendants(session: Session, info: FileInfo, task_id: int) -> list[Caus
         what = {
             JobState.SKIPPED: "a filter let nothing of it through",
             JobState.FINISHED: "what it made of it is in the dataset under the same key",
-        }.get(job.state, _next(job.state, job.id))
+        }.get(job.state, next_of(job.state, job.id))
         found.append(Cause(f"job {job.id} ({job.key}) of it is {job.state}{why}", what))
     return found

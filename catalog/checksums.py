@@ -42,28 +42,44 @@ def check_algorithm(algorithm: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """`algorithm:hex` in lower case, from that or from bare hex digits; else `BadInput`.
+    """`algorithm:hex` in lower case, as other systems write it, too; else `BadInput`.
 
-    Bare digits tell their algorithm by their number: 8 adler32, 32 md5, 64 sha256.
+    Bare digits tell their algorithm by their number: 8 adler32, 32 md5, 64 sha256. With its name an
+    adler32 is a number, which may have lost its leading zeros. `0x` before the digits, capitals and
+    `SHA-256` mean the same.
     """
     if _NORMAL.match(text):
         return text
     algorithm, colon, digits = text.strip().lower().rpartition(":")
+    algorithm, digits = algorithm.strip().replace("-", ""), digits.strip().removeprefix("0x")
+    if colon:
+        check_algorithm(algorithm)
     if not _HEX.match(digits):
         raise BadInput(_malformed(text))
     if not colon:
         algorithm = _BY_LENGTH.get(len(digits), "")
         if not algorithm:
-            raise BadInput(_malformed(text))
-    if len(digits) != _LENGTHS[check_algorithm(algorithm)]:
+            raise BadInput(_unnamed(text, digits))
+    if algorithm == ADLER32:
+        digits = digits.zfill(_LENGTHS[ADLER32])
+    if len(digits) != _LENGTHS[algorithm]:
         raise BadInput(_malformed(text))
     return f"{algorithm}:{digits}"
 
 
+def _unnamed(text: str, digits: str) -> str:
+    if len(digits) < _LENGTHS[ADLER32]:
+        return (
+            f"checksum {text!r} has {len(digits)} hex digits, by which nobody can tell its "
+            f"algorithm; write `adler32:{digits}` if it is an adler32 without its leading zeros."
+        )
+    return _malformed(text)
+
+
 def _malformed(text: str) -> str:
     return (
-        f"checksum {text!r} is malformed; write `algorithm:hex` with 8 hex digits for adler32, "
-        "32 for md5, 64 for sha256."
+        f"checksum {text!r} is malformed; write `algorithm:hex` with up to 8 hex digits for "
+        "adler32, 32 for md5, 64 for sha256."
     )
 
 

@@ -61,6 +61,33 @@ def moment() -> Any:
     return Field(default=None, sa_type=UtcTime, nullable=True)
 
 
+MOST = 2**63 - 1
+"""The largest number that a column keeps."""
+
+
+# Written out: PostgreSQL takes a parameter for a bigint, and shifts by none.
+_HALF: Any = sa.literal_column("32")
+_LOW: Any = sa.literal_column("4294967295")
+
+
+def kept(number: int) -> int:
+    """`number`, or the nearest one that a column keeps."""
+    return max(-MOST, min(number, MOST))
+
+
+def total(column: Any) -> Any:
+    """The sum of a column of bytes, or the nearest number that a column keeps.
+
+    In halves of 32 bits: SQLite refuses a statement in which a sum exceeds 63, and one file whose
+    sender gave an absurd size would keep all sums with it from being told.
+    """
+    high = sa.cast(sa.func.sum(column.op(">>")(_HALF)), sa.BigInteger)
+    low = sa.cast(sa.func.sum(column.op("&")(_LOW)), sa.BigInteger)
+    above = high + low.op(">>")(_HALF)
+    exact = high * 2**32 + low
+    return sa.case((above >= 2**31, MOST), (above < -(2**31), -MOST), else_=exact)
+
+
 def rows_where(words: str) -> dict[str, Any]:
     """Of a partial index: the rows that it has, for either database."""
     return {"sqlite_where": sa.text(words), "postgresql_where": sa.text(words)}

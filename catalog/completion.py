@@ -1,16 +1,15 @@
 """The end of attempts: outputs, lineage and states registered in one fenced transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import usage
+from catalog import usage, verdicts
 from catalog.bulk import table_of
 from catalog.clock import later_of, now
-from catalog.errors import ERRORS, Conflict, ErrorClass, ErrorCode
+from catalog.errors import Conflict, ErrorCode
 from catalog.models import (
     Attempt,
     Dataset,
@@ -21,48 +20,20 @@ from catalog.models import (
     Pilot,
     Replica,
 )
-from catalog.refs import JobResult, NewFile, Outcome
+from catalog.refs import JobResult, NewFile, Outcome, ReplicaRef
 from catalog.rowsets import among, insert_rows, update_rows
 from catalog.states import AttemptState, DatasetState, JobState, ReplicaState
 from catalog.transitions import move
+from catalog.verdicts import Past
 
 _job, _attempt, _pilot = table_of(Job), table_of(Attempt), table_of(Pilot)
 
-MAX_SYSTEM_ATTEMPTS = 20
-"""Attempts after which errors that don't count against a job hold it all the same."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What becomes of a job after an attempt; `delay_s` until it may be leased again."""
-
-    state: JobState
-    counts: bool = False
-    delay_s: float = 0.0
-
-
-def judge(result: JobResult, *, failures: int, retry: int) -> Verdict:
-    """The policy of retries: `failures` counted before, `retry` allowed by the stage."""
-    if result.outcome is Outcome.FINISHED:
-        return Verdict(JobState.FINISHED)
-    if result.outcome is Outcome.SKIPPED:
-        return Verdict(JobState.SKIPPED)
-    kind = ERRORS[result.error or ErrorCode.INTERNAL].error_class
-    delay = min(60.0, 0.5 * 2.0 ** min(result.number, 10))
-    if kind is ErrorClass.PERMANENT:
-        return Verdict(JobState.FAILED, counts=True)
-    if kind is ErrorClass.OPERATOR:
-        return Verdict(JobState.HELD)
-    if kind is ErrorClass.SYSTEM:
-        if result.number >= MAX_SYSTEM_ATTEMPTS:
-            return Verdict(JobState.HELD)
-        stopped = result.error is ErrorCode.PILOT_STOPPED
-        return Verdict(JobState.READY, delay_s=0.0 if stopped else delay)
-    if failures >= retry:
-        return Verdict(JobState.FAILED, counts=True)
-    return Verdict(
-        JobState.READY, counts=True, delay_s=delay if kind is ErrorClass.TRANSIENT else 0.0
-    )
+_ENDS = {
+    Outcome.FINISHED: AttemptState.FINISHED,
+    Outcome.SKIPPED: AttemptState.FINISHED,
+    Outcome.FAILED: AttemptState.FAILED,
+    Outcome.LOST: AttemptState.LOST,
+}
 
 
 def finish(
@@ -77,8 +48,8 @@ def finish(
     # By id alone: told the pilot too, PostgreSQL looks through all that the pilot ever had.
     rows = session.execute(
         sa.select(
-            _job.c.id, _job.c.attempt, _job.c.failures, _job.c.key, _job.c.ordinal,
-            _job.c.state, _job.c.pilot_id,
+            _job.c.id, _job.c.task_id, _job.c.attempt, _job.c.failures, _job.c.losses,
+            _job.c.key, _job.c.ordinal, _job.c.state, _job.c.pilot_id,
         )
         .where(among(session, _job.c.id, wanted))
         .order_by(_job.c.id)
@@ -95,9 +66,9 @@ def finish(
         return frozenset()
     places = {row.id: (row.key, row.ordinal) for row, _ in accepted}
     logs = _register_files(session, [result for _, result in accepted], places)
-    _end_jobs(session, [(row.failures, result) for row, result in accepted], retry)
+    _end_jobs(session, pilot_id, accepted, retry)
     _end_attempts(session, [result for _, result in accepted], logs)
-    _mark_bad(session, [f for _, result in accepted for f in result.bad_inputs])
+    _mark_bad(session, [bad for _, result in accepted for bad in result.bad_inputs])
     session.execute(
         sa.update(_pilot)
         .where(_pilot.c.id == pilot_id)
@@ -108,11 +79,17 @@ def finish(
 
 def confirmed(session: Session, results: Sequence[JobResult]) -> frozenset[int]:
     """Of attempts whose commit gave no answer: the jobs in which it did happen."""
-    query = sa.select(_attempt.c.job_id).where(
-        among(session, _attempt.c.id, [result.attempt_id for result in results]),
-        _attempt.c.state.in_((AttemptState.FINISHED, AttemptState.FAILED)),
+    wanted = {(result.attempt_id, result.job_id, result.number) for result in results}
+    query = sa.select(_attempt.c.id, _attempt.c.job_id, _attempt.c.number).where(
+        among(session, _attempt.c.id, [attempt_id for attempt_id, _, _ in wanted]),
+        sa.or_(
+            _attempt.c.state.in_((AttemptState.FINISHED, AttemptState.FAILED)),
+            # Of those that are LOST the others were taken back, against what their pilot says.
+            _attempt.c.error == ErrorCode.PROCESS_LOST,
+        ),
     )
-    return frozenset(session.scalars(query))
+    # SQLite may give the id of an attempt that was pruned to another one.
+    return frozenset(row.job_id for row in session.execute(query) if tuple(row) in wanted)
 
 
 def _register_files(
@@ -135,7 +112,12 @@ def _register_files(
         session,
         Replica,
         [
-            {"file_id": ids[f.dataset_id, f.name], "storage_id": f.storage_id, "path": f.path}
+            {
+                "file_id": ids[f.dataset_id, f.name],
+                "storage_id": f.storage_id,
+                "path": f.path,
+                "in_place": False,
+            }
             for _, f in everything
         ],
     )
@@ -206,21 +188,31 @@ def _insert_files(
     return {(datasets[row.scope], row.name): row.id for row in new}
 
 
-def _end_jobs(session: Session, ended: Sequence[tuple[int, JobResult]], retry: int) -> None:
+def _end_jobs(
+    session: Session, pilot_id: int, ended: Sequence[tuple[Any, JobResult]], retry: int
+) -> None:
+    """Put each job (a row of its table, and its result) where the verdict says."""
+    results = [result for _, result in ended]
+    others = verdicts.note_outages(
+        session, pilot_id, results, {job.id: job.task_id for job, _ in ended}
+    )
+    excused = verdicts.excused(session, results)
     rows: list[dict[str, Any]] = []
     delays: dict[float, list[int]] = {}
-    for failures, result in ended:
-        verdict = judge(result, failures=failures, retry=retry)
+    for job, result in ended:
+        past = Past(job.failures, job.losses, excused.get(job.id, 0), job.id in others)
+        verdict = verdicts.judge(result, past, retry=retry)
         good = result.outcome is Outcome.FINISHED
         rows.append(
             {
                 "id": result.job_id,
                 "state": verdict.state,
-                "error": result.error,
+                "error": verdict.error or result.error,
                 "exit_code": result.exit_code,
-                "reason": result.message,
+                "reason": verdict.reason or result.message,
                 "outputs": dict(result.values) if good and result.values else None,
-                "failures": failures + verdict.counts,
+                "failures": job.failures + verdict.counts,
+                "losses": job.losses + verdict.lost,
             }
         )
         if verdict.delay_s:
@@ -239,7 +231,7 @@ def _end_attempts(session: Session, results: Sequence[JobResult], logs: Mapping[
     rows = [
         {
             "id": r.attempt_id,
-            "state": AttemptState.FAILED if r.outcome is Outcome.FAILED else AttemptState.FINISHED,
+            "state": _ENDS[r.outcome],
             "phase": r.phase,
             "error": r.error,
             "exit_code": r.exit_code,
@@ -266,11 +258,17 @@ def _end_attempts(session: Session, results: Sequence[JobResult], logs: Mapping[
     )
 
 
-def _mark_bad(session: Session, file_ids: Sequence[int]) -> None:
-    if not file_ids:
-        return
-    query = sa.select(col(Replica.id)).where(col(Replica.file_id).in_(file_ids))
-    replicas = list(session.scalars(query))
+def _mark_bad(session: Session, copies: Sequence[ReplicaRef]) -> None:
+    """What jobs have read is BAD; other copies of the same files nobody has read."""
+    paths: dict[int, list[str]] = {}
+    for copy in copies:
+        paths.setdefault(copy.storage_id, []).append(copy.path)
+    replicas: list[int] = []
+    for storage_id, there in sorted(paths.items()):
+        query = sa.select(col(Replica.id)).where(
+            col(Replica.storage_id) == storage_id, among(session, col(Replica.path), there)
+        )
+        replicas += session.scalars(query)
     move(
         session,
         Replica,

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,13 @@ from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.manifests import content
 from catalog.models import Dataset, DatasetFile
 from catalog.names import check_name, check_path
+from catalog.refs import Originals
+from catalog.rowsets import among
 from catalog.states import DatasetState
-from catalog.transitions import move, record
+from catalog.transitions import move, record, record_change
 
+RENAMED = "RENAMED"
+"""What the event of a DELETED dataset says whose name another has now."""
 _PAGE = 1000
 
 
@@ -41,6 +45,10 @@ class DatasetInfo:
     created_at: datetime
     closed_at: datetime | None
     expires_at: datetime | None
+    deleting_at: datetime | None
+    grace_until: datetime | None
+    originals: Originals | None
+    """By what its originals go with it, while it is DELETING; None: they stay."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,9 @@ _INFO = (
     col(Dataset.created_at),
     col(Dataset.closed_at),
     col(Dataset.expires_at),
+    col(Dataset.deleting_at),
+    col(Dataset.grace_until),
+    col(Dataset.originals),
 )
 
 
@@ -83,7 +94,8 @@ def create(
 ) -> int:
     """Create an OPEN dataset, to be deleted `lifetime_s` after its close, or never.
 
-    Raises `Conflict` where the name is taken, `BadName`.
+    A DELETED one gives its name up, and is called `NAME#ID` from then on. Raises `Conflict` where
+    the name is taken, `BadName`.
     """
     row = {
         "name": check_name("dataset", name),
@@ -97,10 +109,64 @@ def create(
         "rule_id": rule_id,
     }
     if not insert_ignore(session, Dataset, [row]):
-        raise Conflict(f"dataset {name!r} exists already; choose another name.")
+        renamed = _give_up(session, name)
+        if not insert_ignore(session, Dataset, [row]):
+            raise _taken(session, name)
+        if renamed is not None:
+            told = f"another dataset is called {name} from now on"
+            record_change(session, Dataset, renamed, RENAMED, told)
     info = by_name(session, name)
     record(session, Dataset, [(info.id, None)], DatasetState.OPEN)
     return info.id
+
+
+def _give_up(session: Session, name: str) -> int | None:
+    """A DELETED dataset of that name is called by its id, too; gives the id, if there is one."""
+    return session.execute(
+        sa.update(Dataset)
+        .where(col(Dataset.name) == name, col(Dataset.state) == DatasetState.DELETED)
+        .values(name=col(Dataset.name) + "#" + sa.cast(col(Dataset.id), sa.String))
+        .returning(col(Dataset.id)),
+        execution_options={"synchronize_session": False},
+    ).scalar()
+
+
+def _taken(session: Session, name: str) -> Conflict:
+    info = by_name(session, name)
+    if info.state is not DatasetState.DELETING:
+        return Conflict(f"dataset {name!r} exists already; choose another name.")
+    mend = f"its name is free once it is DELETED: see `spdf dataset why {name}`"
+    if info.grace_until is not None:
+        mend = (
+            f"`spdf dataset undelete {name}` takes it back, "
+            f"`spdf dataset delete {name} --grace 0s` ends it now"
+        )
+    return Conflict(f"dataset {name!r} is being deleted; {mend}.")
+
+
+def is_taken(session: Session, name: str) -> bool:
+    """Whether a dataset of that name is there that isn't DELETED."""
+    query = sa.select(col(Dataset.id)).where(
+        col(Dataset.name) == name, col(Dataset.state) != DatasetState.DELETED
+    )
+    return session.execute(query).first() is not None
+
+
+def by_name_at(session: Session, name: str, moment: datetime) -> DatasetInfo:
+    """The dataset that had a name at a time, though another may have it now; raises `NotFound`."""
+    named = sa.or_(
+        col(Dataset.name) == name,
+        col(Dataset.name) == sa.literal(f"{name}#") + sa.cast(col(Dataset.id), sa.String),
+    )
+    row = session.execute(
+        sa.select(*_INFO)
+        .where(named, col(Dataset.created_at) <= moment)
+        .order_by(col(Dataset.id).desc())
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("dataset", name)
+    return DatasetInfo(**row._mapping)
 
 
 def get(session: Session, dataset_id: int) -> DatasetInfo:
@@ -109,8 +175,21 @@ def get(session: Session, dataset_id: int) -> DatasetInfo:
 
 
 def by_name(session: Session, name: str) -> DatasetInfo:
-    """The dataset of that name; raises `NotFound`."""
+    """The dataset of that name, DELETED or not; raises `NotFound`."""
     return _one(session, col(Dataset.name) == name, name)
+
+
+def known(session: Session, references: Collection[int | str]) -> dict[int | str, DatasetInfo]:
+    """Those of the datasets, each given by id or name, that there are, DELETED or not."""
+    ids = [reference for reference in references if isinstance(reference, int)]
+    names = [reference for reference in references if isinstance(reference, str)]
+    found: dict[int | str, DatasetInfo] = {}
+    for column, values in ((col(Dataset.id), ids), (col(Dataset.name), names)):
+        if values:
+            rows = session.execute(sa.select(*_INFO).where(among(session, column, values)))
+            infos = [DatasetInfo(**row._mapping) for row in rows]
+            found.update({info.id if values is ids else info.name: info for info in infos})
+    return found
 
 
 def _one(session: Session, condition: sa.ColumnElement[bool], name: object) -> DatasetInfo:
@@ -148,9 +227,13 @@ def list_datasets(
 
 
 def deleting(session: Session, *, after: int = 0, limit: int = 100) -> list[DatasetInfo]:
-    """The datasets that are DELETING, by id; `after` continues beyond one."""
+    """The datasets whose bytes are to go now, by id; `after` continues beyond one."""
     # In these words, so that the partial index is seen to have them.
-    query = sa.select(*_INFO).where(sa.text("dataset.state = 'DELETING'"), col(Dataset.id) > after)
+    query = sa.select(*_INFO).where(
+        sa.text("dataset.state = 'DELETING'"),
+        col(Dataset.grace_until).is_(None),
+        col(Dataset.id) > after,
+    )
     rows = session.execute(query.order_by(col(Dataset.id)).limit(limit))
     return [DatasetInfo(**row._mapping) for row in rows]
 
@@ -278,7 +361,7 @@ def close(session: Session, dataset_id: int) -> DatasetInfo:
     lifetime_s: Any = sa.func.coalesce(col(Dataset.lifetime_s), 0.0)
     expires_at = sa.case((col(Dataset.lifetime_s).is_(None), None), else_=now(lifetime_s))
     if not move(
-        session, Dataset, [dataset_id], DatasetState.CLOSED,
+        session, Dataset, [dataset_id], DatasetState.CLOSED, only_from=[DatasetState.OPEN],
         closed_at=now(), expires_at=expires_at,
     ):  # fmt: skip
         info = get(session, dataset_id)

@@ -13,7 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlmodel import Session
 
+from catalog.jsontext import dumps
+from catalog.places import sqlite_path
 from catalog.settings import get_settings
+from catalog.turnstile import Turnstile
 
 _PATIENCE = {
     "connect_timeout": "10",
@@ -71,13 +74,25 @@ class Catalog:
         self._direct = self._writer
         if pooler and not self.is_sqlite:
             self._direct = _postgresql_engine(self.url, "", poolclass=sa.NullPool)
-        self._thread_lock = threading.Lock()
+        self._turnstile = Turnstile()
         self._writing: int | None = None
 
     @property
     def is_missing(self) -> bool:
         """Whether it is an SQLite whose file isn't there; to connect would make an empty one."""
-        return self._lock_path is not None and not Path(str(self.url.database)).exists()
+        return self._lock_path is not None and not self.file.exists()
+
+    @property
+    def file(self) -> Path:
+        """The file that an SQLite catalog is in."""
+        return sqlite_path(str(self.url.database))
+
+    @property
+    def where(self) -> str:
+        """Its URL for people: without a password, and with a file's path as it is."""
+        if self.is_sqlite:
+            return f"sqlite:///{self.file}"
+        return self.url.render_as_string(hide_password=True)
 
     @property
     def engine(self) -> sa.Engine:
@@ -119,7 +134,7 @@ class Catalog:
         """SQLite's queue of writers, among the threads of this process and all processes."""
         if self._writing == threading.get_ident():
             raise RuntimeError("a transaction inside a transaction of the same thread")
-        with self._thread_lock:
+        with self._turnstile:
             self._writing = threading.get_ident()
             try:
                 with self._file_lock():
@@ -164,6 +179,7 @@ def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
         url.set(drivername="postgresql+psycopg"),
         connect_args=arguments,
         isolation_level="READ COMMITTED",
+        json_serializer=dumps,
         **pool,
     )
 
@@ -171,13 +187,13 @@ def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
 def _lock_path(database: str | None) -> Path | None:
     if not database or database == ":memory:":
         raise ValueError("the catalog needs a file: an in-memory SQLite can't be shared")
-    path = Path(database)
+    path = sqlite_path(database)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name("catalog.lock")
 
 
 def _sqlite_engine(url: sa.URL, begin: str | None) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": 60})
+    engine = sa.create_engine(url, connect_args={"timeout": 60}, json_serializer=dumps)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

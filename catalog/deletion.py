@@ -1,66 +1,48 @@
 """Deletion in two phases: a dataset is marked, then bytes go, then what is gone is noted.
 
 Bytes go only where no other dataset that isn't being deleted holds their file, and no workflow that
-isn't final reads it. A crash between the phases leaves DELETING rows, which the next run ends.
+isn't final reads it; what was registered in place only by an `originals.Order`. A crash between the
+phases leaves DELETING rows, which the next run ends. `removal` is what becomes of the copies.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import datasets, storages, uploads, usage, workflows
-from catalog.bulk import chunks
+from catalog import (
+    datasets,
+    definition,
+    deletionfaults,
+    durations,
+    grace,
+    originals,
+    uploads,
+)
 from catalog.clock import now
+from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver, driver_for
-from catalog.errors import Conflict, StateConflict, StorageError
+from catalog.errors import Conflict, StateConflict
 from catalog.failpoints import reach
-from catalog.models import Dataset, DatasetFile, File, Replica, Task, Workflow
+from catalog.models import Dataset, DatasetFile, IntakeRule, Replica, Task, Upload, Workflow
+from catalog.outage import isolated
+from catalog.refs import Originals
+from catalog.removal import PAGE, THREADS, Doomed, Removed, doom, drivers, lock, remove_replicas
 from catalog.rowsets import among
 from catalog.states import FINAL, DatasetState, ReplicaState, WorkflowState
-from catalog.transitions import change, move
+from catalog.transitions import move, record_change
 
-PAGE = 5000
-"""Files whose bytes go between two transactions."""
 MOST_EXPIRED = 500
 """Datasets that are marked in one transaction."""
-THREADS = 8
-MOST_FAULTS = 100
 _GOING = (DatasetState.DELETING, DatasetState.DELETED)
-
-
-@dataclass(frozen=True)
-class Removed:
-    """Copies that a run took away; `kept` are files that others hold, `faults` what can't go."""
-
-    copies: int = 0
-    size_bytes: int = 0
-    kept: int = 0
-    faults: tuple[str, ...] = ()
-
-    def __add__(self, other: "Removed") -> "Removed":
-        """Both together."""
-        return Removed(
-            self.copies + other.copies,
-            self.size_bytes + other.size_bytes,
-            self.kept + other.kept,
-            (self.faults + other.faults)[:MOST_FAULTS],
-        )
-
-
-@dataclass(frozen=True)
-class Doomed:
-    """A replica that is DELETING."""
-
-    id: int
-    storage_id: int
-    path: str
-    size_bytes: int
+AGAIN = "AGAIN"
+"""What the event of a dataset says whose deletion was asked for once more, with other words."""
 
 
 @dataclass(frozen=True)
@@ -71,30 +53,107 @@ class _DoomedPage:
     kept: int
 
 
-def mark(session: Session, dataset_id: int, reason: str, *, consumed: bool = False) -> bool:
+def mark(
+    session: Session,
+    dataset_id: int,
+    reason: str,
+    *,
+    consumed: bool = False,
+    grace_s: float = 0.0,
+    by: Originals | None = None,
+    by_person: bool = False,
+) -> bool:
     """Phase one: a dataset is DELETING; False where it is already, or is DELETED.
 
-    Raises `Conflict` where it is pinned, or a workflow that isn't final makes it or reads it. With
-    `consumed` a dataset that a workflow makes may go once the tasks that read it are FINISHED.
+    Nothing goes for `grace_s` seconds, in which it can be taken back. Originals go with it only by
+    a word or rule (`by`). Of one that is DELETING with grace left, a later word `by_person` decides
+    anew on its originals, and ends its grace sooner, never later; nobody else changes it. Raises
+    `Conflict` where it is pinned, or a workflow that isn't final makes it or reads it, and where a
+    person's word on originals comes too late. With `consumed` a dataset that a workflow makes may
+    go once the tasks that read it are FINISHED.
     """
     info = datasets.get(session, dataset_id)
     if info.state in _GOING:
-        return False
-    if not move(session, Dataset, [dataset_id], DatasetState.DELETING, message=reason):
+        return by_person and _hasten(session, info, reason, grace_s, by)
+    until = now(grace_s) if grace_s > 0 else None
+    if not move(
+        session, Dataset, [dataset_id], DatasetState.DELETING,
+        message=reason, deleting_at=now(), grace_until=until, originals=by,
+    ):  # fmt: skip
         raise StateConflict("dataset", info.name, info.state, DatasetState.DELETING)
     # The row is ours and says DELETING: no workflow takes it up from here on.
+    check_free(session, info, consumed=consumed)
+    return True
+
+
+def check_free(session: Session, info: DatasetInfo, *, consumed: bool = False) -> None:
+    """Raise `Conflict` where something keeps a dataset from being deleted."""
     if info.pin is not None:
         raise Conflict(
             f"dataset {info.name!r} is pinned ({info.pin}); `spdf dataset unpin {info.name}` first."
         )
-    if uploads.is_going(session, dataset_id):
+    if uploads.is_going(session, info.id):
         raise Conflict(
             f"dataset {info.name!r} is being uploaded; wait for its end, or cancel the upload."
         )
     _refuse_read(session, info)
     if info.task_id is not None:
         _refuse_made(session, info, consumed)
+
+
+def _hasten(
+    session: Session, info: DatasetInfo, reason: str, grace_s: float, by: Originals | None
+) -> bool:
+    """Asked for once more by a person: whether that changed a deletion that has grace left."""
+    held = session.execute(
+        sa.select(col(Dataset.grace_until), col(Dataset.originals), now(grace_s).label("until"))
+        .where(col(Dataset.id) == info.id, grace.is_left(), col(Dataset.grace_until) > now())
+        .with_for_update()
+    ).one_or_none()
+    if held is None:
+        _refuse_too_late(datasets.get(session, info.id), by)
+        return False
+    sooner = held.until < held.grace_until
+    if not sooner and by == held.originals:
+        return False
+    until = held.grace_until
+    if sooner:
+        until = held.until if grace_s > 0 else None
+    session.execute(
+        sa.update(Dataset)
+        .where(col(Dataset.id) == info.id)
+        .values(grace_until=until, originals=by),
+        execution_options={"synchronize_session": False},
+    )
+    if held.originals is not None and by is None:
+        reason += "; the order to remove its originals, too, is taken back: they stay"
+    record_change(session, Dataset, info.id, AGAIN, reason)
     return True
+
+
+def check_word(session: Session, info: DatasetInfo, by: Originals | None) -> None:
+    """Raise `Conflict` where a person's word to delete a dataset would be refused."""
+    if info.state not in _GOING:
+        check_free(session, info)
+        return
+    moment = session.execute(sa.select(now())).scalar_one()
+    if info.grace_until is None or info.grace_until <= moment:
+        _refuse_too_late(info, by)
+
+
+def _refuse_too_late(info: DatasetInfo, by: Originals | None) -> None:
+    """Raise `Conflict` where a person's word on originals differs from the one that is followed.
+
+    `info` is a dataset whose bytes go already, or are gone.
+    """
+    if info.state is not DatasetState.DELETING or info.originals == by:
+        return
+    fate = "stay" if info.originals is None else "go, too"
+    raise Conflict(
+        f"dataset {info.name!r} is being deleted already, without any grace left, by a word that "
+        f"its originals {fate}; that can't be changed any more: `spdf dataset why {info.name}` "
+        "tells how far it is."
+    )
 
 
 def _refuse_read(session: Session, info: DatasetInfo) -> None:
@@ -128,27 +187,63 @@ def _refuse_made(session: Session, info: DatasetInfo, consumed: bool) -> None:
 def expire(session: Session) -> list[str]:
     """Mark the CLOSED datasets whose lifetime is over; gives their names.
 
-    Those that can't go yet (they are pinned, or being read) are left for the next time.
+    Those that can't go yet (they are pinned, or being read) are left for the next time. Originals
+    go with those whose intake rule is followed and declares a lifetime, once that is over, too.
     """
-    rows = session.execute(
-        sa.select(col(Dataset.id), col(Dataset.name))
+    gone = []
+    for row in _expired(session):
+        by, why = None, "its lifetime is over"
+        if row.declared_s is not None and row.moment >= row.closed_at + timedelta(
+            seconds=row.declared_s
+        ):
+            by = Originals.BY_RULE
+            declared = durations.words(row.declared_s)
+            why = f"the lifetime of intake rule {row.rule} ({declared}) is over"
+        with isolated("dataset", row.name), suppress(Conflict):
+            with session.begin_nested():
+                mark(session, row.id, why, by=by)
+            gone.append(row.name)
+    return gone
+
+
+def _expired(session: Session) -> Sequence[sa.Row[Any]]:
+    """Datasets whose lifetime is over; those that are in use would be in the way of others."""
+    reading = sa.exists().where(
+        col(Workflow.dataset_id) == col(Dataset.id),
+        col(Workflow.state).not_in(FINAL[WorkflowState]),
+    )
+    made = sa.exists().where(
+        col(Task.id) == col(Dataset.task_id),
+        col(Workflow.id) == col(Task.workflow_id),
+        col(Workflow.state).not_in(FINAL[WorkflowState]),
+    )
+    sent = sa.exists().where(
+        col(Upload.dataset_id) == col(Dataset.id), col(Upload.state).in_(uploads.GOING)
+    )
+    return session.execute(
+        sa.select(
+            col(Dataset.id),
+            col(Dataset.name),
+            col(Dataset.closed_at),
+            col(IntakeRule.lifetime_s).label("declared_s"),
+            col(IntakeRule.name).label("rule"),
+            now().label("moment"),
+        )
+        .outerjoin(
+            IntakeRule,
+            sa.and_(col(IntakeRule.id) == col(Dataset.rule_id), col(IntakeRule.active)),
+        )
         .where(
             col(Dataset.state) == DatasetState.CLOSED,
             col(Dataset.expires_at) <= now(),
             col(Dataset.pin).is_(None),
+            sa.not_(reading),
+            sa.not_(made),
+            sa.not_(sent),
         )
         .order_by(col(Dataset.id))
         .limit(MOST_EXPIRED)
     ).all()
-    gone = []
-    for row in rows:
-        try:
-            with session.begin_nested():
-                mark(session, row.id, "its lifetime is over")
-        except Conflict:
-            continue
-        gone.append(row.name)
-    return gone
 
 
 def remove(
@@ -158,30 +253,40 @@ def remove(
     until: Callable[[], bool] = lambda: False,
     progress: Callable[[Removed], None] = lambda _so_far: None,
 ) -> Removed:
-    """Phase two: the bytes of a DELETING dataset go, then it is DELETED.
+    """Phase two: the bytes of a DELETING dataset go, then it is DELETED; none while grace lasts.
 
     May be killed at any point and run again. Files that can't go now (their storage is away) keep
-    the dataset DELETING; `until` ends the run early.
+    the dataset DELETING, and why is written down; `until` ends the run early.
     """
     total = Removed()
-    drivers = _drivers(catalog)
+    with catalog.write() as session:
+        if not grace.end(session, dataset_id):
+            return total
+    places = drivers(catalog)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
         for page in _ahead(_doomed_pages(catalog, dataset_id)):
-            total += remove_replicas(catalog, page.rows, drivers, pool) + Removed(kept=page.kept)
+            total += remove_replicas(catalog, page.rows, places, pool) + Removed(kept=page.kept)
             progress(total)
             if until():
                 return total
-    if not total.faults:
-        reach("deletion.ends")
-        with catalog.write() as session:
-            words = f"the last run removed {total.copies} copies; others hold {total.kept} files"
-            move(session, Dataset, [dataset_id], DatasetState.DELETED, message=words)
+    reach("deletion.ends")
+    with catalog.write() as session:
+        deletionfaults.replace(session, dataset_id, total.stayed)
+        if not total.faults:
+            move(session, Dataset, [dataset_id], DatasetState.DELETED, message=_told(total))
     return total
 
 
-def _drivers(catalog: Catalog) -> dict[int, StorageDriver]:
-    with catalog.read() as session:
-        return {info.id: driver_for(info) for info in storages.list_all(session)}
+def _told(total: Removed) -> str:
+    told = [
+        f"the last run removed {count_of(total.copies, 'copy', 'copies')}",
+        f"others hold {count_of(total.kept, 'file')}",
+    ]
+    if total.detached:
+        told.append(f"detached, so that the bytes stay: {count_of(total.detached, 'file')}")
+    if total.left:
+        told.append(f"under {count_of(total.left, 'path')} lie other bytes, which stay")
+    return "; ".join(told)
 
 
 def _pages(catalog: Catalog, dataset_id: int) -> Iterator[list[int]]:
@@ -218,158 +323,43 @@ def _doomed_pages(catalog: Catalog, dataset_id: int) -> Iterator[_DoomedPage]:
     """Of each page of the dataset's files the replicas that can go are DELETING from here on."""
     for file_ids in _pages(catalog, dataset_id):
         with catalog.write() as session:
-            name = datasets.get(session, dataset_id).name
+            order = originals.order_of(session, dataset_id)
             # Locked first: who attaches one of them meanwhile waits, and finds its replicas going.
-            found = _lock(session, among(session, col(Replica.file_id), file_ids))
+            found = lock(session, among(session, col(Replica.file_id), file_ids))
             held = _held(session, file_ids, besides=dataset_id)
             # What an earlier run has marked goes in any case: nobody may use it again.
             free = [r for r in found if r.file_id not in held or r.state == ReplicaState.DELETING]
-            rows = _doom(session, free, f"dataset {name} is deleted")
+            rows = doom(session, free, f"dataset {order.dataset} is deleted", order)
         reach("deletion.marked")
         yield _DoomedPage(rows, len(held))
+
+
+def holds() -> sa.ColumnElement[bool]:
+    """Whether a `Dataset` keeps the bytes of its files, as an expression."""
+    return sa.or_(col(Dataset.state).not_in(_GOING), grace.is_left())
 
 
 def _held(session: Session, file_ids: Sequence[int], *, besides: int) -> set[int]:
     """Those of the files whose bytes are needed still.
 
-    Held are files of any dataset that isn't going (`besides` is one that doesn't count), and fixed
-    inputs of workflows that aren't final.
+    Held are files of any dataset that isn't going, or may be taken back (`besides` is one that
+    doesn't count), and fixed inputs of workflows that aren't final.
     """
     query = (
         sa.select(col(DatasetFile.file_id))
         .join(Dataset, col(Dataset.id) == col(DatasetFile.dataset_id))
         .where(
             among(session, col(DatasetFile.file_id), file_ids),
-            col(Dataset.state).not_in(_GOING),
+            holds(),
             col(Dataset.id) != besides,
         )
     )
-    return set(session.scalars(query)) | _fixed_inputs(session).intersection(file_ids)
+    return set(session.scalars(query)) | fixed_inputs(session).intersection(file_ids)
 
 
-def _fixed_inputs(session: Session) -> set[int]:
+def fixed_inputs(session: Session) -> set[int]:
     """Files that are fixed inputs of workflows that aren't final."""
     rows = session.scalars(
         sa.select(col(Workflow.inputs)).where(col(Workflow.state).not_in(FINAL[WorkflowState]))
     )
-    return {file_id for inputs in rows for file_id in workflows.file_ids(inputs)}
-
-
-def _lock(session: Session, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
-    """Replicas that aren't DELETED, locked until the transaction ends."""
-    query = (
-        sa.select(
-            col(Replica.id),
-            col(Replica.file_id),
-            col(Replica.storage_id),
-            col(Replica.path),
-            col(Replica.state),
-            col(File.size_bytes),
-        )
-        .join(File, col(File.id) == col(Replica.file_id))
-        .where(which, col(Replica.state) != ReplicaState.DELETED)
-        .order_by(col(Replica.id))
-    )
-    return session.execute(query.with_for_update(of=Replica)).all()
-
-
-def retire(session: Session, replica_ids: Collection[int], reason: str) -> list[Doomed]:
-    """Those of these replicas that are BAD or MISSING are DELETING."""
-    found = _lock(session, among(session, col(Replica.id), replica_ids))
-    wrong = (ReplicaState.BAD, ReplicaState.MISSING)
-    return _doom(session, [row for row in found if row.state in wrong], reason)
-
-
-def _doom(session: Session, rows: Sequence[sa.Row[Any]], reason: str) -> list[Doomed]:
-    """All these replicas are DELETING, and so are those an earlier run has left."""
-    found = {row.id: row.state for row in rows if row.state != ReplicaState.DELETING}
-    change(session, Replica, found, ReplicaState.DELETING, message=reason)
-    # What is MISSING wasn't counted, and what is DELETING is, until it is DELETED.
-    missing = [row for row in rows if row.state == ReplicaState.MISSING]
-    usage.note_all(session, [(row.storage_id, row.size_bytes) for row in missing])
-    return [Doomed(row.id, row.storage_id, row.path, row.size_bytes) for row in rows]
-
-
-def finish(catalog: Catalog, storage_id: int) -> Removed:
-    """End what was begun: remove the bytes of a storage's replicas that are DELETING.
-
-    For those that no dataset's deletion comes by again, such as one that was made anew elsewhere.
-    """
-    total, after = Removed(), 0
-    with catalog.read() as session:
-        drivers = {storage_id: driver_for(storages.get(session, storage_id))}
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
-        while True:
-            with catalog.read() as session:
-                rows = _begun(session, storage_id, after)
-            if not rows:
-                return total
-            total += remove_replicas(catalog, rows, drivers, pool)
-            after = rows[-1].id
-
-
-def _begun(session: Session, storage_id: int, after: int) -> list[Doomed]:
-    query = (
-        sa.select(col(Replica.id), col(Replica.storage_id), col(Replica.path), col(File.size_bytes))
-        .join(File, col(File.id) == col(Replica.file_id))
-        .where(
-            col(Replica.storage_id) == storage_id,
-            col(Replica.state) == ReplicaState.DELETING,
-            col(Replica.id) > after,
-        )
-        .order_by(col(Replica.id))
-        .limit(PAGE)
-    )
-    return [Doomed(*row) for row in session.execute(query)]
-
-
-def remove_replicas(
-    catalog: Catalog,
-    rows: Sequence[Doomed],
-    drivers: Mapping[int, StorageDriver],
-    pool: ThreadPoolExecutor,
-) -> Removed:
-    """Remove the bytes of replicas that are DELETING, then note that they are DELETED.
-
-    Another process may be at the same ones: each is noted and counted once.
-    """
-    faults = _remove_bytes(drivers, rows, pool)
-    reach("deletion.removed")
-    with catalog.write() as session:
-        ids = [row.id for row in rows if row.id not in faults]
-        due = sa.select(col(Replica.id)).where(
-            among(session, col(Replica.id), ids), col(Replica.state) == ReplicaState.DELETING
-        )
-        noted = session.connection().execute(
-            sa.update(Replica)
-            .where(col(Replica.id).in_(due.order_by(col(Replica.id)).with_for_update()))
-            .values(state=ReplicaState.DELETED)
-            .returning(col(Replica.id))
-        )
-        done = set(noted.scalars().all())
-        gone = [row for row in rows if row.id in done]
-        usage.note_all(session, [(row.storage_id, row.size_bytes) for row in gone], sign=-1)
-    return Removed(
-        len(gone),
-        sum(row.size_bytes for row in gone),
-        faults=tuple(faults[row.id] for row in rows if row.id in faults),
-    )
-
-
-def _remove_bytes(
-    drivers: Mapping[int, StorageDriver], rows: Sequence[Doomed], pool: ThreadPoolExecutor
-) -> dict[int, str]:
-    """Why bytes aren't gone, by the replica's id; each thread has paths that lie together."""
-    parts: list[Sequence[Doomed]] = []
-    for storage_id in sorted({row.storage_id for row in rows}):
-        mine = [row for row in rows if row.storage_id == storage_id]
-        mine.sort(key=lambda row: row.path)
-        parts += chunks(mine, -(-len(mine) // THREADS))
-
-    def remove_part(part: Sequence[Doomed]) -> dict[str, StorageError]:
-        return drivers[part[0].storage_id].delete_many([row.path for row in part])
-
-    faults: dict[int, str] = {}
-    for part, stayed in zip(parts, pool.map(remove_part, parts), strict=True):
-        faults |= {row.id: str(stayed[row.path]) for row in part if row.path in stayed}
-    return faults
+    return {file_id for inputs in rows for file_id in definition.file_ids(inputs)}

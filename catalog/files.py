@@ -8,9 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import storages, usage
+from catalog import filenames, storages, usage
 from catalog.bulk import chunks, insert_keyed, insert_rest, unclaimed
-from catalog.checksums import normalise
+from catalog.checksums import algorithm_of, normalise
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.models import File, Replica, Storage
 from catalog.names import check_name, check_path
@@ -74,21 +74,26 @@ _INFO = (
 )
 
 
-def register(session: Session, storage_id: int, new: Sequence[NewFileRow]) -> list[int]:
+def register(
+    session: Session, storage_id: int, new: Sequence[NewFileRow], *, in_place: bool = True
+) -> list[int]:
     """Register files with a replica each on one storage; gives their ids in the order given.
 
+    Their bytes lay there before (`in_place`), or were copied there by the caller.
+
     A file known by the same scope, name, size and checksum keeps its id; a replica that was BAD or
-    MISSING is AVAILABLE again. Raises `Conflict` for a file that is known with other bytes and for
-    a path that belongs to another file or was deleted; `BadInput` and `BadName` for malformed rows.
+    MISSING is AVAILABLE again. A name or a path whose last bytes are DELETED is free for others:
+    what had it is called `NAME//ID` from then on. Raises `Conflict` for a file that is known with
+    other bytes and for a path that belongs to another file or is being deleted; `BadInput` and
+    `BadName` for malformed rows.
     """
     rows = [_checked(row) for row in new]
     # A fixed order, so that two transactions with the same files wait instead of deadlocking.
     ordered = sorted(rows, key=lambda row: (row.scope, row.name))
     ids = _add_files(session, ordered)
     sizes = {row.path: row.size_bytes for row in rows}
-    _add_replicas(
-        session, storage_id, [(ids[row.scope, row.name], row.path) for row in rows], sizes
-    )
+    places = [(ids[row.scope, row.name], row.path) for row in rows]
+    _add_replicas(session, storage_id, places, sizes, in_place)
     return [ids[row.scope, row.name] for row in rows]
 
 
@@ -108,7 +113,18 @@ def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[An
     Of a table that grows within one transaction the database has no statistics: it would read
     all that was inserted before at every look-up.
     """
-    ids = insert_keyed(
+    ids = _insert_files(session, ordered)
+    for batch in chunks(unclaimed(ordered, ids, lambda row: (row.scope, row.name))):
+        known, over = _same_files(session, batch)
+        ids |= known
+        if over:
+            # Their names are free by now; of the same one twice the second is looked at anew.
+            ids |= _add_files(session, over)
+    return ids
+
+
+def _insert_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[Any, ...], int]:
+    return insert_keyed(
         session,
         File,
         [
@@ -123,27 +139,37 @@ def _add_files(session: Session, ordered: Sequence[NewFileRow]) -> dict[tuple[An
         "scope",
         "name",
     )
-    for batch in chunks(unclaimed(ordered, ids, lambda row: (row.scope, row.name))):
-        ids |= _same_files(session, batch)
-    return ids
 
 
-def _same_files(session: Session, batch: Sequence[NewFileRow]) -> dict[tuple[str, str], int]:
-    """Ids by scope and name, after a check that the catalog knows the very same bytes."""
+def _same_files(
+    session: Session, batch: Sequence[NewFileRow]
+) -> tuple[dict[tuple[str, str], int], list[NewFileRow]]:
+    """Ids by scope and name, after a check that the catalog knows the very same bytes.
+
+    And the rows of other bytes, whose names have been given up by files that are gone.
+    """
     known: dict[tuple[str, str], Any] = {}
     for scope in sorted({row.scope for row in batch}):
         names = [row.name for row in batch if row.scope == scope]
         query = sa.select(*_INFO).where(col(File.scope) == scope, col(File.name).in_(names))
+        # Held, so that no name is given up whose bytes are registered anew just now.
+        query = query.order_by(col(File.id)).with_for_update()
         known.update({(row.scope, row.name): row for row in session.execute(query)})
-    for row in batch:
-        found = known[row.scope, row.name]
-        if (found.size_bytes, found.checksum) != (row.size_bytes, row.checksum):
-            raise Conflict(
-                f"file {row.scope}:{row.name} is registered with {found.size_bytes} bytes and "
-                f"{found.checksum}, not {row.size_bytes} bytes and {row.checksum}; "
-                "other bytes need another name."
-            )
-    return {place: row.id for place, row in known.items()}
+    # One whose name was given up just now by another transaction isn't found any more.
+    again = [row for row in batch if (row.scope, row.name) not in known]
+    there = [row for row in batch if (row.scope, row.name) in known]
+    if other := [row for row in there if not _is_same(known[row.scope, row.name], row)]:
+        over = filenames.gone(session, sorted({known[row.scope, row.name].id for row in other}))
+        for row in other:
+            if known[row.scope, row.name].id not in over:
+                raise filenames.refusal(known[row.scope, row.name], row.size_bytes, row.checksum)
+        filenames.give_up(session, sorted(over))
+    free = {(row.scope, row.name) for row in other}
+    return {place: row.id for place, row in known.items() if place not in free}, again + other
+
+
+def _is_same(found: Any, row: NewFileRow) -> bool:
+    return (found.size_bytes, found.checksum) == (row.size_bytes, row.checksum)
 
 
 def _add_replicas(
@@ -151,22 +177,14 @@ def _add_replicas(
     storage_id: int,
     replicas: Sequence[tuple[int, str]],
     sizes: Mapping[str, int],
+    in_place: bool,
 ) -> None:
     ordered = sorted(replicas, key=lambda replica: replica[1])
-    clashed = insert_rest(
-        session,
-        Replica,
-        [
-            {
-                "file_id": file_id,
-                "storage_id": storage_id,
-                "path": path,
-                "state": ReplicaState.AVAILABLE,
-            }
-            for file_id, path in ordered
-        ],
-        "path",
-    )
+    clashed = _insert_replicas(session, storage_id, ordered, in_place)
+    if clashed and filenames.give_up_paths(session, storage_id, clashed):
+        known = set(clashed)
+        again = [replica for replica in ordered if replica[1] in known]
+        clashed = _insert_replicas(session, storage_id, again, in_place)
     size_bytes = sum(sizes[path] for _, path in ordered) - sum(sizes[path] for path in clashed)
     usage.note(session, storage_id, len(ordered) - len(clashed), size_bytes)
     known = set(clashed)
@@ -175,7 +193,29 @@ def _add_replicas(
     there = [replica for replica in ordered if replica[1] in known]
     wrong = _check_replicas(session, storage_id, there)
     usage.back(session, wrong)
-    move(session, Replica, wrong, ReplicaState.AVAILABLE, message="registered again")
+    told = "registered again"
+    move(session, Replica, wrong, ReplicaState.AVAILABLE, message=told, in_place=in_place)
+
+
+def _insert_replicas(
+    session: Session, storage_id: int, replicas: Sequence[tuple[int, str]], in_place: bool
+) -> list[str]:
+    """Gives the paths that clashed."""
+    return insert_rest(
+        session,
+        Replica,
+        [
+            {
+                "file_id": file_id,
+                "storage_id": storage_id,
+                "path": path,
+                "state": ReplicaState.AVAILABLE,
+                "in_place": in_place,
+            }
+            for file_id, path in replicas
+        ],
+        "path",
+    )
 
 
 def _check_replicas(
@@ -201,8 +241,8 @@ def _check_replicas(
             )
         if row.state in (ReplicaState.DELETING, ReplicaState.DELETED):
             raise Conflict(
-                f"path {path!r} on storage {storages.get(session, storage_id).name!r} is "
-                f"{row.state} and is not used again; store the file under another path."
+                f"path {path!r} on storage {storages.get(session, storage_id).name!r} is being "
+                "deleted; register it once it is DELETED, or under another path."
             )
         if row.state in (ReplicaState.BAD, ReplicaState.MISSING):
             wrong.append(row.id)
@@ -216,6 +256,30 @@ def get(session: Session, scope: str, name: str) -> FileInfo:
     if row is None:
         raise NotFound("file", f"{scope}:{name}", _HINT)
     return FileInfo(**row._mapping)
+
+
+def checksums(session: Session, rows: Sequence[NewFileRow]) -> dict[tuple[str, str], str]:
+    """What the catalog has of those of the files that it knows, by scope and name."""
+    known: dict[tuple[str, str], str] = {}
+    for scope in sorted({row.scope for row in rows}):
+        names = [row.name for row in rows if row.scope == scope]
+        found = session.execute(
+            sa.select(col(File.name), col(File.checksum)).where(
+                col(File.scope) == scope, among(session, col(File.name), names)
+            )
+        )
+        known.update({(scope, row.name): row.checksum for row in found})
+    return known
+
+
+def algorithms(session: Session, scope: str, names: Sequence[str]) -> dict[str, str]:
+    """By which checksum the catalog knows those of the files of a scope that it knows, by name."""
+    found = session.execute(
+        sa.select(col(File.name), col(File.checksum)).where(
+            col(File.scope) == scope, among(session, col(File.name), names)
+        )
+    )
+    return {row.name: algorithm_of(row.checksum) for row in found}
 
 
 def by_ids(session: Session, file_ids: Sequence[int]) -> dict[int, FileInfo]:

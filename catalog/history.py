@@ -19,6 +19,7 @@ from sqlmodel import Session, col
 from catalog import tasks
 from catalog.bulk import table_of
 from catalog.clock import now
+from catalog.counts import count_of
 from catalog.db import Catalog
 from catalog.models import (
     Attempt,
@@ -160,7 +161,8 @@ def _sum_up(catalog: Catalog, task: TaskInfo) -> Pruned:
             .returning(col(Task.id))
         ).scalar()
         if noted is not None:
-            words = f"history: {sum(counts.values())} jobs, {used.attempts} attempts"
+            words = f"history: {count_of(sum(counts.values()), 'job')}, "
+            words += count_of(used.attempts, "attempt")
             _tell(session, Task, task.id, task.state, words)
     return Pruned()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import outages
 from catalog.models import IS_OPEN, Job, Task
 from catalog.states import JobState, TaskState, is_final
 
@@ -18,7 +19,7 @@ def release(
     task_id: int | None = None,
     workflow_id: int | None = None,
 ) -> int:
-    """Make HELD jobs READY, with their losses forgotten; gives how many.
+    """Make HELD jobs READY, with their losses and faults of ours forgotten; gives how many.
 
     The jobs named, or those of a task, or of a workflow. Jobs of a task that has ended stay.
     """
@@ -34,8 +35,15 @@ def release(
         sa.update(Job)
         .where(IS_OPEN, *chosen, col(Job.task_id).in_(open_tasks))
         .values(
-            state=JobState.READY, losses=0, error=None, reason=None, not_before=None, ended_at=None
+            state=JobState.READY,
+            losses=0,
+            forgiven=col(Job.attempt),
+            error=None,
+            reason=None,
+            not_before=None,
+            ended_at=None,
         )
-        .returning(col(Job.id))
-    )
-    return len(released.all())
+        .returning(col(Job.id), col(Job.task_id))
+    ).all()
+    outages.release(session, sorted({row.task_id for row in released}))
+    return len(released)

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlmodel import Session
@@ -13,7 +13,7 @@ from catalog import datasets, files
 from catalog.bulk import chunks
 from catalog.checksums import DEFAULT, algorithm_of, check_algorithm, file_checksum, normalise
 from catalog.datasets import Member
-from catalog.drivers import StorageDriver, driver_for
+from catalog.drivers import StorageDriver, driver_for, undo
 from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.models import StorageKind, StorageRole
@@ -34,11 +34,15 @@ class Expected:
 
 @dataclass(frozen=True)
 class Measured:
-    """A file that was read: where it lies, on which storage and how it is to be registered."""
+    """A file that was read: where it lies, on which storage and how it is to be registered.
+
+    `copied` says that its bytes are a copy made just now, not an original.
+    """
 
     source: Path
     storage_id: int
     row: NewFileRow
+    copied: bool = False
 
 
 def measure(
@@ -96,12 +100,28 @@ def copy_in(
                 made.append(name)
                 size_bytes, checksum = found
             row = NewFileRow(storage.name, name, name, size_bytes, checksum)
-            measured.append(Measured(path, storage.id, row))
+            measured.append(Measured(path, storage.id, row, copied=found is not None))
     except BaseException:
-        for name in made:
-            driver.delete(name)
+        undo(driver, made)
         raise
     return measured
+
+
+def aligned(measured: Sequence[Measured], known: Mapping[tuple[str, str], str]) -> list[Measured]:
+    """Files whose checksum is of another kind than the catalog's `known` one, read once more.
+
+    By scope and name: the same bytes are the same file, whichever checksum was given of them.
+    """
+    found = []
+    for item in measured:
+        row = item.row
+        there = known.get((row.scope, row.name), row.checksum)
+        if algorithm_of(there) != algorithm_of(row.checksum):
+            claim = Expected(size_bytes=row.size_bytes)
+            _, checksum = _read_one(item.source, claim, algorithm_of(there))
+            item = replace(item, row=replace(row, checksum=checksum))
+        found.append(item)
+    return found
 
 
 def add(session: Session, dataset_id: int, measured: Sequence[Measured]) -> int:
@@ -110,9 +130,14 @@ def add(session: Session, dataset_id: int, measured: Sequence[Measured]) -> int:
     Raises `Conflict` and `StateConflict` as `files.register` and `datasets.attach` do.
     """
     ids: dict[int, int] = {}
-    for storage_id in sorted({item.storage_id for item in measured}):
-        mine = [(i, item.row) for i, item in enumerate(measured) if item.storage_id == storage_id]
-        new = files.register(session, storage_id, [row for _, row in mine])
+    for storage_id, copied in sorted({(item.storage_id, item.copied) for item in measured}):
+        mine = [
+            (i, item.row)
+            for i, item in enumerate(measured)
+            if (item.storage_id, item.copied) == (storage_id, copied)
+        ]
+        rows = [row for _, row in mine]
+        new = files.register(session, storage_id, rows, in_place=not copied)
         ids.update(zip((i for i, _ in mine), new, strict=True))
     members = [Member(ids[i], item.row.name) for i, item in enumerate(measured)]
     return datasets.attach(session, dataset_id, members)
@@ -230,7 +255,7 @@ def _put(
     try:
         _check_read(path, claim, before, stored.checksum)
     except BaseException:
-        driver.delete(name)
+        undo(driver, [name])
         raise
     return stored.size_bytes, stored.checksum
 

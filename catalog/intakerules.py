@@ -1,8 +1,5 @@
 """Rules of the intake: which files that arrive on a storage belong to which dataset."""
 
-import re
-import string
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,54 +7,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import storages
+from catalog import refusals, storages
 from catalog.bulk import insert_ignore
 from catalog.clock import now
-from catalog.errors import BadInput, BadName, Conflict, NotFound
+from catalog.errors import Conflict, NotFound
 from catalog.models import Dataset, IntakeRule, Storage
-from catalog.names import check_name, check_path
+from catalog.rule import Rule as Rule
+from catalog.rule import check
 from catalog.states import DatasetState
 from catalog.transitions import record_change
 
 _HINT = "`spdf intake list` shows what there is"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule as its row stood, or as it is to be.
-
-    `pattern` and `end_pattern` are regular expressions of whole paths on the storage; `dataset` is
-    a name with their groups in braces. None of the three ends: its datasets are closed by others.
-    """
-
-    name: str
-    storage: str
-    pattern: str
-    dataset: str
-    prefix: str = ""
-    end_pattern: str | None = None
-    close_count: int | None = None
-    quiet_s: float | None = None
-    stable_s: float = 1.0
-    lifetime_s: float | None = None
-    active: bool = True
-    id: int = 0
-    storage_id: int = 0
-
-    def dataset_of(self, path: str) -> str | None:
-        """The dataset of a file; None where the rule isn't for it."""
-        return self._named(self.pattern, path)
-
-    def ended_by(self, path: str) -> str | None:
-        """The dataset that a marker ends; None for what is no marker."""
-        return None if self.end_pattern is None else self._named(self.end_pattern, path)
-
-    def _named(self, pattern: str, path: str) -> str | None:
-        found = re.fullmatch(pattern, path)
-        if found is None:
-            return None
-        groups = {name: text or "" for name, text in found.groupdict().items()}
-        return self.dataset.format_map(groups)
 
 
 @dataclass(frozen=True)
@@ -82,64 +42,16 @@ _COLUMNS: tuple[Any, ...] = (
     col(IntakeRule.stable_s),
     col(IntakeRule.lifetime_s),
     col(IntakeRule.active),
+    sa.and_(
+        col(IntakeRule.end_pattern).is_not(None),
+        col(IntakeRule.close_count).is_not(None),
+        # Rules of before closed by whichever came first.
+        sa.func.coalesce(col(IntakeRule.either), sa.true()),
+    ).label("either"),
+    col(IntakeRule.close_empty),
     col(IntakeRule.id),
     col(IntakeRule.storage_id),
 )
-
-
-def check(rule: Rule) -> None:
-    """Raise `BadInput` for a rule that can't be used."""
-    check_name("intake rule", rule.name)
-    if rule.prefix:
-        check_path("prefix", rule.prefix.removesuffix("/"))
-    groups = _groups("--pattern", rule.pattern)
-    wanted = _fields(rule.dataset)
-    _check_fields("--pattern", wanted, groups)
-    if rule.end_pattern is not None:
-        _check_fields("--end", wanted, _groups("--end", rule.end_pattern))
-    sample = rule.dataset.format_map(dict.fromkeys(wanted, "x"))
-    try:
-        check_name("dataset", sample)
-    except BadName as error:
-        raise BadInput(
-            f"--dataset {rule.dataset!r} makes names such as {sample!r}: {error}"
-        ) from error
-
-
-def _groups(option: str, pattern: str) -> frozenset[str]:
-    try:
-        return frozenset(re.compile(pattern).groupindex)
-    except re.error as error:
-        raise BadInput(
-            f"{option} {pattern!r} is no regular expression ({error}); write one, such as "
-            r"`(?P<run>run-\d+)/.*\.raw`."
-        ) from error
-
-
-def _fields(template: str) -> list[str]:
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise BadInput(f"--dataset {template!r}: {error}; write `run-{{run}}`.") from error
-    found = []
-    for _, name, spec, conversion in parts:
-        if name is None:
-            continue
-        if not name.isidentifier() or spec or conversion:
-            raise BadInput(
-                f"--dataset {template!r}: {{{name}}} is no group's name; write `run-{{run}}`."
-            )
-        found.append(name)
-    return found
-
-
-def _check_fields(option: str, wanted: Sequence[str], groups: frozenset[str]) -> None:
-    for name in wanted:
-        if name not in groups:
-            raise BadInput(
-                f"--dataset names the group {name!r}, which {option} doesn't have; write "
-                f"(?P<{name}>…) there."
-            )
 
 
 def add(session: Session, rule: Rule) -> Rule:
@@ -158,12 +70,22 @@ def add(session: Session, rule: Rule) -> Rule:
         "stable_s": rule.stable_s,
         "lifetime_s": rule.lifetime_s,
         "active": True,
+        "either": rule.either,
+        "close_empty": rule.close_empty,
     }
     new = insert_ignore(session, IntakeRule, [row])
     found = get(session, rule.name)
     if new:
         record_change(session, IntakeRule, found.id, "ADDED", f"{rule.pattern} → {rule.dataset}")
-    elif {name: getattr(found, name) for name in row} != row:
+        return found
+    differs = [name for name in row if getattr(found, name) != row[name]]
+    if differs == ["either"] and found.either:
+        raise Conflict(
+            f"intake rule {rule.name!r} exists already, and closes by its marker or its count, "
+            "whichever comes first; say --either for that, or remove it with "
+            f"`spdf intake remove {rule.name}`."
+        )
+    if differs:
         raise Conflict(
             f"intake rule {rule.name!r} exists already and says something else; remove it with "
             f"`spdf intake remove {rule.name}`, or choose another name."
@@ -181,6 +103,7 @@ def remove(session: Session, name: str) -> Rule:
         .values(active=False, name=f"{rule.name}#{rule.id}"),
         execution_options={"synchronize_session": False},
     )
+    refusals.unfollow(session, rule.id)
     record_change(session, IntakeRule, rule.id, "REMOVED", rule.name)
     return rule
 
@@ -190,6 +113,14 @@ def get(session: Session, name: str) -> Rule:
     row = session.execute(_select().where(col(IntakeRule.name) == name)).one_or_none()
     if row is None:
         raise NotFound("intake rule", name, _HINT)
+    return Rule(**row._mapping)
+
+
+def by_id(session: Session, rule_id: int) -> Rule:
+    """The rule with that id, followed or removed; raises `NotFound`."""
+    row = session.execute(_select().where(col(IntakeRule.id) == rule_id)).one_or_none()
+    if row is None:
+        raise NotFound("intake rule", rule_id, _HINT)
     return Rule(**row._mapping)
 
 

@@ -1,7 +1,7 @@
 """Jobs: defining them from files, handing their results on, and looking at them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,6 @@ from catalog.errors import NotFound
 from catalog.models import (
     IS_UNPASSED,
     Attempt,
-    DatasetFile,
     File,
     Job,
     JobInput,
@@ -22,9 +21,8 @@ from catalog.models import (
     Replica,
     Task,
 )
-from catalog.refs import FileRef, ReplicaRef
 from catalog.rowsets import among, insert_rows
-from catalog.states import AttemptState, JobState, Phase, ReplicaState
+from catalog.states import AttemptState, JobState, Phase
 
 _file, _replica = table_of(File), table_of(Replica)
 _input, _output = table_of(JobInput), table_of(JobOutput)
@@ -51,15 +49,6 @@ class EndedJob:
     ordinal: int
     state: JobState
     outputs: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of an input dataset, at its place."""
-
-    file_id: int
-    name: str
-    position: int
 
 
 @dataclass(frozen=True)
@@ -109,26 +98,6 @@ class AttemptInfo:
     bytes_out: int | None
     started_at: datetime
     ended_at: datetime | None
-
-
-def source_files(session: Session, dataset_id: int, after: int, limit: int) -> list[SourceFile]:
-    """Primary files of a dataset beyond a position, in its order, no position cut in two."""
-    inside = sa.and_(col(DatasetFile.dataset_id) == dataset_id, col(DatasetFile.position) > after)
-    page = (
-        sa.select(col(DatasetFile.position))
-        .where(inside)
-        .order_by(col(DatasetFile.position))
-        .limit(limit)
-        .subquery()
-    )
-    last = sa.select(sa.func.max(page.c.position)).scalar_subquery()
-    rows = session.execute(
-        sa.select(col(DatasetFile.file_id), col(DatasetFile.name), col(DatasetFile.position))
-        .join(File, col(File.id) == col(DatasetFile.file_id))
-        .where(inside, col(DatasetFile.position) <= last, col(File.primary_id).is_(None))
-        .order_by(col(DatasetFile.position), col(DatasetFile.name))
-    )
-    return [SourceFile(*row) for row in rows]
 
 
 def define(session: Session, task_id: int, jobs: Sequence[NewJob], *, passed: bool) -> int:
@@ -238,91 +207,6 @@ def mark_passed(session: Session, job_ids: Sequence[int]) -> None:
         session.execute(
             sa.update(Job).where(among(session, col(Job.id), batch)).values(passed=True)
         )
-
-
-def outputs(
-    session: Session, job_ids: Sequence[int], ports: Iterable[str]
-) -> dict[tuple[int, str], list[int]]:
-    """Primary output files by (job id, port), in order."""
-    found: dict[tuple[int, str], list[int]] = {}
-    rows = session.execute(
-        sa.select(_output.c.job_id, _output.c.port, _output.c.file_id)
-        .join(_file, _file.c.id == _output.c.file_id)
-        .where(
-            among(session, _output.c.job_id, job_ids),
-            among(session, _output.c.port, list(ports)),
-            _file.c.primary_id.is_(None),
-        )
-        .order_by(_output.c.job_id, _output.c.port, _output.c.position)
-    )
-    for job_id, port, file_id in rows:
-        found.setdefault((job_id, port), []).append(file_id)
-    return found
-
-
-def files_by_name(session: Session, dataset_id: int, names: Sequence[str]) -> dict[str, int]:
-    """Ids of a dataset's files by their names in it."""
-    found: dict[str, int] = {}
-    for batch in chunks(names):
-        rows = session.execute(
-            sa.select(col(DatasetFile.name), col(DatasetFile.file_id)).where(
-                col(DatasetFile.dataset_id) == dataset_id, col(DatasetFile.name).in_(batch)
-            )
-        )
-        found.update({row.name: row.file_id for row in rows})
-    return found
-
-
-def file_refs(session: Session, file_ids: Sequence[int]) -> dict[int, FileRef]:
-    """What a node needs to read these files, with their secondary files, by file id."""
-    ids = list(dict.fromkeys(file_ids))
-    # Two look-ups: one with OR over both columns would read the whole table.
-    found = [*_file_rows(session, _file.c.id, ids), *_file_rows(session, _file.c.primary_id, ids)]
-    rows = sorted({row.id: row for row in found}.values(), key=lambda row: row.id)
-    places: dict[int, list[ReplicaRef]] = {}
-    for file_id, storage_id, path in session.execute(
-        sa.select(_replica.c.file_id, _replica.c.storage_id, _replica.c.path)
-        .where(
-            among(session, _replica.c.file_id, [row.id for row in rows]),
-            _replica.c.state == ReplicaState.AVAILABLE,
-        )
-        .order_by(_replica.c.id)
-    ):
-        places.setdefault(file_id, []).append(ReplicaRef(storage_id, path))
-    secondary: dict[int, list[FileRef]] = {}
-    plain = {}
-    for row in rows:
-        ref = FileRef(row.id, row.name, row.size_bytes, row.checksum, tuple(places.get(row.id, ())))
-        plain[row.id] = ref
-        if row.primary_id is not None:
-            secondary.setdefault(row.primary_id, []).append(ref)
-    return {i: replace(plain[i], secondary=tuple(secondary.get(i, ()))) for i in ids if i in plain}
-
-
-def _file_rows(session: Session, column: sa.Column[Any], ids: Sequence[int]) -> Sequence[Any]:
-    """The files that have one of these ids in a column, by their own."""
-    return session.execute(
-        sa.select(
-            _file.c.id, _file.c.name, _file.c.size_bytes, _file.c.checksum, _file.c.primary_id
-        ).where(among(session, column, ids))
-    ).all()
-
-
-def inputs(session: Session, job_ids: Sequence[int]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
-    """Input files by job id and port, in order."""
-    rows = session.execute(
-        sa.select(_input.c.job_id, _input.c.port, _input.c.file_id)
-        .where(among(session, _input.c.job_id, job_ids))
-        .order_by(_input.c.job_id, _input.c.port, _input.c.position)
-    ).all()
-    refs = file_refs(session, [row.file_id for row in rows])
-    lists: dict[int, dict[str, list[FileRef]]] = {job_id: {} for job_id in job_ids}
-    for job_id, port, file_id in rows:
-        lists[job_id].setdefault(port, []).append(refs[file_id])
-    return {
-        job_id: {port: tuple(files) for port, files in ports.items()}
-        for job_id, ports in lists.items()
-    }
 
 
 _INFO: tuple[Any, ...] = (

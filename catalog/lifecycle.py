@@ -1,5 +1,7 @@
 """What keeps a dataset, or ends it: pins, lifetimes, and what lies between stages."""
 
+from contextlib import suppress
+
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
@@ -8,6 +10,7 @@ from catalog.clock import now
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict, StateConflict
 from catalog.models import Dataset, Task, Workflow
+from catalog.outage import isolated
 from catalog.refs import Retention
 from catalog.states import DatasetState, TaskState, WorkflowState
 from catalog.transitions import record_change
@@ -92,12 +95,10 @@ def release(session: Session, after: int, limit: int = 200) -> tuple[list[str], 
         why = "its readers are FINISHED"
         if row.retention is Retention.UPLOADED:
             why = "what was made of it is uploaded"
-        try:
+        with isolated("dataset", row.name), suppress(Conflict):
             with session.begin_nested():
                 deletion.mark(session, row.id, why, consumed=True)
-        except Conflict:
-            continue
-        gone.append(row.name)
+            gone.append(row.name)
     return gone, rows[-1].id if len(rows) == limit else 0
 
 

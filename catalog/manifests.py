@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog.bulk import chunks
+from catalog.columns import kept, total
 from catalog.files import replicas
 from catalog.models import DatasetFile, File
 from catalog.refs import ReplicaRef
@@ -64,14 +65,16 @@ def totals(session: Session, dataset_ids: Sequence[int]) -> dict[int, Totals]:
         .scalar_subquery()
     )
     for batch in chunks(list(found)):
-        rows = session.execute(
-            sa.select(
-                col(DatasetFile.dataset_id),
-                sa.func.count(),
-                sa.cast(sa.func.sum(size), sa.BigInteger),
-            )
+        sizes = (
+            sa.select(col(DatasetFile.dataset_id).label("dataset_id"), size.label("size_bytes"))
             .where(col(DatasetFile.dataset_id).in_(batch))
-            .group_by(col(DatasetFile.dataset_id))
+            .cte("sizes")
+            .prefix_with("MATERIALIZED")
+        )
+        rows = session.execute(
+            sa.select(sizes.c.dataset_id, sa.func.count(), total(sizes.c.size_bytes)).group_by(
+                sizes.c.dataset_id
+            )
         )
         found.update({i: Totals(count, size_bytes) for i, count, size_bytes in rows})
     return found
@@ -135,7 +138,7 @@ def content(session: Session, dataset_id: int) -> Content:
         files += len(rows)
         size_bytes += sum(size for _, _, size, _ in rows)
         after = rows[-1].position, rows[-1].name
-    return Content(files, size_bytes, f"sha256:{digest.hexdigest()}")
+    return Content(files, kept(size_bytes), f"sha256:{digest.hexdigest()}")
 
 
 def _page(

@@ -1,5 +1,7 @@
 """Rules for the names of datasets, storages, templates, files and paths."""
 
+import hashlib
+import os
 import re
 
 from catalog.errors import BadName
@@ -8,8 +10,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=-]*\Z")
 _USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*(?:/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*\Z")
 """Paths that are right at first sight, as nearly all are."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_UNDECODED = re.compile("[\udc80-\udcff]")
+_QUOTED = re.compile(r"(?<!\\)\\udc([89a-f][0-9a-f])")
 MAX_NAME = 200
 MAX_PATH = 900
+MAX_COMPONENT = 255
+"""Bytes of a file's own name on most file systems."""
+MARKER = ".spdf-storage"
+"""Name of the file at a storage's root that says which one it is; never one of its files."""
 
 
 def check_name(kind: str, name: str) -> str:
@@ -35,6 +43,34 @@ def is_path(path: str) -> bool:
     return _path_fault(path) is None
 
 
+def is_hidden(path: str) -> bool:
+    """Whether a part of the path begins with a dot: what lies there isn't whole yet.
+
+    Who writes, or transfers, gives it a name without one then.
+    """
+    return path.startswith(".") or "/." in path
+
+
+def shown(path: str) -> str:
+    """A path as people can read it and a row can hold it, whatever bytes it is made of."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if len(text.encode()) <= MAX_PATH:
+        return text
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return f"{text.encode()[: MAX_PATH - 24].decode(errors='ignore')}…{digest}"
+
+
+def spelt_out(text: str) -> str:
+    """`text` as any database or terminal takes it: bytes that are no UTF-8 as `\\xe4`.
+
+    Also where a `repr` has spelt them as the surrogates that Python has for them.
+    """
+    text = _QUOTED.sub(r"\\x\1", text)
+    text = _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 def _path_fault(path: str) -> str | None:
     if len(path) <= MAX_PATH and _USUAL.match(path):
         return None
@@ -51,4 +87,20 @@ def _path_fault(path: str) -> str | None:
         return "it holds `..`"
     if "" in parts or "." in parts:
         return "it holds an empty or `.` component"
+    if MARKER in parts:
+        return f"{MARKER} is the name of a storage's marker"
     return None
+
+
+def beside(path: str, suffix: str) -> str:
+    """Another path in the same folder: with the suffix, and no longer than a name can be.
+
+    A name that is too long with it is cut, and has a digest of itself instead.
+    """
+    folder, slash, name = path.rpartition("/")
+    room = MAX_COMPONENT - len(os.fsencode(suffix))
+    if len(os.fsencode(name)) > room:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        kept = os.fsencode(name)[: room - len(digest) - 1].decode("utf-8", "ignore")
+        name = f"{kept}-{digest}"
+    return f"{folder}{slash}{name}{suffix}"

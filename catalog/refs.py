@@ -27,6 +27,47 @@ class FindingKind(StrEnum):
     """Bytes without a row."""
 
 
+class RefusalKind(StrEnum):
+    """Why something that a rule's look saw wasn't taken."""
+
+    LINK = "LINK"
+    """A symbolic link, or another thing that is no regular file."""
+    NAME = "NAME"
+    """A name that can't be used."""
+    DATE = "DATE"
+    """A date that is none."""
+    UNREADABLE = "UNREADABLE"
+    """A folder or a file that can't be looked at."""
+    LATE = "LATE"
+    """It came after its dataset was closed."""
+    CHANGED = "CHANGED"
+    """It changed after it was registered."""
+    REFUSED = "REFUSED"
+    """Its request was answered with ERROR, or it couldn't be asked for."""
+    EMPTY_RUN = "EMPTY_RUN"
+    """A marker of a run without files."""
+    DETACHED = "DETACHED"
+    """It stayed when the dataset that had it was deleted, and is as it was left."""
+
+
+HOLDING = frozenset(RefusalKind) - {
+    RefusalKind.LATE,
+    RefusalKind.EMPTY_RUN,
+    RefusalKind.DETACHED,
+}
+"""What keeps a dataset from being closed by itself."""
+
+
+class Settlement(StrEnum):
+    """How a refusal came to its end."""
+
+    REGISTERED = "REGISTERED"
+    GONE = "GONE"
+    DISMISSED = "DISMISSED"
+    UNFOLLOWED = "UNFOLLOWED"
+    """Its rule was removed: nobody looks there for it."""
+
+
 class RequestKind(StrEnum):
     """What a request may ask for."""
 
@@ -48,6 +89,15 @@ class Retention(StrEnum):
     """Until the stages that read them are FINISHED."""
 
 
+class Originals(StrEnum):
+    """By what bytes go with a dataset that were registered where they lay."""
+
+    BY_WORD = "by-word"
+    """A person said so, of this dataset."""
+    BY_RULE = "by-rule"
+    """The lifetime of its intake rule is over: those that the rule is for."""
+
+
 class StorageRole(StrEnum):
     """What a storage is for."""
 
@@ -61,6 +111,7 @@ class StorageInfo:
     """A storage as its row stood.
 
     `url` of a local one is its absolute directory, of an S3 one `http(s)://host:port/bucket/prefix`.
+    `identity` is what its marker says; `marked` once that was seen there.
     """
 
     id: int
@@ -68,6 +119,8 @@ class StorageInfo:
     kind: StorageKind
     role: StorageRole
     url: str
+    identity: str | None = None
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +154,8 @@ class Outcome(StrEnum):
     FINISHED = "FINISHED"
     SKIPPED = "SKIPPED"
     FAILED = "FAILED"
+    LOST = "LOST"
+    """A process of ours died, and the attempt with it."""
     STOPPED = "STOPPED"
     """Killed by us because the lease was gone: nothing is to be registered."""
 
@@ -150,6 +205,21 @@ class JobResult:
     phase: Phase | None = None
     log_tail: str | None = None
     log: NewFile | None = None
-    bad_inputs: tuple[int, ...] = ()
-    """Ids of input files whose replica proved bad."""
+    bad_inputs: tuple[ReplicaRef, ...] = ()
+    """Copies of inputs that proved bad when they were read: those, and no other copy."""
+    storage_id: int | None = None
+    """The storage that an error is about."""
+    needed_bytes: int = 0
+    """Size of the file that a storage had no room for."""
     usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class StorageTrouble:
+    """A storage that is out, as a node met it; `writing` says whether while storing something."""
+
+    code: ErrorCode
+    message: str
+    storage_id: int
+    writing: bool
+    needed_bytes: int = 0

@@ -4,7 +4,6 @@ A statement over such a parameter has the same text whatever the number of rows,
 parsed and planned once. A list of `VALUES` or an expanded `IN` is a new statement for each number.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Session, SQLModel
 
 from catalog.bulk import is_postgresql, table_of
+from catalog.jsontext import dumps
 
 
 def among(session: Session, column: Any, values: Collection[Any]) -> sa.ColumnElement[bool]:
@@ -30,7 +30,7 @@ def listed(session: Session, kind: Any, values: Collection[Any]) -> sa.FromClaus
     if is_postgresql(session):
         array = sa.literal(list(values), ARRAY(kind))
         return sa.func.unnest(array).table_valued("value", name="each").render_derived()
-    return _each(sa.literal(json.dumps(list(values)), sa.String()))
+    return _each(sa.literal(dumps(list(values)), sa.String()))
 
 
 def rowset(
@@ -41,11 +41,11 @@ def rowset(
     Values are what JSON has; a column of type JSON takes a mapping.
     """
     if is_postgresql(session):
-        text = sa.literal(json.dumps([{n: row[n] for n in columns} for row in rows]), sa.String())
+        text = sa.literal(dumps([{n: row[n] for n in columns} for row in rows]), sa.String())
         named = [sa.column(name, kind) for name, kind in columns.items()]
         found = sa.func.json_to_recordset(sa.cast(text, sa.JSON)).table_valued(*named)
         return found.render_derived(name="cells", with_types=True)
-    text = sa.literal(json.dumps([[row[n] for n in columns] for row in rows]), sa.String())
+    text = sa.literal(dumps([[row[n] for n in columns] for row in rows]), sa.String())
     value = _each(text).c.value
     cells = [
         sa.type_coerce(sa.func.json_extract(value, f"$[{place}]"), kind).label(name)

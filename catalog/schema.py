@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Alembic is imported where it is used: every pilot checks the schema, few change it.
 
-HEAD = "0005"
+HEAD = "0012"
 """The newest revision in `migrations/versions`; revisions are numbered, so they compare."""
 
 _ADVISORY_LOCK = 0x73706466
@@ -45,6 +45,8 @@ class SchemaState:
 
 class SchemaMismatch(SpdfError):
     """The catalog's schema is not one that this program can work with."""
+
+    is_outage = True
 
     def __init__(self, where: str, found: str | None, why: str) -> None:
         self.found, self.expected = found, HEAD
@@ -176,7 +178,7 @@ def _config() -> "Config":
 
 
 def _name(catalog: Catalog) -> str:
-    return f"the catalog {catalog.url.render_as_string(hide_password=True)}"
+    return f"the catalog {catalog.where}"
 
 
 def _mismatch(where: str, state: SchemaState) -> SchemaMismatch:

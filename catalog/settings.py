@@ -6,14 +6,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from catalog.places import given_path, sqlite_url
+
+_MOST, _MOST_BYTES = 2**31 - 1, 2**63 - 1
 
 
 class Settings(BaseSettings):
     """All settings. Each may be given as `SPDF_<NAME>`; times are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="SPDF_", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SPDF_", extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".spdf",
@@ -31,9 +37,27 @@ class Settings(BaseSettings):
     spool: Path | None = Field(
         None, description="Directory in which programs leave requests; empty: SPDF_HOME/spool."
     )
+    delete_grace_s: float = Field(
+        86400.0,
+        ge=0,
+        description="How long `spdf dataset delete` can be taken back; 0: not at all.",
+    )
+    requests_remove_originals: bool = Field(
+        False,
+        description="Requests `dataset.delete` may say `removeOriginals`; else they are refused.",
+    )
+    look_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="How long a look at a storage may give no sign of getting on.",
+    )
     node: str = Field(default_factory=socket.gethostname, description="This node's name.")
     slots: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU slots of this node."
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=65_536,
+        description="CPU slots of this node.",
     )
     memory_mib: int = Field(
         0, ge=0, description="Memory that jobs of this node may reserve, MiB; 0: what it has."
@@ -119,11 +143,13 @@ class Settings(BaseSettings):
     )
     db_pooler: str = Field(
         "",
-        pattern=r"^([^\s:]+:\d+)?$",
+        pattern=r"^([^\s:]+:\d{1,5})?$",
         description="PgBouncer, host:port, that sessions with the catalog go through.",
     )
     outage_s: float = Field(
-        300.0, gt=0, description="How long a pilot waits for a catalog or a storage that is away."
+        300.0,
+        gt=0,
+        description="How long a pilot waits for a catalog or storage that is away, or a full one.",
     )
 
     s3_url: str = Field(
@@ -149,6 +175,16 @@ class Settings(BaseSettings):
 
     log_json: bool = Field(False, description="Log lines as JSON.")
 
+    @field_validator("*")
+    @classmethod
+    def _in_range(cls, value: Any, info: ValidationInfo) -> Any:
+        """No number is beyond what clocks, threads and databases count with."""
+        most = _MOST_BYTES if str(info.field_name).endswith("_bytes") else _MOST
+        # What the watchdog's schedule can't have the set-up says, which alone reads it.
+        if info.field_name != "watchdog_s" and isinstance(value, int | float) and value > most:
+            raise ValueError(f"Input should be at most {most}")
+        return value
+
     @property
     def pilots_at_once(self) -> int:
         """Most pilots of a pool on this node: some wait for others' cores, or for jobs."""
@@ -156,19 +192,19 @@ class Settings(BaseSettings):
 
     def model_post_init(self, _context: Any) -> None:
         """Make paths absolute and fill in what depends on `home`."""
-        self.home = self.home.expanduser().absolute()
+        self.home = given_path(self.home)
         if not self.catalog_url:
-            self.catalog_url = f"sqlite:///{self.home / 'catalog.db'}"
+            self.catalog_url = sqlite_url(self.home / "catalog.db")
         if self.work_dir is None:
             self.work_dir = self.home / "work"
-        self.work_dir = self.work_dir.expanduser().absolute()
+        self.work_dir = given_path(self.work_dir)
         if self.spool is None:
             self.spool = self.home / "spool"
-        self.spool = self.spool.expanduser().absolute()
+        self.spool = given_path(self.spool)
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read on the first call."""
-    home = Path(os.environ.get("SPDF_HOME", "") or Path.home() / ".spdf").expanduser()
+    home = given_path(os.environ.get("SPDF_HOME", "") or Path.home() / ".spdf")
     return Settings(_env_file=home / "spdf.env")

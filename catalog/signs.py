@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from catalog import obstacles
 from catalog.clock import now
 from catalog.db import Catalog
 from catalog.models import IS_OPEN, Dataset, Job, Node, Pilot, Task, Workflow
@@ -96,14 +97,19 @@ class TaskSigns:
             col(Job.state) == JobState.READY,
             sa.or_(col(Job.not_before).is_(None), col(Job.not_before) <= now()),
         )
-        self._ready = catalog.prepared(sa.select(ready))
+        here = sa.literal(node)
+        self._ready = catalog.prepared(
+            sa.select(ready, sa.and_(ready, obstacles.blocked(here, pool, task_id)))
+        )
+        self.blocked = False
+        """Whether the last look found jobs that an outage keeps from this node."""
         other = aliased(Task)
         before = sa.exists().where(
             col(other.workflow_id) == col(Task.workflow_id),
             col(other.ordinal) < col(Task.ordinal),
             col(other.state).not_in(FINAL[TaskState]),
         )
-        here = sa.select(sa.func.count()).where(
+        pilots = sa.select(sa.func.count()).where(
             col(Pilot.state).in_(LIVE), col(Pilot.node) == node, col(Pilot.pool) == pool
         )
         self._outlook = catalog.prepared(
@@ -112,7 +118,7 @@ class TaskSigns:
                 sa.or_(col(Dataset.state) == DatasetState.OPEN, before),
                 sa.exists(others_ready_query(pool, task_id)),
                 sa.exists(others_ready_query(pool, task_id, waited_s=long_s)),
-                here.scalar_subquery(),
+                pilots.scalar_subquery(),
             )
             .join(Workflow, col(Workflow.id) == col(Task.workflow_id))
             .join(Dataset, col(Dataset.id) == col(Workflow.dataset_id))
@@ -121,7 +127,9 @@ class TaskSigns:
 
     def work_there(self) -> bool:
         """Whether the task has a job that can be leased now."""
-        return bool(self._catalog.glance(self._ready)[0])
+        ready, blocked = self._catalog.glance(self._ready)
+        self.blocked = bool(blocked)
+        return bool(ready) and not self.blocked
 
     def outlook(self) -> Outlook:
         """Whether to stay."""

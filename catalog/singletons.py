@@ -59,6 +59,12 @@ def is_held(session: Session, name: str) -> bool:
     return bool(session.execute(query).scalar())
 
 
+def is_known(session: Session, name: str) -> bool:
+    """Whether anybody ever had the role, since it was forgotten last."""
+    query = sa.select(sa.exists().where(col(Singleton.name) == name))
+    return bool(session.execute(query).scalar())
+
+
 def forget(session: Session, name: str) -> None:
     """Remove the row of a role that nobody will want again."""
     session.execute(sa.delete(Singleton).where(col(Singleton.name) == name))

@@ -135,7 +135,7 @@ ALLOWED: Mapping[type[StrEnum], Transitions] = {
         {
             _D.OPEN: (_D.CLOSED, _D.DELETING),
             _D.CLOSED: (_D.DELETING,),
-            _D.DELETING: (_D.DELETED,),
+            _D.DELETING: (_D.DELETED, _D.OPEN, _D.CLOSED),
         }
     ),
     _R: _table(

@@ -1,52 +1,37 @@
 """Transfers: the bytes of an upload copied, file by file, and verified where they are then.
 
 A file's place is reserved by a COPYING replica before its bytes go there, so that a crash leaves
-nothing that isn't known. A run that died is gone on with where its last batch ended.
+nothing that isn't known. A run that died is gone on with where its last batch ended. A reservation
+makes nothing ours: where other bytes lie by then they stay, and the file gets another place.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import files, storages, uploads, usage
+from catalog import erasure, files, standing, storages, uploads, usage
 from catalog.bulk import insert_new
-from catalog.checksums import algorithm_of
 from catalog.clock import now
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver, driver_for
-from catalog.errors import Conflict, ErrorCode, StorageError
+from catalog.drivers import Drivers, StorageDriver
+from catalog.errors import ErrorCode, StorageError
 from catalog.failpoints import reach
 from catalog.models import DatasetFile, File, Replica, Upload
-from catalog.refs import ReplicaRef
+from catalog.names import beside
 from catalog.states import ReplicaState, UploadState
 from catalog.transitions import move, move_one
+from catalog.uploadcopies import Cannot, UploadCopy, bring
 from catalog.uploads import UploadInfo
 
 BATCH = 64
 THREADS = 4
-
-
-@dataclass(frozen=True)
-class _Item:
-    """A file to be copied, with the replica that is made."""
-
-    file_id: int
-    name: str
-    size_bytes: int
-    checksum: str
-    sources: tuple[ReplicaRef, ...]
-    replica_id: int
-    path: str
-
-
-class Cannot(Conflict):
-    """An upload can't go on: the sentence says why."""
+_MOST_PLACES = 5
+"""Places that are tried for a file in one run."""
 
 
 def transfer(
@@ -70,7 +55,9 @@ def transfer(
             move_one(session, Upload, upload_id, UploadState.RUNNING, started_at=now())
         elif info.state is not UploadState.RUNNING:
             return info
-        drivers = {s.id: driver_for(s) for s in storages.list_all(session)}
+    standing.adopt(catalog, info.storage_id, first=True)
+    with catalog.read() as session:
+        drivers = Drivers(storages.list_all(session))
     with ThreadPoolExecutor(threads, thread_name_prefix="upload") as pool:
         while True:
             with catalog.read() as session:
@@ -145,13 +132,14 @@ def _batch(
     with catalog.write() as session:
         items = _reserve(session, info, page, strange)
     reach("upload.reserved")
-    list(pool.map(lambda item: _copy(item, target, drivers, scratch), items))
+
+    copies = _copy_all(catalog, info, items, drivers, pool, scratch)
     reach("upload.copied")
     with catalog.write() as session:
         session.execute(
             sa.update(Replica)
             .where(
-                col(Replica.id).in_([item.replica_id for item in items]),
+                col(Replica.id).in_([item.replica_id for item in copies]),
                 col(Replica.state) == ReplicaState.COPYING,
             )
             .values(state=ReplicaState.AVAILABLE),
@@ -168,6 +156,58 @@ def _batch(
             execution_options={"synchronize_session": False},
         )
     reach("upload.noted")
+
+
+def _copy_all(
+    catalog: Catalog,
+    info: UploadInfo,
+    items: Sequence[UploadCopy],
+    drivers: Mapping[int, StorageDriver],
+    pool: ThreadPoolExecutor,
+    scratch: Path,
+) -> list[UploadCopy]:
+    """Copy the files, each to its place, or to another one where other bytes lie there by now."""
+    target = drivers[info.storage_id]
+
+    def take_away(path: str) -> None:
+        if fault := erasure.erase(catalog, info.storage_id, target, [path]).get(path):
+            raise fault
+
+    def copy(item: UploadCopy) -> bool:
+        return bring(item, target, drivers, scratch, take_away)
+
+    copied: list[UploadCopy] = []
+    for _ in range(_MOST_PLACES):
+        done = list(pool.map(copy, items))
+        copied += [item for item, is_there in zip(items, done, strict=True) if is_there]
+        strange = [item for item, is_there in zip(items, done, strict=True) if not is_there]
+        if not strange:
+            return copied
+        with catalog.write() as session:
+            items = _elsewhere(session, info, strange)
+    raise Cannot(
+        f"file {strange[0].name!r} can't be copied: other bytes came to each of {_MOST_PLACES} "
+        f"places reserved for it, the last time to {strange[0].path!r}, and stay there; find out "
+        "who writes there."
+    )
+
+
+def _elsewhere(session: Session, info: UploadInfo, items: Sequence[UploadCopy]) -> list[UploadCopy]:
+    """These files with new places; what lies under the old ones isn't ours, and stays."""
+    old = {item.replica_id: item for item in items}
+    told = "other bytes lie under its path, where an upload would have put it; they stay"
+    given_up = move(
+        session, Replica, list(old), ReplicaState.DELETING,
+        only_from=(ReplicaState.COPYING,), message=told,
+    )  # fmt: skip
+    move(session, Replica, given_up, ReplicaState.DELETED, message=told)
+    mine = [old[replica_id] for replica_id in given_up]
+    usage.note_all(session, [(info.storage_id, item.size_bytes) for item in mine], sign=-1)
+    members = [_Member(i.file_id, i.name, i.size_bytes, i.checksum) for i in mine]
+    new = _new_replicas(session, info, members, {item.file_id for item in mine})
+    return [
+        replace(item, replica_id=new[item.file_id].id, path=new[item.file_id].path) for item in mine
+    ]
 
 
 def _strange(
@@ -199,6 +239,11 @@ def _path(info: UploadInfo, member: _Member) -> str:
     return f"{info.dataset}/{member.name}"
 
 
+def _free_path(info: UploadInfo, member: _Member, tries: int, taken: bool) -> str:
+    path = _path(info, member)
+    return beside(path, f"~{info.id}.{tries}") if tries or taken else path
+
+
 def _there(session: Session, info: UploadInfo, page: Sequence[_Member]) -> dict[int, sa.Row[Any]]:
     """By file id, a replica on the storage: AVAILABLE, or else reserved by an earlier run."""
     there: dict[int, sa.Row[Any]] = {}
@@ -218,7 +263,7 @@ def _there(session: Session, info: UploadInfo, page: Sequence[_Member]) -> dict[
 
 def _reserve(
     session: Session, info: UploadInfo, page: Sequence[_Member], strange: Collection[int]
-) -> list[_Item]:
+) -> list[UploadCopy]:
     """A COPYING replica for each file that has none on the storage yet; those to be copied.
 
     Bytes at the place of a `strange` file are another's: it gets a place of this upload's own.
@@ -229,7 +274,7 @@ def _reserve(
     there |= _new_replicas(session, info, missing, strange)
     sources = files.replicas(session, ids)
     return [
-        _Item(
+        UploadCopy(
             member.file_id,
             member.name,
             member.size_bytes,
@@ -254,9 +299,9 @@ def _new_replicas(
             {
                 "file_id": member.file_id,
                 "storage_id": info.storage_id,
-                "path": _path(info, member)
-                + (f"~{info.id}.{tries}" if tries or member.file_id in strange else ""),
+                "path": _free_path(info, member, tries, member.file_id in strange),
                 "state": ReplicaState.COPYING,
+                "in_place": False,
             }
             for member in left
         ]
@@ -266,55 +311,3 @@ def _new_replicas(
         left, tries = [member for member in left if member.file_id not in made], tries + 1
     usage.note_all(session, [(info.storage_id, member.size_bytes) for member in members])
     return made
-
-
-def _copy(
-    item: _Item, target: StorageDriver, drivers: Mapping[int, StorageDriver], scratch: Path
-) -> None:
-    """Have the bytes at their place, and as the catalog knows them there."""
-    algorithm = algorithm_of(item.checksum)
-    try:
-        whole = target.stat(item.path).size_bytes == item.size_bytes
-        if whole and target.checksum(item.path, algorithm) == item.checksum:
-            return
-        # Our reservation, so what lies there is what a run that died has left.
-        target.delete(item.path)
-    except StorageError as error:
-        if error.code is not ErrorCode.INPUT_MISSING:
-            raise
-    faults = []
-    for source in item.sources:
-        try:
-            _put(item, source, target, drivers[source.storage_id], scratch)
-        except StorageError as error:
-            if error.code not in (ErrorCode.INPUT_MISSING, ErrorCode.INPUT_CORRUPT):
-                raise
-            faults.append(str(error))
-            continue
-        there = target.checksum(item.path, algorithm)
-        if there == item.checksum:
-            return
-        target.delete(item.path)
-        faults.append(f"its copy has the checksum {there}, not {item.checksum}")
-    told = "; ".join(faults) or "no copy of it is AVAILABLE"
-    raise Cannot(f"file {item.name!r} can't be copied: {told}; `spdf file recover` may make it.")
-
-
-def _put(
-    item: _Item,
-    source: ReplicaRef,
-    target: StorageDriver,
-    origin: StorageDriver,
-    scratch: Path,
-) -> None:
-    place = origin.local_path(source.path)
-    if place is not None:
-        target.put(place, item.path)
-        return
-    scratch.mkdir(parents=True, exist_ok=True)
-    passing = scratch / f"upload-{uuid4().hex}"
-    try:
-        origin.get(source.path, passing)
-        target.put(passing, item.path, move=True)
-    finally:
-        passing.unlink(missing_ok=True)

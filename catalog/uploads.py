@@ -73,10 +73,7 @@ def ask(session: Session, dataset_id: int, storage_id: int) -> int:
 
     Raises `StateConflict` for a dataset that isn't CLOSED.
     """
-    if not _hold_closed(session, dataset_id):
-        info = datasets.get(session, dataset_id)
-        why = "only a CLOSED dataset can be; its files don't change any more"
-        raise StateConflict("dataset", info.name, info.state, "uploaded", why)
+    _hold_closed(session, dataset_id)
     totals = manifests.totals(session, [dataset_id])[dataset_id]
     row = {
         "dataset_id": dataset_id,
@@ -114,7 +111,7 @@ def order(
     if last is not None and cancel:
         _cancel(session, last.id, "cancelled by an operator")
     elif last is not None and last.state is UploadState.FAILED:
-        _retry(session, last.id)
+        _retry(session, last)
     elif cancel:
         name = datasets.get(session, dataset_id).name
         raise NotFound("upload", name, "`spdf dataset show` names a dataset's uploads")
@@ -123,16 +120,17 @@ def order(
     return get(session, last.id)
 
 
-def _hold_closed(session: Session, dataset_id: int) -> bool:
-    """Whether a dataset is CLOSED; it isn't deleted until the transaction ends."""
-    return (
-        session.execute(
-            sa.select(col(Dataset.id))
-            .where(col(Dataset.id) == dataset_id, col(Dataset.state) == DatasetState.CLOSED)
-            .with_for_update(read=True)
-        ).scalar()
-        is not None
-    )
+def _hold_closed(session: Session, dataset_id: int) -> None:
+    """Keep a dataset from being deleted until the transaction ends; raises `StateConflict`."""
+    held = session.execute(
+        sa.select(col(Dataset.id))
+        .where(col(Dataset.id) == dataset_id, col(Dataset.state) == DatasetState.CLOSED)
+        .with_for_update(read=True)
+    ).scalar()
+    if held is None:
+        info = datasets.get(session, dataset_id)
+        why = "only a CLOSED dataset can be; its files don't change any more"
+        raise StateConflict("dataset", info.name, info.state, "uploaded", why)
 
 
 def get(session: Session, upload_id: int) -> UploadInfo:
@@ -181,10 +179,14 @@ def _cancel(session: Session, upload_id: int, reason: str) -> None:
     )  # fmt: skip
 
 
-def _retry(session: Session, upload_id: int) -> None:
-    """Queue a FAILED upload again; it goes on where it ended. Raises `StateConflict`."""
+def _retry(session: Session, upload: UploadInfo) -> None:
+    """Queue a FAILED upload again; it goes on where it ended.
+
+    Raises `StateConflict`, also for a dataset that is CLOSED no longer.
+    """
+    _hold_closed(session, upload.dataset_id)
     move_one(
-        session, Upload, upload_id, UploadState.QUEUED,
+        session, Upload, upload.id, UploadState.QUEUED,
         message="retry", reason=None, ended_at=None,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from sqlmodel import Session, col
 
 from catalog.bulk import insert_ignore
 from catalog.clock import now
+from catalog.columns import MOST, kept, total
 from catalog.models import File, Replica, Storage, StorageDelta, StorageSample, StorageTotal
 from catalog.rowsets import among
 from catalog.states import ReplicaState
@@ -49,7 +50,7 @@ class Usage:
 def note(session: Session, storage_id: int, files: int, size_bytes: int) -> None:
     """So many files and bytes have come (or, below 0, gone) in this transaction."""
     if files or size_bytes:
-        row = {"storage_id": storage_id, "files": files, "size_bytes": size_bytes}
+        row = {"storage_id": storage_id, "files": files, "size_bytes": kept(size_bytes)}
         session.execute(sa.insert(StorageDelta), [row])
 
 
@@ -57,10 +58,10 @@ def note_all(session: Session, files: Iterable[tuple[int, int]], *, sign: int = 
     """Files have come (or with `sign` -1 gone): the storage's id and the bytes of each."""
     sums: dict[int, tuple[int, int]] = {}
     for storage_id, size_bytes in files:
-        count, total = sums.get(storage_id, (0, 0))
-        sums[storage_id] = count + 1, total + size_bytes
-    for storage_id, (count, total) in sorted(sums.items()):
-        note(session, storage_id, sign * count, sign * total)
+        count, so_far = sums.get(storage_id, (0, 0))
+        sums[storage_id] = count + 1, so_far + size_bytes
+    for storage_id, (count, size_bytes) in sorted(sums.items()):
+        note(session, storage_id, sign * count, sign * size_bytes)
 
 
 def back(session: Session, replica_ids: Sequence[int]) -> None:
@@ -95,18 +96,20 @@ def fold(session: Session) -> int:
     ).all()
     sums: dict[int, tuple[int, int]] = {}
     for storage_id, files, size_bytes in gone:
-        count, total = sums.get(storage_id, (0, 0))
-        sums[storage_id] = count + files, total + size_bytes
+        count, so_far = sums.get(storage_id, (0, 0))
+        sums[storage_id] = count + files, so_far + size_bytes
     for storage_id, (files, size_bytes) in sorted(sums.items()):
         empty = {"storage_id": storage_id, "files": 0, "size_bytes": 0}
         insert_ignore(session, StorageTotal, [empty])
+        so_far = session.execute(
+            sa.select(col(StorageTotal.size_bytes))
+            .where(col(StorageTotal.storage_id) == storage_id)
+            .with_for_update()
+        ).scalar_one()
         session.execute(
             sa.update(StorageTotal)
             .where(col(StorageTotal.storage_id) == storage_id)
-            .values(
-                files=col(StorageTotal.files) + files,
-                size_bytes=col(StorageTotal.size_bytes) + size_bytes,
-            ),
+            .values(files=col(StorageTotal.files) + files, size_bytes=kept(so_far + size_bytes)),
             execution_options={"synchronize_session": False},
         )
     return len(gone)
@@ -124,13 +127,17 @@ def _of_each() -> sa.Select[Any]:
         sa.select(
             col(StorageDelta.storage_id),
             sa.func.sum(col(StorageDelta.files)).label("files"),
-            sa.func.sum(col(StorageDelta.size_bytes)).label("size_bytes"),
+            total(col(StorageDelta.size_bytes)).label("size_bytes"),
         )
         .group_by(col(StorageDelta.storage_id))
         .subquery()
     )
     files = sa.func.coalesce(col(StorageTotal.files), 0) + sa.func.coalesce(yet.c.files, 0)
-    size = sa.func.coalesce(col(StorageTotal.size_bytes), 0) + sa.func.coalesce(yet.c.size_bytes, 0)
+    so_far, more = (
+        sa.cast(sa.func.coalesce(bytes_of, 0), sa.Numeric)
+        for bytes_of in (col(StorageTotal.size_bytes), yet.c.size_bytes)
+    )
+    size = sa.case((so_far + more > MOST, MOST), else_=so_far + more)
     return (
         sa.select(
             col(Storage.id).label("storage_id"),
@@ -157,7 +164,7 @@ def recount(session: Session, storage_id: int) -> tuple[int, int]:
     counted = (
         sa.select(
             sa.func.count().label("files"),
-            sa.func.coalesce(sa.func.sum(col(File.size_bytes)), 0).label("size_bytes"),
+            sa.func.coalesce(total(col(File.size_bytes)), 0).label("size_bytes"),
         )
         .select_from(Replica)
         .join(File, col(File.id) == col(Replica.file_id))

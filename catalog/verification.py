@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session
 
-from catalog import files, manifests, storages, usage
+from catalog import files, manifests, standing, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import driver_for
@@ -41,7 +41,11 @@ def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
     """
     with catalog.read() as session:
         replicas = [r for r in files.all_replicas(session, info.id) if r.state in _LOOKED_AT]
-        drivers = {place.id: driver_for(place) for place in storages.list_all(session)}
+    # One that nobody has a login for is in the way only where it has a copy.
+    drivers = {
+        place: driver_for(standing.adopt(catalog, place))
+        for place in sorted({replica.storage_id for replica in replicas})
+    }
     found = []
     for replica in replicas:
         driver = drivers[replica.storage_id]
@@ -50,10 +54,12 @@ def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
             size_bytes = driver.stat(replica.path).size_bytes
             checksum = driver.checksum(replica.path, algorithm_of(info.checksum))
             if (size_bytes, checksum) != (info.size_bytes, info.checksum):
+                driver.check()
                 state, told = ReplicaState.BAD, f"{size_bytes} bytes, {checksum}"
         except StorageError as error:
             if error.code is not ErrorCode.INPUT_MISSING:
                 raise
+            driver.check(marked=True)
             state, told = ReplicaState.MISSING, "no bytes are there"
         if state is not replica.state:
             with catalog.write() as session:

@@ -1,43 +1,24 @@
 """Workflows: one template applied to one input dataset, its tasks and its output datasets."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import outages
 from catalog.attempts import cancel_running
 from catalog.clock import now
-from catalog.errors import Conflict, NotFound, StateConflict
-from catalog.models import IS_OPEN, Dataset, Job, Replica, Task, Template, Workflow
-from catalog.names import check_name
-from catalog.refs import Retention
-from catalog.rowsets import among
+from catalog.errors import NotFound, StateConflict
+from catalog.models import IS_OPEN, Dataset, Job, Task, Template, Workflow
 from catalog.states import (
-    DatasetState,
     JobState,
-    ReplicaState,
     TaskState,
-    TemplateState,
     WorkflowState,
 )
-from catalog.transitions import move, move_one, record
-
-
-@dataclass(frozen=True)
-class NewTask:
-    """A stage to be executed; `outputs` maps each port (and `log`) to its storage's id."""
-
-    stage: str
-    pool: str
-    rank: int
-    outputs: Mapping[str, int]
-    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By port, of what is no output of the workflow: the stages that read it."""
+from catalog.transitions import move, move_one
 
 
 @dataclass(frozen=True)
@@ -123,175 +104,6 @@ def list_workflows(
     return [WorkflowInfo(**row._mapping) for row in session.execute(query)]
 
 
-def inputs_digest(inputs: Mapping[str, Any]) -> str:
-    """A digest of the fixed inputs, the same for the same values in any order."""
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def define(
-    session: Session,
-    template_id: int,
-    dataset_id: int,
-    tasks: Sequence[NewTask],
-    *,
-    inputs: Mapping[str, Any],
-    rank: int,
-    again: bool = False,
-    flow_run_id: str | None = None,
-) -> tuple[int, bool]:
-    """Define the workflow with its tasks and output datasets, once; gives (id, whether new).
-
-    Without `again`, one that is not CANCELLED for the same template version, dataset and inputs is
-    given back as it is. With a `flow_run_id`, what that flow run has defined before is (it may be
-    started twice). Raises `StateConflict` where template or dataset can't be worked on.
-    """
-    if flow_run_id is not None and (before := by_flow_run(session, [flow_run_id])):
-        return before[0].id, False
-    template = _usable_template(session, template_id)
-    dataset = _usable_dataset(session, dataset_id)
-    digest = inputs_digest(inputs)
-    mine = sa.and_(col(Workflow.template_id) == template_id, col(Workflow.dataset_id) == dataset_id)
-    existing = session.execute(
-        sa.select(col(Workflow.id))
-        .where(
-            mine,
-            col(Workflow.inputs_digest) == digest,
-            col(Workflow.state) != WorkflowState.CANCELLED,
-        )
-        .order_by(col(Workflow.id))
-        .limit(1)
-    ).scalar()
-    if existing is not None and not again:
-        return existing, False
-    _hold(session, sorted(set(file_ids(inputs))))
-    number = session.execute(
-        sa.select(sa.func.coalesce(sa.func.max(col(Workflow.number)), 0)).where(mine)
-    )
-    workflow = Workflow(
-        template_id=template_id,
-        dataset_id=dataset_id,
-        inputs=dict(inputs),
-        inputs_digest=digest,
-        number=number.scalar_one() + 1,
-        again=existing is not None,
-        rank=rank,
-        flow_run_id=flow_run_id,
-    )
-    session.add(workflow)
-    session.flush()
-    record(session, Workflow, [(workflow.id, None)], WorkflowState.DEFINED)
-    _add_tasks(session, workflow, f"{dataset}.{template}", tasks, _retention(session, template_id))
-    return workflow.id, True
-
-
-def file_ids(inputs: Any) -> Iterator[int]:
-    """The files that are fixed inputs of a workflow, as its row has them."""
-    if isinstance(inputs, dict):
-        if "file_id" in inputs:
-            yield inputs["file_id"]
-        for item in inputs.values():
-            yield from file_ids(item)
-    elif isinstance(inputs, list):
-        for item in inputs:
-            yield from file_ids(item)
-
-
-def _hold(session: Session, wanted: Sequence[int]) -> None:
-    """Keep copies of these files until the transaction ends; raises `Conflict` where one has none.
-
-    Who deletes one of them meanwhile waits, and then finds the workflow that reads it.
-    """
-    query = (
-        sa.select(col(Replica.file_id))
-        .where(
-            among(session, col(Replica.file_id), wanted),
-            col(Replica.state) == ReplicaState.AVAILABLE,
-        )
-        .order_by(col(Replica.id))
-        .with_for_update(read=True)
-    )
-    held = set(session.scalars(query)) if wanted else set()
-    for file_id in wanted:
-        if file_id not in held:
-            raise Conflict(
-                f"file {file_id}, an input of the workflow, has no copy that is AVAILABLE; "
-                f"`spdf file why {file_id}` says what became of them."
-            )
-
-
-def _usable_template(session: Session, template_id: int) -> str:
-    """`name.vN` of an ACTUAL template, whose row stays locked so that submits queue up."""
-    row = session.execute(
-        sa.select(col(Template.name), col(Template.version), col(Template.state))
-        .where(col(Template.id) == template_id)
-        .with_for_update()
-    ).one_or_none()
-    if row is None:
-        raise NotFound("template", template_id)
-    if row.state is not TemplateState.ACTUAL:
-        raise Conflict(
-            f"template {row.name!r} version {row.version} is {row.state}; "
-            f"`spdf template activate {row.name}@{row.version}` makes a DRAFT usable."
-        )
-    return f"{row.name}.v{row.version}"
-
-
-def _usable_dataset(session: Session, dataset_id: int) -> str:
-    row = session.execute(
-        sa.select(col(Dataset.name), col(Dataset.state))
-        .where(col(Dataset.id) == dataset_id)
-        .with_for_update(read=True)
-    ).one_or_none()
-    if row is None:
-        raise NotFound("dataset", dataset_id)
-    if row.state not in (DatasetState.OPEN, DatasetState.CLOSED):
-        raise StateConflict("dataset", row.name, row.state, "processed", "its files are going")
-    name: str = row.name
-    return name
-
-
-def _retention(session: Session, template_id: int) -> Retention | None:
-    """How long what lies between the template's stages is kept; None: as all else."""
-    query = sa.select(col(Template.intermediate)).where(col(Template.id) == template_id)
-    found = session.execute(query).scalar_one()
-    return None if found is Retention.KEEP else found
-
-
-def _add_tasks(
-    session: Session,
-    workflow: Workflow,
-    prefix: str,
-    tasks: Sequence[NewTask],
-    retention: Retention | None,
-) -> None:
-    if workflow.number > 1:
-        prefix = f"{prefix}.r{workflow.number}"
-    rows = [
-        Task(workflow_id=workflow.id, stage=t.stage, ordinal=i, pool=t.pool, rank=t.rank)
-        for i, t in enumerate(tasks)
-    ]
-    session.add_all(rows)
-    session.flush()
-    record(session, Task, [(row.id, None) for row in rows], TaskState.DEFINED)
-    datasets = [
-        Dataset(
-            name=check_name("dataset", f"{prefix}.{task.stage}.{port}"),
-            derived=True,
-            task_id=row.id,
-            port=port,
-            storage_id=storage_id,
-            readers=list(task.readers[port]) if port in task.readers else None,
-            retention=retention if port in task.readers else None,
-        )
-        for row, task in zip(rows, tasks, strict=True)
-        for port, storage_id in task.outputs.items()
-    ]
-    session.add_all(datasets)
-    session.flush()
-    record(session, Dataset, [(row.id, None) for row in datasets], DatasetState.OPEN)
-
-
 def by_flow_run(session: Session, flow_run_ids: Sequence[str]) -> list[WorkflowInfo]:
     """The workflows that these flow runs drive."""
     query = select_infos().where(col(Workflow.flow_run_id).in_(flow_run_ids))
@@ -375,6 +187,7 @@ def retry(session: Session, workflow_id: int) -> int:
         )
     )
     move(session, Task, failed, TaskState.IN_PROGRESS, message="retry", reason=None, ended_at=None)
+    outages.release(session, failed)
     jobs = session.execute(
         sa.update(Job)
         .where(col(Job.task_id).in_(failed), col(Job.state).in_((JobState.FAILED, JobState.HELD)))
@@ -382,6 +195,7 @@ def retry(session: Session, workflow_id: int) -> int:
             state=JobState.READY,
             failures=0,
             losses=0,
+            forgiven=col(Job.attempt),
             error=None,
             exit_code=None,
             reason=None,

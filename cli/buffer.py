@@ -7,6 +7,9 @@ import typer
 from catalog.errors import BadInput
 from cli.home import open_catalog
 from cli.output import Json, note, print_json, say, show_list, size
+from cli.parameters import MOST
+
+_MOST_DIGITS = 19
 
 app = typer.Typer(name="buffer", help="How full storages are.", no_args_is_help=True)
 
@@ -77,4 +80,6 @@ def _bytes(text: str) -> int:
     unit = text[len(number) :].upper() or "B"
     if not (number.isascii() and number.isdecimal()) or unit not in units:
         raise BadInput(f"{text!r} is no size; write bytes, or 500GB, 20TB.")
+    if len(number) > _MOST_DIGITS or int(number) * units[unit] > MOST:
+        raise BadInput(f"{text[:40]!r} is more than any storage holds; give at most {MOST} bytes.")
     return int(number) * units[unit]

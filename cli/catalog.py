@@ -175,7 +175,7 @@ def restore(
 
 
 def _where(catalog: "Catalog") -> str:
-    return catalog.url.render_as_string(hide_password=True)
+    return catalog.where
 
 
 def _state(catalog: "Catalog") -> "SchemaState":

@@ -9,7 +9,6 @@ from catalog.errors import Conflict, ErrorCode, StorageError
 
 if TYPE_CHECKING:
     from catalog.db import Catalog
-    from catalog.drivers import StorageDriver
     from catalog.manifests import MemberInfo
     from catalog.refs import ReplicaRef
 
@@ -29,13 +28,11 @@ class Reader:
 
     def __init__(self, catalog: "Catalog") -> None:
         from catalog import storages
-        from catalog.drivers import driver_for
+        from catalog.drivers import Drivers
 
         self._catalog = catalog
         with catalog.read() as session:
-            self._drivers: dict[int, StorageDriver] = {
-                storage.id: driver_for(storage) for storage in storages.list_all(session)
-            }
+            self._drivers = Drivers(storages.list_all(session))
 
     def fetch(self, wanted: Wanted, target: Path) -> bool:
         """Copy a file's verified bytes to `target`; False where they are there already.
@@ -45,7 +42,7 @@ class Reader:
         if target.exists():
             if _fault(wanted, target) is None:
                 return False
-            raise Conflict(f"{target} is there with other bytes; move it away.")
+            raise _taken(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         fault: StorageError | None = None
         for replica in wanted.replicas:
@@ -58,8 +55,9 @@ class Reader:
 
     def _copy(self, wanted: Wanted, replica: "ReplicaRef", target: Path) -> None:
         from catalog.checksums import algorithm_of
+        from catalog.drivers.posix import partial_beside, publish
 
-        partial = target.with_name(f".{target.name}.spdf-part")
+        partial = partial_beside(target)
         partial.unlink(missing_ok=True)
         try:
             driver = self._drivers[replica.storage_id]
@@ -70,7 +68,9 @@ class Reader:
                 raise StorageError(
                     ErrorCode.INPUT_CORRUPT, f"file {wanted.name} is corrupt at {where}: {wrong}."
                 )
-            partial.rename(target)
+            publish(partial, target)
+        except FileExistsError as error:
+            raise _taken(target) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -83,6 +83,10 @@ class Reader:
             except StorageError as error:
                 fault = error
         raise fault or _nowhere(wanted)
+
+
+def _taken(target: Path) -> Conflict:
+    return Conflict(f"{target} is there with other bytes; move it away.")
 
 
 def _nowhere(wanted: Wanted) -> StorageError:

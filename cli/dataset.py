@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import BadInput, StateConflict
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
@@ -73,7 +74,7 @@ def add(
         str | None, typer.Option(help="Scope of their names; by default the storage's name.")
     ] = None,
     size_bytes: Annotated[
-        int | None, typer.Option("--size", help="Bytes that the one file must have.")
+        int | None, typer.Option("--size", min=0, help="Bytes that the one file must have.")
     ] = None,
     checksum: Annotated[
         str | None, typer.Option(help="Checksum that the one file must have (`md5:…`).")
@@ -89,6 +90,7 @@ def add(
     A file on a storage is registered where it lies; others are copied with `--copy-to buffer`.
     """
     from catalog import datasets, intake
+    from catalog import files as datafiles
 
     paths = list(dict.fromkeys(path.absolute() for path in files))
     expected = _expected(paths, size_bytes, checksum)
@@ -102,6 +104,9 @@ def add(
     measured = _measure(catalog, paths, expected, copy_to, name)
     if scope is not None:
         measured = [replace(item, row=replace(item.row, scope=scope)) for item in measured]
+    with catalog.read() as session:
+        there = datafiles.checksums(session, [item.row for item in measured])
+    measured = intake.aligned(measured, there)
     with catalog.write() as session:
         new = intake.add(session, info.id, measured)
     total = sum(item.row.size_bytes for item in measured)
@@ -109,7 +114,7 @@ def add(
         print_json({"dataset": name, "files": len(measured), "new": new, "size_bytes": total})
     else:
         known = f", {len(measured) - new} were in it already" if new < len(measured) else ""
-        say(f"dataset {name}: {new} files added ({Size(total)}){known}")
+        say(f"dataset {name}: {count_of(new, 'file')} added ({Size(total)}){known}")
 
 
 def _expected(
@@ -163,7 +168,8 @@ def close(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json(info)
     else:
-        say(f"dataset {name} is {info.state}: {info.file_count} files, {size(info.size_bytes)}")
+        files = count_of(info.file_count or 0, "file")
+        say(f"dataset {name} is {info.state}: {files}, {size(info.size_bytes)}")
 
 
 @app.command("list")
@@ -223,11 +229,23 @@ def show(name: Name, as_json: Json = False) -> None:
             "closed": info.closed_at,
             "deleted after": info.expires_at or after_close(info.lifetime_s),
             "pinned": info.pin,
+            **_going(info),
         }
     )
     if going:
         print_table([_upload_row(upload) for upload in going], "uploads")
     print_history(history)
+
+
+def _going(info: "DatasetInfo") -> dict[str, Any]:
+    """Of a dataset that is being deleted: since when, and until when it can be taken back."""
+    if info.state is not DatasetState.DELETING:
+        return {}
+    fields: dict[str, Any] = {"deleted": info.deleting_at}
+    if info.grace_until is not None:
+        fields["bytes stay until"] = info.grace_until
+        fields["taken back by"] = f"spdf dataset undelete {info.name}"
+    return fields
 
 
 def after_close(lifetime_s: float | None) -> str | None:
@@ -270,7 +288,7 @@ def _origin(session: Any, info: "DatasetInfo") -> dict[str, Any] | None:
 
 def _words(origin: dict[str, Any] | None) -> str:
     if origin is None:
-        return "registered by a user"
+        return "from outside"
     return (
         f"workflow {origin['workflow']} ({origin['label']}), task {origin['task']}: "
         f"{origin['stage']}/{origin['port']}"
@@ -343,4 +361,4 @@ def get(
         )  # fmt: skip
     else:
         there = f", {total.files - new} were there" if new < total.files else ""
-        say(f"{new} files ({Size(copied)}) copied to {directory}{there}")
+        say(f"{count_of(new, 'file')} ({Size(copied)}) copied to {directory}{there}")

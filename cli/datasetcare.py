@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict
 from cli.dataset import TABLE, Name, after_close
 from cli.home import open_catalog
@@ -13,7 +14,7 @@ from cli.progress import Bar
 
 def register(app: typer.Typer) -> None:
     """Add the commands to those of `spdf dataset`."""
-    for command in (pin, unpin, expire, delete, upload, verify, why):
+    for command in (pin, unpin, expire, upload, verify, why):
         app.command()(command)
 
 
@@ -71,28 +72,6 @@ def expire(
         say(f"dataset {name} is deleted {when}")
 
 
-def delete(
-    name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for its history.")] = "asked for by an operator",
-    as_json: Json = False,
-) -> None:
-    """Delete a dataset, with the bytes of files that no other dataset holds.
-
-    The bytes go in the background, by the `deletion` flow of `spdf up`.
-    """
-    from catalog import datasets, deletion
-
-    catalog = open_catalog()
-    with catalog.write() as session:
-        found = datasets.by_name(session, name)
-        deletion.mark(session, found.id, reason)
-        info = datasets.get(session, found.id)
-    if as_json:
-        print_json(info)
-    else:
-        say(f"dataset {name} is {info.state}")
-
-
 def upload(
     name: Name,
     storage: Annotated[str, typer.Option("--to", help="The storage that it goes to.")],
@@ -135,7 +114,8 @@ def verify(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json({"dataset": name, "files": total.files, "wrong": wrong, "changed": changed})
     else:
-        say(f"dataset {name}: {total.files} files read, {len(wrong)} copies aren't whole")
+        copies = count_of(len(wrong), "copy", "copies")
+        say(f"dataset {name}: {count_of(total.files, 'file')} read, not whole: {copies}")
         if wrong:
             print_table(
                 [{"file": w.file, "storage": w.storage, "state": w.state, "found": w.found}
@@ -149,8 +129,8 @@ def verify(name: Name, as_json: Json = False) -> None:
 
 def why(name: Name, as_json: Json = False) -> None:
     """Explain a dataset's state: what keeps it open, since when, and what happens next."""
-    from catalog import causes, datasets
+    from catalog import causes
 
     with open_catalog().read() as session:
-        found = causes.why_dataset(session, datasets.by_name(session, name))
+        found = causes.why_name(session, name)
     show_causes(found, as_json)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import Unavailable
 from cli.home import open_catalog, server_client, settings, ui_address
 from cli.launch import launch
@@ -120,7 +121,7 @@ def _simulate(catalog: "Catalog", examples: Path, files: int) -> Run:
     """Take the next free run number and simulate its slices."""
     run = _next_run(catalog)
     shutil.rmtree(run.folder, ignore_errors=True)
-    note(f"simulating {files} files of {run.name}")
+    note(f"simulating {count_of(files, 'file')} of {run.name}")
     command = [sys.executable, "-B", str(examples / "simulate.py"), "--outdir", str(run.folder)]
     command += ["--files", str(files), "--run", str(run.number)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -152,7 +153,8 @@ def _register(catalog: "Catalog", run: Run) -> "DatasetInfo":
         dataset = datasets.by_name(session, run.name)
         intake.add(session, dataset.id, measured)
         info = datasets.close(session, dataset.id)
-    note(f"dataset {info.name} is CLOSED: {info.file_count} files, {Size(info.size_bytes or 0)}")
+    size = Size(info.size_bytes or 0)
+    note(f"dataset {info.name} is CLOSED: {count_of(info.file_count or 0, 'file')}, {size}")
     return info
 
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from catalog.names import spelt_out
+
 DEFECT = 70
 """Exit code of an error that nobody expected (EX_SOFTWARE)."""
 UNAVAILABLE = 5
@@ -23,6 +25,13 @@ def explain(error: Exception) -> tuple[str, int] | None:
             "check SPDF_CATALOG_URL and that the database runs.",
             UNAVAILABLE,
         )
+    if isinstance(error, UnicodeEncodeError):
+        around = error.object[max(0, error.start - 20) : error.end + 20]
+        return f"the name or text {spelt_out(repr(around))} is no UTF-8; give another.", BAD_INPUT
+    beyond = (*_types("sqlalchemy.exc", "DataError"), OverflowError)
+    if isinstance(error, beyond):
+        told = _first_line(getattr(error, "orig", error))
+        return f"a number or a text is beyond what can be kept ({told}); give another.", BAD_INPUT
     if type(error) in _types("sqlalchemy.exc", "DatabaseError"):
         return (
             f"the catalog can't be used ({_first_line(getattr(error, 'orig', error))}); "

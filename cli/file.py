@@ -193,10 +193,9 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Explain where a file is and where it comes from; with --dataset, why it is in it or not."""
-    from catalog import causes, datasets, files
+    from catalog import causes, datasets
 
     with open_catalog().read() as session:
-        info = files.find(session, file)
-        wanted = datasets.by_name(session, dataset) if dataset else None
-        found = causes.why_file(session, info, wanted)
+        wanted = datasets.by_name(session, dataset) if dataset is not None else None
+        found = causes.why_text(session, file, wanted)
     show_causes(found, as_json)

@@ -82,6 +82,8 @@ def sqlite_file(url: str) -> Path | None:
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
+    from catalog.places import sqlite_path
+
     try:
         parts = make_url(url)
     except ArgumentError as error:
@@ -92,7 +94,7 @@ def sqlite_file(url: str) -> Path | None:
         return None
     if not parts.database or parts.database == ":memory:":
         raise BadInput("SPDF_CATALOG_URL names an SQLite in memory; give it a file.")
-    return Path(parts.database)
+    return sqlite_path(parts.database)
 
 
 def server_answers() -> bool:

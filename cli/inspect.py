@@ -1,5 +1,6 @@
 """`spdf inspect`: storages compared with the catalog, and what is done about it."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,12 +43,13 @@ def run(
     from catalog import durations, storages
     from catalog.inspection.scan import Options, inspect
     from catalog.states import InspectionState
+    from flows.roles import holding
 
     options = Options(100.0 if full else sample, durations.seconds(grace, "--grace"), limit)
     catalog = open_catalog()
     with catalog.read() as session:
         place = storages.by_name(session, storage)
-    info = inspect(catalog, place.id, options)
+    info = inspect(catalog, place.id, options, hold=partial(holding, catalog))
     if as_json:
         print_json(info)
     else:
@@ -71,6 +73,7 @@ def _show(info: "InspectionInfo") -> None:
             "missing": info.missing,
             "corrupt": info.corrupt,
             "dark": info.dark,
+            "detached": info.detached,
         }
     )
 
@@ -88,7 +91,7 @@ def report(
     from catalog.states import FindingState
 
     with open_catalog().read() as session:
-        place = storages.by_name(session, storage).id if storage else None
+        place = storages.by_name(session, storage).id if storage is not None else None
         states = tuple(FindingState) if everything else findings.OPEN
         found = findings.findings(session, storage_id=place, states=states, limit=limit)
         last = findings.recent(session)
@@ -107,6 +110,7 @@ def report(
             "missing": i.missing,
             "corrupt": i.corrupt,
             "dark": i.dark,
+            "detached": i.detached,
         },
         empty="no inspections; `spdf inspect run STORAGE` makes one.",
     )
@@ -124,6 +128,39 @@ def report(
             "what": f.message,
         },
         empty="no findings are open.",
+        limit=limit,
+    )
+
+
+@app.command()
+def detached(
+    storage: Annotated[str | None, typer.Option(help="Only files on this storage.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Go on behind this number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List files that stayed where they were when their dataset was deleted.
+
+    They don't count as used. `spdf intake rescan` lets the rules of the intake take them again.
+    """
+    from catalog import detached as rows
+    from catalog import storages
+
+    with open_catalog().read() as session:
+        place = storages.by_name(session, storage).id if storage is not None else None
+        found = rows.listing(session, place, after=after, limit=limit)
+    show_list(
+        found,
+        as_json,
+        lambda d: {
+            "number": d.id,
+            "storage": d.storage,
+            "path": d.path,
+            "size": size(d.size_bytes),
+            "file": d.file_id,
+            "since": d.created_at,
+        },
+        empty="no files are detached.",
         limit=limit,
     )
 

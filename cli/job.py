@@ -7,12 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.states import JobState
 from cli.copies import Reader, Wanted
 from cli.home import open_catalog
 from cli.jobtable import show_jobs
-from cli.output import Json, Size, note, plain, print_fields, print_json, print_table, say, size
+from cli.output import (
+    Json,
+    Size,
+    note,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    show_causes,
+    size,
+)
+from cli.parameters import MOST_SHORT
 
 if TYPE_CHECKING:
     from catalog.db import Catalog
@@ -21,13 +34,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="job", help="Units of work: one file (or group) each.", no_args_is_help=True)
 
-Id = Annotated[int, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
+Id = Annotated[int, typer.Argument(min=1, metavar="JOB", help="Id of the job.", show_default=False)]
 
 
 @app.command("list")
 def list_all(
-    workflow: Annotated[int | None, typer.Option(help="Only those of this workflow.")] = None,
-    task: Annotated[int | None, typer.Option(help="Only those of this task.")] = None,
+    workflow: Annotated[
+        int | None, typer.Option(min=1, help="Only those of this workflow.")
+    ] = None,
+    task: Annotated[int | None, typer.Option(min=1, help="Only those of this task.")] = None,
     state: Annotated[list[JobState] | None, typer.Option(help="Only in these states.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
@@ -49,10 +64,10 @@ def list_all(
 @app.command()
 def release(
     jobs: Annotated[
-        list[int] | None, typer.Argument(metavar="[JOB]...", help="Ids of jobs.")
+        list[int] | None, typer.Argument(min=1, metavar="[JOB]...", help="Ids of jobs.")
     ] = None,
-    workflow: Annotated[int | None, typer.Option(help="All of this workflow.")] = None,
-    task: Annotated[int | None, typer.Option(help="All of this task.")] = None,
+    workflow: Annotated[int | None, typer.Option(min=1, help="All of this workflow.")] = None,
+    task: Annotated[int | None, typer.Option(min=1, help="All of this task.")] = None,
     as_json: Json = False,
 ) -> None:
     """Let HELD jobs go on once what held them is mended: they are READY again."""
@@ -74,18 +89,18 @@ def release(
     if as_json:
         print_json({"released": count})
         return
-    say(f"{count} job{'s' if count > 1 else ''} released")
+    say(f"{count_of(count, 'job')} released")
 
 
 @app.command()
 def show(job: Id, as_json: Json = False) -> None:
     """Show one job: what it read and made, and each of its attempts."""
-    from catalog import jobs
+    from catalog import jobfiles, jobs
 
     with open_catalog().read() as session:
         info = jobs.get(session, job)
         attempts = jobs.attempts(session, [job])[job]
-        inputs = jobs.inputs(session, [job])[job]
+        inputs = jobfiles.inputs(session, [job])[job]
         outputs = _outputs(session, info)
     if as_json:
         print_json({**plain(info), "inputs": inputs, "outputs": outputs, "attempts": attempts})
@@ -112,12 +127,22 @@ def show(job: Id, as_json: Json = False) -> None:
         _show_attempt(attempt)
 
 
+@app.command()
+def why(job: Id, as_json: Json = False) -> None:
+    """Explain a job's state: what was tried, and what it waits for."""
+    from catalog import causes, jobs
+
+    with open_catalog().read() as session:
+        found = causes.why_job(session, jobs.get(session, job))
+    show_causes(found, as_json)
+
+
 def _outputs(session: Any, info: "JobInfo") -> "dict[str, Sequence[FileRef]]":
-    from catalog import jobs, tasks
+    from catalog import jobfiles, tasks
 
     ports = tasks.outputs(session, [info.task_id])[info.task_id]
-    found = jobs.outputs(session, [info.id], ports)
-    refs = jobs.file_refs(session, [file_id for ids in found.values() for file_id in ids])
+    found = jobfiles.outputs(session, [info.id], ports)
+    refs = jobfiles.file_refs(session, [file_id for ids in found.values() for file_id in ids])
     return {port: [refs[file_id] for file_id in ids] for (_, port), ids in found.items()}
 
 
@@ -147,7 +172,7 @@ def _show_attempt(attempt: "AttemptInfo") -> None:
             "ended": attempt.ended_at,
             "wall s": attempt.wall_s,
             "CPU s": attempt.cpu_s,
-            "peak memory": size(attempt.peak_rss_bytes),
+            "peak memory": size(attempt.peak_rss_bytes or None),
             "read": size(attempt.bytes_in),
             "written": size(attempt.bytes_out),
             "log": f"file {attempt.log_file_id}" if attempt.log_file_id else None,
@@ -158,7 +183,9 @@ def _show_attempt(attempt: "AttemptInfo") -> None:
 @app.command()
 def log(
     job: Id,
-    attempt: Annotated[int | None, typer.Option(help="Its number; else the last.")] = None,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, max=MOST_SHORT, help="Its number; else the last.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print what the payload of a job printed."""

@@ -6,12 +6,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from catalog.errors import SpdfError
+from catalog.names import spelt_out
 from cli import (
     buffer,
     catalog,
     cwl,
     dataset,
     datasetcare,
+    datasetdelete,
     demo,
     file,
     inspect,
@@ -29,11 +31,13 @@ from cli import (
     workflow,
 )
 from cli.faults import explain, record_defect
+from cli.parameters import bound
 
 app = typer.Typer(
     name="spdf",
     epilog="Every command explains itself: `spdf workflow submit --help`. "
-    "Exit codes: 0 done, 2 wrong use, 3 not found, 4 conflict, 5 unavailable, 70 a defect.",
+    "Exit codes: 0 done, 1 not all is well (`status`, `template try`, `--wait`), 2 wrong use, "
+    "3 not found, 4 conflict, 5 unavailable, 70 a defect.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -43,11 +47,13 @@ profile.register(app)
 demo.register(app)
 register.register(app)
 datasetcare.register(dataset.app)
+datasetdelete.register(dataset.app)
 for noun in (
     catalog, storage, dataset, file, request, template, workflow, task, job, pilot, worker, cwl,
     intake, buffer, inspect, site,
 ):  # fmt: skip
     app.add_typer(noun.app)
+bound(app)
 
 
 def _version(wanted: bool) -> None:
@@ -81,5 +87,5 @@ def run() -> NoReturn:
         fault, code = explain(error) or record_defect(error)
     else:
         sys.exit(0)
-    typer.echo(f"spdf: {fault}", err=True)
+    typer.echo(f"spdf: {spelt_out(fault)}", err=True)
     sys.exit(code)

@@ -151,7 +151,7 @@ def show_causes(causes: "Sequence[Cause]", as_json: bool) -> None:
         print_json(causes)
         return
     for cause in causes:
-        say(f"- {cause.fact}" + (f"; {cause.next}" if cause.next else ""))
+        say(f"- {cause.fact.removesuffix('.')}; {cause.next}" if cause.next else f"- {cause.fact}")
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

@@ -13,7 +13,9 @@ app = typer.Typer(name="pilot", help="Processes that lease and run jobs.", no_ar
 @app.command("list")
 def list_all(
     live: Annotated[bool, typer.Option("--live", help="Only those at work.")] = False,
-    workflow: Annotated[int | None, typer.Option(help="Only those of this workflow.")] = None,
+    workflow: Annotated[
+        int | None, typer.Option(min=1, help="Only those of this workflow.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:

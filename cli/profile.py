@@ -13,8 +13,15 @@ from cli.output import Json, console, note, plain, print_fields, print_json, pri
 if TYPE_CHECKING:
     from flows.services import Status, UpInfo
 
-DOWN = 3
-"""Exit code of `status` where the profile isn't up."""
+DOWN, STARTING, UNHEALTHY = 3, 5, 1
+"""Exit codes of `status` where the profile isn't up, not yet, or up and not well."""
+_EXIT_CODES = {"down": DOWN, "starting": STARTING, "unhealthy": UNHEALTHY}
+_SENTENCES = {
+    "down": "spdf is down; `spdf up` starts it.",
+    "starting": "spdf is starting.",
+    "unhealthy": "spdf is up, but not well.",
+    "healthy": "spdf is up.",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -88,17 +95,22 @@ def down(as_json: Json = False) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Show what is up and how much is going on. Exit code 3 where the profile is down."""
+    """Show what is up, what isn't well, and how much is going on.
+
+    Exit code 3 where the profile is down, 5 where it is starting, 1 where a service is unhealthy:
+    it runs, and gets nowhere.
+    """
     from flows import services
 
     found = services.status(settings())
     going_on = _overview()
     if as_json:
-        print_json({**plain(found), **going_on})
+        told = [*found.problems, *(problem["message"] for problem in going_on.get("troubles", ()))]
+        print_json({**plain(found), **going_on, "problems": told})
     else:
         _show(found, going_on)
-    if not found.up:
-        raise typer.Exit(DOWN)
+    if found.state in _EXIT_CODES:
+        raise typer.Exit(_EXIT_CODES[found.state])
 
 
 def _overview() -> dict[str, Any]:
@@ -106,6 +118,7 @@ def _overview() -> dict[str, Any]:
     from catalog import storages
     from catalog.filling import fills
     from catalog.overview import overview
+    from catalog.problems import problems
     from catalog.requests import queue
     from catalog.states import RequestState
 
@@ -120,11 +133,12 @@ def _overview() -> dict[str, Any]:
             "storages": plain(storages.list_all(session)),
             "requests": queue.count(session, RequestState.QUEUED),
             "forecasts": [line for fill in fills(session) if (line := fill.warning) is not None],
+            "troubles": plain(problems(session)),
         }
 
 
 def _show(found: "Status", going_on: dict[str, Any]) -> None:
-    say("spdf is up." if found.up else "spdf is down; `spdf up` starts it.")
+    say(_SENTENCES[found.state])
     if found.ui_url:
         print_fields({"web page": found.ui_url, "login": f"in {settings().home / 'login'}"})
     if found.services:
@@ -133,7 +147,7 @@ def _show(found: "Status", going_on: dict[str, Any]) -> None:
                 {
                     "service": service.name,
                     "pid": service.pid,
-                    "healthy": service.healthy,
+                    "state": service.state,
                     "restarts": service.restarts,
                 }
                 for service in found.services
@@ -144,7 +158,7 @@ def _show(found: "Status", going_on: dict[str, Any]) -> None:
     if going_on:
         print_fields(
             {
-                "catalog": settings().catalog_url,
+                "catalog": open_catalog().where,
                 "live pilots": going_on["live_pilots"],
                 "workflows": _counted(going_on["workflows"]),
                 "jobs": _counted(going_on["jobs"]),
@@ -154,6 +168,8 @@ def _show(found: "Status", going_on: dict[str, Any]) -> None:
         )
         for line in going_on["forecasts"]:
             say(line)
+        for problem in going_on["troubles"]:
+            note(problem["message"])
 
 
 def _counted(counts: dict[str, int]) -> str:

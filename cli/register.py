@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict, SpdfError, Unavailable
 from cli.home import open_catalog
 from cli.output import Json, note, print_json, say
@@ -66,9 +67,9 @@ def send(
 
 def _tell(count: int, failed: Sequence[dict[str, Any]], wait: bool) -> None:
     if not wait:
-        say(f"{count} requests accepted; `spdf request list` shows their answers")
+        say(f"{count_of(count, 'request')} accepted; `spdf request list` shows their answers")
         return
-    say(f"{count} requests answered, {len(failed)} of them with ERROR")
+    say(f"{count_of(count, 'request')} answered, {len(failed)} of them with ERROR")
     for answer in failed[:_SHOWN]:
         note(f"request {answer['key']}: {answer['reply']['error']}")
     if len(failed) > _SHOWN:
@@ -111,7 +112,7 @@ def _send_stream(catalog: "Catalog", stream: Iterable[bytes], ids: list[int]) ->
             fault = error
         _send(catalog, batch, ids)
         if fault is not None:
-            note(f"{len(ids)} requests were accepted before that line")
+            note(f"accepted before that line: {count_of(len(ids), 'request')}")
             raise fault
         if not batch:
             return
@@ -141,8 +142,8 @@ def _answers(catalog: "Catalog", ids: Sequence[int]) -> list[dict[str, Any]]:
         seen = time.monotonic() if at_work else seen
         if left and time.monotonic() - seen > _ALONE_S:
             raise Unavailable(
-                f"{len(left)} of {len(ids)} requests wait, for no intake is at work; they are "
-                "accepted, and done once `spdf up` runs."
+                f"{len(left)} of {count_of(len(ids), 'request')} left to do, for no intake is at "
+                "work; they are accepted, and done once `spdf up` runs."
             )
         time.sleep(_POLL_S if left else 0.0)
     with catalog.read() as session:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from catalog.counts import count_of
 from catalog.refs import RequestKind
 from catalog.states import RequestState
 from cli.home import open_catalog
@@ -61,7 +62,7 @@ def show(request: Ref, as_json: Json = False) -> None:
         return
     reply = dict(info.reply or {})
     files = reply.pop("files", None)
-    waits = f"{ahead} requests of its dataset are before it" if ahead else None
+    waits = f"{count_of(ahead, 'request')} of its dataset before it" if ahead else None
     print_fields(
         {
             "id": info.id,
@@ -93,6 +94,23 @@ def retry(request: Ref, as_json: Json = False) -> None:
         print_json(info)
     else:
         say(f"request {info.key} is {info.state}")
+
+
+@app.command()
+def cancel(request: Ref, as_json: Json = False) -> None:
+    """Answer a request that waits with ERROR, so that what is behind it goes on.
+
+    An upload that it has begun is cancelled. A deletion that has begun isn't: exit code 4.
+    """
+    from catalog.requests import queue, work
+
+    catalog = open_catalog()
+    with catalog.write() as session:
+        info = work.cancel(session, queue.find(session, request).id)
+    if as_json:
+        print_json(info)
+    else:
+        say(f"request {info.key} is cancelled")
 
 
 @app.command()

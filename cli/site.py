@@ -32,10 +32,11 @@ def init(
     With --local `SPDF_HOME=DIR spdf up` starts all of it here; else `docker compose up -d` in DIR
     starts the servers, and node.env is for the compute nodes.
     """
+    from catalog.places import given_path
     from flows.site.layout import lay_down, lay_down_local
 
     made = lay_down_local(directory) if local else lay_down(directory, host=host, image=image)
-    home = directory.expanduser().absolute()
+    home = given_path(directory)
     if as_json:
         print_json({"directory": str(home), "files": [str(path) for path in made]})
         return

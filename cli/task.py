@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.states import JobState, TaskState
+from catalog.states import JobState, TaskState, is_final
 from cli.home import open_catalog
 from cli.jobtable import show_jobs
 from cli.output import (
@@ -16,6 +16,7 @@ from cli.output import (
     print_history,
     print_json,
     print_table,
+    say,
     show_list,
 )
 
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="task", help="Stages of workflows.", no_args_is_help=True)
 
-Id = Annotated[int, typer.Argument(metavar="TASK", help="Id of the task.", show_default=False)]
+Id = Annotated[
+    int, typer.Argument(min=1, metavar="TASK", help="Id of the task.", show_default=False)
+]
 
 
 @app.command("list")
 def list_all(
-    workflow: Annotated[int | None, typer.Option(help="Only those of this workflow.")] = None,
+    workflow: Annotated[
+        int | None, typer.Option(min=1, help="Only those of this workflow.")
+    ] = None,
     state: Annotated[list[TaskState] | None, typer.Option(help="Only in these states.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
@@ -72,7 +77,7 @@ def _find(
 @app.command()
 def show(task: Id, as_json: Json = False) -> None:
     """Show one task: its jobs counted, what it used, its datasets and its history."""
-    from catalog import datasets, events, tasks
+    from catalog import datasets, events, tasks, waits
 
     with open_catalog().read() as session:
         info = tasks.get(session, task)
@@ -83,10 +88,11 @@ def show(task: Id, as_json: Json = False) -> None:
         made = {port: datasets.get(session, out.dataset_id) for port, out in outputs.items()}
         failures = tasks.failure_summary(session, task)
         history = events.history(session, "task", task)
+        waiting = [] if is_final(info.state) else waits.of_tasks(session, [task])
     if as_json:
         reasons = [{"error": e, "exit_code": code, "jobs": n} for e, code, n in failures]
         found: dict[str, Any] = {**plain(info), "jobs": jobs, "used": used, "outputs": made}
-        print_json({**found, "failures": reasons, "history": history})
+        print_json({**found, "failures": reasons, "waits": waiting, "history": history})
         return
     print_fields(
         {
@@ -101,6 +107,8 @@ def show(task: Id, as_json: Json = False) -> None:
             **_used(used),
         }
     )
+    for line in waiting:
+        say(line)
     print_table(
         [
             {"port": port, "dataset": d.name, "state": d.state, "files": d.file_count}

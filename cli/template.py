@@ -20,6 +20,7 @@ from cli.output import (
     say,
     show_list,
 )
+from cli.parameters import MOST_RANK
 
 if TYPE_CHECKING:
     from catalog.db import Catalog
@@ -50,7 +51,12 @@ def create(
         ),
     ] = False,
     precedence: Annotated[
-        int, typer.Option(help="Where several automatic ones match, the highest wins.")
+        int,
+        typer.Option(
+            min=-MOST_RANK,
+            max=MOST_RANK,
+            help="Where several automatic ones match, the highest wins.",
+        ),
     ] = 0,
     intermediate: Annotated[
         Retention, typer.Option(help="How long the files between its stages are kept.")
@@ -164,8 +170,9 @@ def show(
 
 
 def _show_plan(plan: "Plan") -> None:
-    dataset = {"input": plan.dataset_input, "type": "File[]", "default": None,
-               "about": "the dataset"}  # fmt: skip
+    beside = [item.pattern + ("" if item.required else "?") for item in plan.companions]
+    about = f"the dataset, with {', '.join(beside)}" if beside else "the dataset"
+    dataset = {"input": plan.dataset_input, "type": "File[]", "default": None, "about": about}
     rows = [
         {"input": i.name, "type": _type(i.type), "default": _default(i.default), "about": i.doc}
         for i in plan.fixed
@@ -206,7 +213,7 @@ def _plan_json(plan: "Plan") -> dict[str, Any]:
     from flows.plan import plan_to_json
 
     found = plan_to_json(plan)
-    return {key: found[key] for key in ("dataset_input", "fixed", "stages", "rank")}
+    return {key: found[key] for key in ("dataset_input", "companions", "fixed", "stages", "rank")}
 
 
 @app.command()
@@ -234,7 +241,19 @@ def activate_one(catalog: "Catalog", info: "TemplateInfo") -> "tuple[TemplateInf
     from flows import templates
 
     info = templates.activate(catalog, info.id)
+    _warn_of_pools(catalog, info)
     return info, _publish(catalog, info)
+
+
+def _warn_of_pools(catalog: "Catalog", info: "TemplateInfo") -> None:
+    """Say which stages will wait for a node that isn't there."""
+    from catalog import poolnodes, templates
+    from flows.plan import plan_from_json
+
+    with catalog.read() as session:
+        plan = plan_from_json(templates.get_by_id(session, info.id).plan)
+        for line in poolnodes.of_pools(session, {stage.pool for stage in plan.stages}):
+            note(line)
 
 
 def _publish(catalog: "Catalog", info: "TemplateInfo") -> bool:

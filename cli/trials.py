@@ -159,7 +159,8 @@ def _show(results: list[dict[str, Any]], outdir: Path | None) -> None:
         elif row["state"] == "SKIPPED":
             say(f"stage {row['stage']} was skipped: {row['reason'] or '`when` is false'}")
     if outdir is not None:
-        say(f"outputs and logs are in {outdir}")
+        kept = any(outdir.iterdir())
+        say(f"outputs and logs are in {outdir}" if kept else f"nothing to keep came to {outdir}")
 
 
 def _outputs(row: dict[str, Any]) -> str:

@@ -74,16 +74,20 @@ def ended(catalog: "Catalog", workflow_id: int) -> Ended:
     return Ended(info, summary_rows(catalog, workflow_id), failed_jobs(catalog, workflow_id))
 
 
-def _read(catalog: "Catalog", workflow_id: int) -> "tuple[WorkflowInfo, list[Progress]]":
-    from catalog import tasks, workflows
+def _read(catalog: "Catalog", workflow_id: int) -> "tuple[WorkflowInfo, list[Progress], list[str]]":
+    """A workflow, its stages, and what they wait for."""
+    from catalog import tasks, waits, workflows
 
     with catalog.read() as session:
-        return workflows.get(session, workflow_id), tasks.progress(session, workflow_id)
+        return (
+            workflows.get(session, workflow_id),
+            tasks.progress(session, workflow_id),
+            waits.of_workflow(session, workflow_id),
+        )
 
 
 def _ended(catalog: "Catalog", workflow_id: int) -> bool:
-    info, _ = _read(catalog, workflow_id)
-    return is_final(info.state)
+    return is_final(_read(catalog, workflow_id)[0].state)
 
 
 def _wait(catalog: "Catalog", workflow_id: int) -> None:
@@ -92,12 +96,13 @@ def _wait(catalog: "Catalog", workflow_id: int) -> None:
 
 
 def _watch_live(catalog: "Catalog", workflow_id: int) -> None:
+    from rich.console import Group
     from rich.live import Live
 
     with Live(console=console(err=True), auto_refresh=False, transient=True) as live:
         while True:
-            info, rows = _read(catalog, workflow_id)
-            live.update(_board(info, rows), refresh=True)
+            info, rows, waiting = _read(catalog, workflow_id)
+            live.update(Group(_board(info, rows), *waiting), refresh=True)
             if is_final(info.state):
                 return
             time.sleep(LIVE_S)
@@ -122,9 +127,14 @@ def _board(info: "WorkflowInfo", rows: "Sequence[Progress]") -> "RenderableType"
 
 
 def _watch_lines(catalog: "Catalog", workflow_id: int) -> None:
-    shown, said_at = "", 0.0
+    shown, said_at, told = "", 0.0, set[str]()
     while True:
-        info, rows = _read(catalog, workflow_id)
+        info, rows, waiting = _read(catalog, workflow_id)
+        # What a look found last may change its words, not what is out.
+        new = {line.partition(" since ")[0]: line for line in waiting}
+        for line in (line for about, line in new.items() if about not in told):
+            note(line)
+        told = set(new)
         final = is_final(info.state)
         line = _line(info, rows)
         if line != shown and (final or time.monotonic() - said_at >= LINE_S):

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import Conflict, Unavailable
 from cli.home import open_catalog, settings
 from cli.output import Json, note, plain, print_json, say, show_list
+from cli.parameters import MOST_SLOTS
 
 app = typer.Typer(name="worker", help="Compute nodes and their workers.", no_args_is_help=True)
 
@@ -28,7 +30,10 @@ OfPool = Annotated[Pool | None, typer.Option("--pool", help="Only its worker of 
 def start(
     pool: Annotated[Pool, typer.Option(help="Pool to serve.")],
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Cores for payloads; SPDF_SLOTS or all by default.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_SLOTS, help="Cores for payloads; SPDF_SLOTS or all by default."
+        ),
     ] = None,
 ) -> None:
     """Serve a pool on this node until SIGTERM, which lets running jobs finish or hands them back.
@@ -112,7 +117,8 @@ def show(node: Node, pool: OfPool = None, as_json: Json = False) -> None:
             memory = f", {device['memory_mib']} MiB" if device.get("memory_mib") else ""
             say(f"  GPU {device['number']}: {device.get('name') or 'unknown'}{memory}")
     for pilot in live:
-        say(f"  pilot {pilot.id}: {pilot.state}, stage {pilot.stage}, {pilot.jobs_done} jobs done")
+        done = f"{count_of(pilot.jobs_done, 'job')} done"
+        say(f"  pilot {pilot.id}: {pilot.state}, stage {pilot.stage}, {done}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.counts import count_of
 from catalog.states import DatasetState, WorkflowState
 from cli.home import open_catalog, server_client, ui_address
 from cli.launch import Launched, launch, read_inputs, start
@@ -19,6 +20,7 @@ from cli.output import (
     say,
     show_list,
 )
+from cli.parameters import MOST_RANK
 from cli.watching import json_end, show_end, stage_rows, stage_values, watch
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="workflow", help="Templates applied to datasets.", no_args_is_help=True)
 
 Id = Annotated[
-    int, typer.Argument(metavar="WORKFLOW", help="Id of the workflow.", show_default=False)
+    int, typer.Argument(min=1, metavar="WORKFLOW", help="Id of the workflow.", show_default=False)
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Watch it to its end.")]
 
@@ -47,7 +49,10 @@ def submit(
             "--input", metavar="NAME=VALUE", help="Another input; a File by its path. Repeatable."
         ),
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Priority: higher is served first.")] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=-MOST_RANK, max=MOST_RANK, help="Priority: higher is served first."),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Run once more what was run before.")
     ] = False,
@@ -69,6 +74,7 @@ def submit(
         _tell_open(catalog, done.workflow)
     elif not wait:
         print_json(_json(done))
+    _warn_of_pools(catalog, done.workflow.id)
     if wait:
         _watch(catalog, done.workflow.id, as_json)
 
@@ -92,6 +98,16 @@ def _tell_open(catalog: "Catalog", info: "WorkflowInfo") -> None:
             f"dataset {dataset.name} is OPEN: the workflow takes its files as they come and ends "
             f"after `spdf dataset close {dataset.name}`."
         )
+
+
+def _warn_of_pools(catalog: "Catalog", workflow_id: int) -> None:
+    """Say which stages wait for a node that isn't there."""
+    from catalog import poolnodes, tasks
+
+    with catalog.read() as session:
+        rows = tasks.of_workflow(session, workflow_id)
+        for line in poolnodes.of_tasks(session, [row.id for row in rows]):
+            note(line)
 
 
 def _json(done: Launched) -> dict[str, Any]:
@@ -144,7 +160,7 @@ def list_all(
 @app.command()
 def show(workflow: Id, as_json: Json = False) -> None:
     """Show one workflow: its stages, its output datasets and its history."""
-    from catalog import events, workflows
+    from catalog import events, waits, workflows
     from flows.summary import summary_rows
 
     catalog = open_catalog()
@@ -152,6 +168,7 @@ def show(workflow: Id, as_json: Json = False) -> None:
         info = workflows.get(session, workflow)
         history = events.history(session, "workflow", workflow)
         outputs = _outputs(session, workflow)
+        waiting = waits.of_workflow(session, workflow)
     stages = summary_rows(catalog, workflow)
     address = ui_address(info.flow_run_id)
     if as_json:
@@ -160,6 +177,7 @@ def show(workflow: Id, as_json: Json = False) -> None:
             "address": address,
             "stages": stage_values(stages),
             "outputs": outputs,
+            "waits": waiting,
         }
         print_json({**found, "history": history})
         return
@@ -179,6 +197,8 @@ def show(workflow: Id, as_json: Json = False) -> None:
             "web page": address,
         }
     )
+    for line in waiting:
+        say(line)
     print_table(stage_rows(stages), "stages")
     print_table(outputs, "outputs")
     print_history(history)
@@ -254,7 +274,7 @@ def retry(workflow: Id, wait: Wait = False, as_json: Json = False) -> None:
             count = workflows.retry(session, workflow)
         info = start(catalog, client, workflow)
     if not as_json:
-        say(f"workflow {workflow} is {info.state}: {count} jobs are tried again")
+        say(f"workflow {workflow} is {info.state}, to be tried again: {count_of(count, 'job')}")
     elif not wait:
         print_json({**plain(info), "jobs": count})
     if wait:

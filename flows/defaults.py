@@ -1,6 +1,6 @@
 """The default storages, one for each role: directories below SPDF_HOME, or buckets of a site."""
 
-from catalog import storages
+from catalog import standing, storages
 from catalog.db import Catalog
 from catalog.models import StorageKind, StorageRole
 from catalog.settings import Settings
@@ -17,6 +17,8 @@ DEFAULTS = {
 def add_default_storages(catalog: Catalog, settings: Settings) -> list[StorageInfo]:
     """Add the default storage of each role that has none; gives those that were added.
 
+    All storages get their markers, as far as it is plain that they are what they were.
+
     Raises `Conflict` where the name of one is taken by a storage of another role, `Unavailable`
     where a bucket can't be made.
     """
@@ -29,7 +31,11 @@ def add_default_storages(catalog: Catalog, settings: Settings) -> list[StorageIn
         for kind, url in [_place(settings, name, folder)]
     ]
     with catalog.write() as session:
-        return [storages.add(session, *wanted) for wanted in missing]
+        added = [storages.add(session, *wanted) for wanted in missing]
+    for info in added:
+        standing.adopt(catalog, info.id, first=True)
+    standing.adopt_all(catalog)
+    return added
 
 
 def _place(settings: Settings, name: str, folder: str) -> tuple[StorageKind, str]:

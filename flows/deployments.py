@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from ruamel.yaml import YAML
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.models import Template
+from catalog.outage import isolated, sentence
 from catalog.settings import Settings, get_settings
 from catalog.states import TemplateState
+from catalog.troubles import Of, Troubles
+from flows.away import is_server_away
 from flows.compile import parameter_schema
 from flows.containers import DOCKER, pool_values
 from flows.plan import plan_from_json
@@ -217,20 +221,30 @@ def sync_templates(client: SyncPrefectClient, catalog: Catalog) -> tuple[str, ..
     """Publish every ACTUAL template of the catalog, withdraw what is shown and isn't; the names."""
     table: Any = Template
     chosen = (
-        sa.select(table.name, table.version, table.plan)
+        sa.select(table.id, table.name, table.version, table.plan)
         .where(table.state == TemplateState.ACTUAL)
         .order_by(table.name)
     )
     with catalog.read() as session:
         rows = session.execute(chosen).all()
+    noted = Troubles(catalog, "deployments")
     for row in rows:
-        plan = plan_from_json(row.plan)
-        schema = parameter_schema(plan, row.name)
-        publish_template(client, row.name, row.version, schema, description=plan.doc)
+        tell = partial(_tell_unshown, noted, row.id, row.name)
+        with isolated("template", row.name, tell, outage=is_server_away):
+            plan = plan_from_json(row.plan)
+            schema = parameter_schema(plan, row.name)
+            publish_template(client, row.name, row.version, schema, description=plan.doc)
+            noted.over(Of.TEMPLATE, row.id)
     actual = {row.name for row in rows}
     for name in _published(client) - actual:
-        withdraw_template(client, name)
+        with isolated("template", name, outage=is_server_away):
+            withdraw_template(client, name)
     return tuple(row.name for row in rows)
+
+
+def _tell_unshown(noted: Troubles, template_id: int, name: str, error: Exception) -> None:
+    told = f"it can't be shown as a deployment on the server ({sentence(error)})"
+    noted.note(Of.TEMPLATE, template_id, name, told)
 
 
 def _published(client: SyncPrefectClient) -> set[str]:

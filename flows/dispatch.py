@@ -13,11 +13,13 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from sqlmodel import Session
 
-from catalog import nodes, pilots, pressure, tasks, usage
+from catalog import nodes, obstacles, pilots, pressure, tasks, usage
+from catalog.outage import isolated
 from catalog.settings import Settings
 from catalog.states import TaskState
 from catalog.tasks import TaskInfo
 from flows.advance import Chain
+from flows.away import is_server_away
 from flows.plan import Stage, StageKind
 from flows.pools import queue_of_rank
 from flows.share import Share
@@ -75,10 +77,11 @@ class Dispatcher:
         count = 0
         try:
             for need in needs:
-                for _ in range(self._missing(need)):
-                    self._submit(need.stage)
-                    count += 1
-                self._ahead.add(need.task_id)
+                with isolated("task", need.task_id, outage=is_server_away):
+                    for _ in range(self._missing(need)):
+                        self._submit(need.stage)
+                        count += 1
+                    self._ahead.add(need.task_id)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("no pilots could be asked for", extra={"fault": str(error)})
         return count
@@ -89,19 +92,28 @@ class Dispatcher:
         soon = self._soon(rows, set(moving.values()))
         ids = moving | soon
         live = pilots.live_counts(session, list(ids))
+        waiting = obstacles.blocked_tasks(session, list(ids))
         self._held_back = self._paused(session, ids)
         found = []
         for task_id, name in ids.items():
             stage = self.chain.plan.stage(name)
             if task_id in self._held_back:
                 continue
-            offers = [node.slots for node in nodes.online(session, stage.pool)]
+            out = obstacles.blocked_nodes(session, stage.pool, task_id)
+            there = nodes.online(session, stage.pool)
+            offers = [node.slots for node in there if node.name not in out]
             slots = min(offers, default=self.settings.slots)
             most = stage.max_pilots or self.settings.max_pilots or len(offers) + 1
             most = most if offers else max(most, _MANY)
             ready = tasks.count_ready(session, task_id, most * slots)
             wanted = max(-(-ready // slots), int(task_id in soon and task_id not in self._ahead))
-            found.append(_Need(task_id, stage, wanted, live.get(task_id, 0), len(offers)))
+            here = live.get(task_id, 0)
+            if task_id in waiting or (there and not offers):
+                # One is enough to see when what is out is well again.
+                wanted = min(wanted, 1)
+            elif out:
+                here -= obstacles.live_pilots(session, task_id, out)
+            found.append(_Need(task_id, stage, wanted, here, len(offers)))
         return found
 
     def _paused(self, session: Session, ids: Mapping[int, str]) -> set[int]:

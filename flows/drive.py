@@ -15,10 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from catalog import datasets, ownership, schema, workflows
 from catalog.db import Catalog
 from catalog.errors import StateConflict
-from catalog.outage import is_away, ride_out
+from catalog.outage import Over, is_away, is_outage, ride_out, sentence
 from catalog.settings import Settings
 from catalog.signs import WorkflowSigns
 from catalog.states import WorkflowState, is_final
+from catalog.troubles import Of, Troubles
 from catalog.workflows import WorkflowInfo
 from flows.advance import Chain, NotRunning, OwnershipLost, advance, load, take_back
 from flows.dispatch import Dispatcher
@@ -107,6 +108,7 @@ class _Drive:
         with catalog.read() as session:
             total = datasets.get(session, info.dataset_id).file_count
         self._board = ProgressBoard(catalog, info.id, total)
+        self._troubles, self._is_advanced = Troubles(catalog, "advance"), False
         self._asked = time.monotonic()
         self._good_until = time.monotonic() + settings.lease_s
         self._taking_back = Share(settings.advance_s, _TAKE_BACK_SHARE)
@@ -129,12 +131,22 @@ class _Drive:
                 if is_final(state):
                     return ride_out(self._end, limit_s=self._settings.outage_s)
                 self._lookout.rest(self._obey_prefect, awaited=self._dispatcher.waits)
-        except BaseException:
+        except BaseException as error:
+            self._note(error)
             self._let_go()
             raise
 
+    def _note(self, error: BaseException) -> None:
+        """Say where the workflow's owner looks what keeps it from being advanced."""
+        if isinstance(error, Exception) and not isinstance(error, Over) and not is_outage(error):
+            told = f"it can't be advanced: {sentence(error)}"
+            self._troubles.note(Of.WORKFLOW, self._info.id, self._info.label, told)
+
     def _turn(self) -> WorkflowState:
         state = advance(self._chain)
+        if not self._is_advanced:
+            self._troubles.over(Of.WORKFLOW, self._info.id)
+            self._is_advanced = True
         if is_final(state):
             return state
         # After a gap of ours (a start, an outage) the pilots get a whole lease to beat again.

@@ -9,8 +9,9 @@ from catalog import files, storages
 from catalog.checksums import SHA256, file_checksum
 from catalog.db import Catalog
 from catalog.drivers import driver_for
-from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
+from catalog.inspection.settle import is_whole
 from catalog.models import StorageRole
 
 SCOPE = "fixed"
@@ -53,17 +54,25 @@ def _local_path(value: Mapping[str, Any]) -> Path:
 
 
 def store_file(catalog: Catalog, path: Path) -> int:
-    """Put a local file on the internal storage, by its content, once; gives its id."""
+    """Put a local file on the internal storage, by its content, once; gives its id.
+
+    Raises `Conflict` where other bytes lie at its place.
+    """
     digest = file_checksum(path, SHA256)
     name = f"{digest.partition(':')[2]}/{path.name}"
     with catalog.read() as session:
         storage = storages.default_for(session, StorageRole.INTERNAL)
     driver = driver_for(storage)
+    row = NewFileRow(SCOPE, name, f"{SCOPE}/{name}", path.stat().st_size, digest)
     try:
-        driver.put(path, f"{SCOPE}/{name}")
+        driver.put(path, row.path)
     except StorageError as error:
         if error.code is not ErrorCode.OUTPUT_EXISTS:
             raise
-    row = NewFileRow(SCOPE, name, f"{SCOPE}/{name}", path.stat().st_size, digest)
+        if not is_whole(driver, row.path, row.size_bytes, digest):
+            raise Conflict(
+                f"storage {storage.name!r} has other bytes under {row.path!r}, where {path} would "
+                "go; move them away from there."
+            ) from error
     with catalog.write() as session:
         return files.register(session, storage.id, [row])[0]

@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
 from catalog import durations, filling, usage
+from catalog.counts import count_of
 from catalog.db import Catalog
 from catalog.filling import Fill
 from flows.progress import artifact_key
@@ -40,7 +41,7 @@ def leave_page(catalog: Catalog) -> bool:
             page(histories),
             key=artifact_key(KEY),
             description="; ".join(fill.warning for fill, _ in histories if fill.warning)
-            or f"{len(histories)} storages",
+            or f"{count_of(len(histories), 'storage')}",
         )
     except (httpx.HTTPError, PrefectException) as error:
         log.warning("storages not shown", extra={"fault": str(error)})

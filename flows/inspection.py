@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,12 +11,16 @@ from prefect.artifacts import create_table_artifact
 from prefect.exceptions import PrefectException
 
 from catalog import schema, storages, usage
+from catalog.counts import count_of
 from catalog.db import Catalog, get_catalog
 from catalog.inspection import findings
 from catalog.inspection.findings import InspectionInfo
 from catalog.inspection.scan import GRACE_S, LIMIT_PERCENT, Options, inspect
 from catalog.inspection.settle import settle
+from catalog.outage import isolated, sentence
+from catalog.refs import StorageInfo
 from catalog.states import InspectionState
+from catalog.troubles import Of, Troubles
 from flows import growth
 from flows.board import Board
 from flows.progress import artifact_key
@@ -56,27 +61,44 @@ def inspect_all(catalog: Catalog, storage: str | None, options: Options) -> list
     done: list[InspectionInfo] = []
     with holding(catalog, INSPECTION) as role:
         for place in places if role is not None else []:
-            board = Board(f"{INSPECTION}-{place.name}")
-            info = inspect(
-                catalog,
-                place.id,
-                options,
-                progress=lambda i, b=board: b.show(50.0, _words(i)),  # type: ignore[misc]
-            )
-            if info.state is InspectionState.DONE:
-                settle(catalog, place.id)
-                with catalog.write() as session:
-                    usage.recount(session, place.id)
-            board.show(100.0, _words(info), force=True)
-            done.append(info)
+            if (info := _inspect_one(catalog, place, options)) is not None:
+                done.append(info)
     return done
+
+
+def _inspect_one(catalog: Catalog, place: StorageInfo, options: Options) -> InspectionInfo | None:
+    """Inspect a storage, and act on what was found; its trouble keeps no other from its turn."""
+    noted, board = Troubles(catalog, INSPECTION), Board(f"{INSPECTION}-{place.name}")
+
+    def tell(error: Exception) -> None:
+        noted.note(Of.STORAGE, place.id, place.name, f"it can't be inspected: {sentence(error)}")
+
+    found: list[InspectionInfo] = []
+    with isolated("storage", place.name, tell):
+        info = inspect(
+            catalog,
+            place.id,
+            options,
+            progress=lambda so_far: board.show(50.0, _words(so_far)),
+            hold=partial(holding, catalog),
+        )
+        found.append(info)
+        if info.state is InspectionState.DONE:
+            settle(catalog, place.id)
+            with catalog.write() as session:
+                usage.recount(session, place.id)
+        noted.over(Of.STORAGE, place.id)
+    if not found:
+        return None
+    board.show(100.0, _words(found[0]), force=True)
+    return found[0]
 
 
 def _words(info: InspectionInfo) -> str:
     why = f": {info.reason}" if info.reason else ""
     return (
         f"{info.storage} is {info.state}, {info.replicas} rows, {info.missing} missing, "
-        f"{info.corrupt} corrupt, {info.dark} dark{why}"
+        f"{info.corrupt} corrupt, {info.dark} dark, {info.detached} detached{why}"
     )
 
 
@@ -85,7 +107,7 @@ def _summary(done: list[InspectionInfo]) -> str:
         return "another run inspects"
     wrong = [info for info in done if info.found or info.state is not InspectionState.DONE]
     words = "; ".join(_words(info) for info in wrong) or "all is as the catalog says"
-    return f"{len(done)} storages: {words}"
+    return f"{count_of(len(done), 'storage')}: {words}"
 
 
 def _leave_table(catalog: Catalog, done: list[InspectionInfo]) -> None:

@@ -14,6 +14,7 @@ from catalog import schema, singletons
 from catalog.db import Catalog
 from catalog.settings import Settings
 from flows.logs import log_to_stderr
+from flows.pulse import Pulse
 from flows.server import configure_client
 
 log = logging.getLogger(__name__)
@@ -43,21 +44,29 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 
 def lead(
-    catalog: Catalog, role: str, owner: str, stop: threading.Event, work: Callable[[int], None]
+    catalog: Catalog,
+    role: str,
+    owner: str,
+    stop: threading.Event,
+    work: Callable[[int], None],
+    pulse: Pulse,
 ) -> None:
     """Wait for a role, do its `work` under an epoch while it is held, and again, until `stop`.
 
     `work` ends where the role is lost; whatever goes wrong is logged and tried again.
     """
+    pulse.keep_writing()
     backoff_s = 1.0
     while not stop.is_set():
         try:
-            schema.require(catalog)
-            with catalog.write() as session:
-                epoch = singletons.acquire(session, role, owner, LEASE_S)
+            with pulse.turn("lead"):
+                schema.require(catalog)
+                with catalog.write() as session:
+                    epoch = singletons.acquire(session, role, owner, LEASE_S)
             if epoch is not None:
                 log.info("%s leads", role, extra={"owner": owner, "epoch": epoch})
                 work(epoch)
+                pulse.forget()
             backoff_s = 1.0
         except Exception:
             log.exception("%s waits for the catalog", role, extra={"again_s": backoff_s})

@@ -37,7 +37,7 @@ def pilot(task: int, slots: int | None = None) -> int:
     roster = make_roster(task, slots)
     # What was imported stays: garbage is looked for among what comes and goes with jobs.
     gc.freeze()
-    with Shift(get_catalog(), get_settings(), roster, processes=True) as shift:
+    with Shift(get_catalog(), get_settings(), roster) as shift:
         return shift.work(lambda window: map_window(window, shift))
 
 

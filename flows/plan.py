@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from workers.cwl.images import image_of
+from workers.cwl.parameters import secondary_name
 from workers.spec import Resources, StepSpec
 
 
@@ -40,7 +41,7 @@ class Link:
     Several `sources` are branches that meet again: `pick` says which counts for a key.
     `null_skips`: a key for which the link yields null goes no further (its job is SKIPPED);
     else null is handed to the step (whose `when` or optional input deals with it).
-    `kind` is `File` or `value`.
+    `kind` is `File`, `File[]` (a list that one job made) or `value`.
     """
 
     port: str
@@ -123,6 +124,34 @@ class FixedInput:
 
 
 @dataclass(frozen=True)
+class Companion:
+    """A secondary file that the dataset's files have beside them; `pattern` is CWL's."""
+
+    pattern: str
+    required: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """What the names of such files end in."""
+        return self.pattern.lstrip("^")
+
+    def of(self, name: str) -> str:
+        """The name of the one that belongs to the file `name` of a dataset."""
+        folder, slash, basename = name.rpartition("/")
+        return folder + slash + secondary_name(basename, self.pattern)
+
+    def owner(self, name: str) -> str | None:
+        """The name of the file that one of this name would belong to; None: the pattern can't say.
+
+        Raises `ValueError` for a name that no such file has.
+        """
+        basename = name.rpartition("/")[2]
+        if not basename.endswith(self.suffix) or basename == self.suffix:
+            raise ValueError(name)
+        return None if self.pattern.startswith("^") else name.removesuffix(self.suffix)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A compiled template. `stages` are in topological order; `dataset_input` is the `File[]`."""
 
@@ -134,6 +163,8 @@ class Plan:
     derived: bool = False
     label: str | None = None
     doc: str | None = None
+    companions: tuple[Companion, ...] = ()
+    """Secondary files of the dataset's files, which are no files to be worked on themselves."""
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""

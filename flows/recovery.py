@@ -7,7 +7,6 @@ becomes a replica only where its bytes are the catalog's.
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +14,18 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import deletion, files, jobs, lineage, storages, usage
+from catalog import files, jobfiles, jobs, lineage, removal, storages, usage
 from catalog.bulk import insert_new
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver, driver_for
+from catalog.drivers import Drivers, StorageDriver, undo
 from catalog.drivers.local import LocalDriver
-from catalog.errors import Conflict, NotFound, SpdfError
-from catalog.files import FileInfo
+from catalog.errors import Conflict, ErrorCode, NotFound, SpdfError, StorageError
+from catalog.failpoints import reach
+from catalog.files import FileInfo, ReplicaInfo
 from catalog.models import Dataset, DatasetFile, Finding, Job, JobOutput, Replica
+from catalog.names import beside
+from catalog.outage import is_outage, sentence
 from catalog.refs import FindingKind, NewFile, Outcome
 from catalog.settings import Settings
 from catalog.states import DatasetState, FindingState, ReplicaState
@@ -40,6 +42,7 @@ from workers.spec import JobSpec, TaskSpec
 
 log = logging.getLogger(__name__)
 
+_MOST_PLACES = 100
 _SCRATCH = 0
 """Id of the storage, which no catalog has, that what is made anew goes to first."""
 
@@ -75,7 +78,7 @@ def recover(catalog: Catalog, settings: Settings, file_id: int) -> Recovered:
                 f"file {info.ref} is the log of a job, and another run writes another one; "
                 "it is lost."
             )
-        drivers = {place.id: driver_for(place) for place in storages.list_all(session)}
+        drivers = Drivers(storages.list_all(session))
     with tempfile.TemporaryDirectory(prefix="spdf-recover-", dir=_scratch(settings)) as text:
         folder = Path(text)
         made = _run(settings, folder, job, task, drivers)
@@ -115,7 +118,7 @@ def _maker(session: Session, info: FileInfo) -> tuple[JobSpec, TaskSpec]:
             "submit its workflow once more."
         ) from error
     values = session.execute(sa.select(col(Job.values)).where(col(Job.id) == job.id)).scalar()
-    inputs = jobs.inputs(session, [job.id])[job.id]
+    inputs = jobfiles.inputs(session, [job.id])[job.id]
     for refs in inputs.values():
         for ref in refs:
             if not ref.replicas:
@@ -132,7 +135,7 @@ def _run(
     folder: Path,
     job: JobSpec,
     task: TaskSpec,
-    drivers: Mapping[int, StorageDriver],
+    drivers: Drivers,
 ) -> tuple[NewFile, ...]:
     """Run the job once, its outputs going to a directory of this run."""
     assert settings.work_dir is not None
@@ -148,7 +151,7 @@ def _run(
             name=settings.node,
             ledger=ledger,
             slots=slots,
-            storages={**drivers, _SCRATCH: LocalDriver("scratch", made)},
+            storages=drivers.also(_SCRATCH, LocalDriver("scratch", made)),
             verify_linked=True,
             patience_s=settings.outage_s,
             containers=Containers(engine, str(ledger.directory)) if engine else None,
@@ -158,6 +161,8 @@ def _run(
             result = run_attempt(node, prepare(node, spec), RunningJob(job))
         except SpdfError as error:
             raise NotRecovered(f"job {job.job_id} can't be run here: {error}") from error
+        finally:
+            node.reapers.close()
     finally:
         ledger.close()
         slots.close()
@@ -181,35 +186,59 @@ def _store(
     info: FileInfo,
     job_id: int,
     place: Path,
-    drivers: Mapping[int, StorageDriver],
+    drivers: Drivers,
 ) -> Recovered:
     """Bytes to a new path beside the old one, then its row; the findings of it are over."""
     with catalog.read() as session:
         lost = files.all_replicas(session, info.id)
     if not lost:
         raise NotRecovered(f"file {info.ref} never was on a storage.")
-    old, count = lost[0], len(lost)
-    path = f"{old.path}~{count}"
-    drivers[old.storage_id].put(place, path)
+    old = lost[0]
+    path = _put(drivers[old.storage_id], place, old, len(lost))
+    reach("recovery.put")
     told = f"made again by job {job_id}"
     row = {
         "file_id": info.id,
         "storage_id": old.storage_id,
         "path": path,
         "state": ReplicaState.AVAILABLE,
+        "in_place": False,
     }
+    gone = None
     with catalog.write() as session:
-        if not _is_wanted(session, info.id):
-            drivers[old.storage_id].delete(path)
-            raise NotRecovered(f"file {info.ref} was deleted meanwhile; its bytes are not kept.")
-        for (replica_id,) in insert_new(session, Replica, [row], col(Replica.id)):
-            usage.note(session, old.storage_id, 1, info.size_bytes)
-            record(session, Replica, [(replica_id, None)], ReplicaState.AVAILABLE, told)
-        _close_findings(session, [replica.id for replica in lost], info.ref)
-        gone = deletion.retire(session, [replica.id for replica in lost], told)
+        if _is_wanted(session, info.id):
+            for (replica_id,) in insert_new(session, Replica, [row], col(Replica.id)):
+                usage.note(session, old.storage_id, 1, info.size_bytes)
+                record(session, Replica, [(replica_id, None)], ReplicaState.AVAILABLE, told)
+            _close_findings(session, [replica.id for replica in lost], info.ref)
+            gone = removal.retire(session, [replica.id for replica in lost], told)
+    if gone is None:
+        undo(drivers[old.storage_id], [path])
+        raise NotRecovered(f"file {info.ref} was deleted meanwhile; its bytes are not kept.")
     with ThreadPoolExecutor(1) as pool:
-        deletion.remove_replicas(catalog, gone, drivers, pool)
+        removal.remove_replicas(catalog, gone, removal.drivers(catalog), pool)
     return Recovered(info.ref, old.storage, path, job_id)
+
+
+def _put(driver: StorageDriver, place: Path, old: ReplicaInfo, count: int) -> str:
+    """Bytes to the first free path beside the old one, from the number `count` on.
+
+    What lies under another may be what a recovery that died has left, or anybody's: it stays, as
+    dark data.
+    """
+    for number in range(count, count + _MOST_PLACES):
+        path = beside(old.path, f"~{number}")
+        try:
+            driver.put(place, path)
+        except StorageError as error:
+            if error.code is not ErrorCode.OUTPUT_EXISTS:
+                raise
+        else:
+            return path
+    raise NotRecovered(
+        f"storage {old.storage!r}: something lies under each of {_MOST_PLACES} paths beside "
+        f"{old.path!r}, up to {path!r}; find what is dark: `spdf inspect run {old.storage}`."
+    )
 
 
 def _is_wanted(session: Session, file_id: int) -> bool:
@@ -274,8 +303,12 @@ def recover_marked(
                 assert item.replica_id is not None
                 try:
                     done.append(recover(catalog, settings, owners[item.replica_id]))
-                except SpdfError as error:
-                    faults[item.id] = str(error)
+                except Exception as error:
+                    if is_outage(error):
+                        raise
+                    if not isinstance(error, SpdfError):
+                        log.exception("file not made again", extra={"finding": item.id})
+                    faults[item.id] = sentence(error)
             after = page[-1].id
         if len(done) == before or not faults:
             return done, list(faults.values())

@@ -11,10 +11,12 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import Unavailable
+from catalog.places import sqlite_url
 from catalog.settings import Settings
 
 HOST = "127.0.0.1"
@@ -173,7 +175,7 @@ def server_database(settings: Settings) -> str:
     given = settings.server_database_url.get_secret_value()
     if given or settings.api_url:
         return given
-    return f"sqlite+aiosqlite:///{prefect_home(settings) / 'prefect.db'}"
+    return sqlite_url(prefect_home(settings) / "prefect.db", "sqlite+aiosqlite")
 
 
 def worker_env(settings: Settings, server: Server) -> dict[str, str]:
@@ -267,7 +269,7 @@ def ask(
         refused = error.code == HTTPStatus.UNAUTHORIZED
         why = "refuses the login" if refused else f"answered {error.code} to {method} {path}"
         raise Unavailable(f"the server at {url} {why}.") from error
-    except OSError as error:
+    except (OSError, HTTPException, ValueError, OverflowError) as error:
         raise Unavailable(f"the server at {url} doesn't answer: {error}.") from error
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import datasets, files, storages, templates, workflows
+from catalog import datasets, definition, files, storages, templates
 from catalog.db import Catalog
+from catalog.definition import NewTask
 from catalog.errors import BadInput, Conflict
 from catalog.models import StorageRole
 from catalog.templates import TemplateDetail
-from catalog.workflows import NewTask
 from flows.compile import parse_input
 from flows.engines import check_engines
 from flows.fixed import store_files
@@ -49,7 +49,7 @@ def submit(
     inputs = fixed_inputs(catalog, plan, wanted.inputs)
     rank = plan.rank if wanted.rank is None else wanted.rank
     with catalog.write() as session:
-        workflow_id, new = workflows.define(
+        workflow_id, new = definition.define(
             session,
             template.id,
             dataset.id,

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import jobs, tasks, templates, workflows
+from catalog import jobfiles, tasks, templates, workflows
 from flows.plan import Plan, Stage, StageKind, plan_from_json
+from workers.cwl.parameters import ParameterCompiler
+from workers.cwl.values import settled
 from workers.spec import OutputTarget, StepSpec, TaskSpec
 from workers.stagein import file_ids
 
@@ -34,27 +36,41 @@ def load_task(session: Session, task_id: int) -> TaskSpec:
         retry=stage.retry,
         tool_digest=step_digest(stage.step),
         fixed=fixed,
-        refs=jobs.file_refs(session, sorted(named)),
+        refs=jobfiles.file_refs(session, sorted(named)),
         targets={
             port: OutputTarget(out.dataset_id, out.name, out.storage_id)
             for port, out in outputs.items()
         },
-        lists=frozenset(link.port for link in stage.links)
-        if stage.kind is StageKind.MERGE
-        else frozenset(),
+        lists=frozenset(
+            link.port
+            for link in stage.links
+            if stage.kind is StageKind.MERGE or link.kind == "File[]"
+        ),
     )
 
 
 def fixed_values(plan: Plan, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a stage's fixed ports: what the workflow was given, else the template's default."""
-    defaults = {item.name: item.default for item in plan.fixed}
-    return {
-        link.port: defaults.get(link.input) if given.get(link.input) is None else given[link.input]
-        for link in stage.fixed
-    }
+    """Values of a stage's fixed ports: what the workflow was given, else the template's default.
+
+    A field that a record leaves out is null, as its declared type says.
+    """
+    declared = {item.name: item for item in plan.fixed}
+    found = {}
+    for link in stage.fixed:
+        item, value = declared[link.input], given.get(link.input)
+        value = item.default if value is None else value
+        kind = ParameterCompiler(stage.name, js=True).type(item.type, item.name)
+        found[link.port] = settled(kind, value) if kind.fits(value) else value
+    return found
 
 
 def step_digest(step: StepSpec) -> str:
     """A digest of everything that a step does with its inputs."""
-    text = json.dumps(asdict(step), sort_keys=True, separators=(",", ":"))
+    said = asdict(step)
+    for item in said["inputs"]:
+        if not item["gather"]:
+            # As before there were inputs of several sources: the same step has the same digest.
+            for key in ("gather", "flattened", "pick"):
+                del item[key]
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,8 @@ from typing import Any
 
 from catalog import templates
 from catalog.db import Catalog
-from catalog.errors import BadInput
+from catalog.errors import BadInput, BadName
+from catalog.names import check_name
 from catalog.refs import Retention
 from catalog.templates import TemplateInfo
 from flows.compile import check_mask, compile_template
@@ -36,7 +37,7 @@ def create(
     """
     compiled = compile_template(path)
     plan = compiled.plan
-    name = name or path.stem
+    name = name or _name_of(path)
     if name in RESERVED:
         raise BadInput(f"template name {name!r} is that of one of our flows; give another --name.")
     mask = mask or plan.mask
@@ -66,6 +67,13 @@ def create(
             intermediate=intermediate,
         )
     return info, compiled.warnings
+
+
+def _name_of(path: Path) -> str:
+    try:
+        return check_name("template", path.stem)
+    except BadName as fault:
+        raise BadInput(f"{fault} It is the file's; give another with --name.") from None
 
 
 def activate(catalog: Catalog, template_id: int) -> TemplateInfo:

@@ -6,18 +6,18 @@ for each stage: what works here works in the same way on a node.
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalog import datasets, intake, jobs, ownership, schema, storages, templates
+from catalog import datasets, intake, jobfiles, jobs, ownership, schema, storages, templates, waits
 from catalog.checksums import algorithm_of, file_checksum
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver, driver_for
+from catalog.drivers import Drivers, StorageDriver, driver_for
 from catalog.errors import StorageError, Unavailable
 from catalog.jobs import AttemptInfo, JobInfo
 from catalog.models import StorageKind, StorageRole
+from catalog.places import sqlite_url
 from catalog.refs import FileRef
 from catalog.settings import Settings, get_settings
 from catalog.states import AttemptState, JobState
@@ -31,6 +31,8 @@ from workers.devices import capacity
 
 _NAME = "try"
 _LEASE_S = 7 * 86400.0
+_PATIENCE_S = 10.0
+"""How long somebody who waits for a trial waits for a disk that is full."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Trialled:
     reason: str | None = None
     attempt: AttemptInfo | None = None
     files: tuple[tuple[str, str, Path, int], ...] = ()
-    """Port, name, place and bytes of each output, which lie in the trial's own directory."""
+    """Port, name, place and bytes of each output file, which lie in the trial's own directory.
+
+    The secondary files of one follow it."""
     values: Mapping[str, Any] | None = None
     log: Path | None = None
 
@@ -70,7 +74,7 @@ def from_catalog(catalog: Catalog, ref: str) -> Candidate:
     """The template that the catalog has under `name` or `name@version`; raises `NotFound`."""
     with catalog.read() as session:
         detail = templates.get(session, ref)
-        places = {storage.id: driver_for(storage) for storage in storages.list_all(session)}
+        places = Drivers(storages.list_all(session))
 
         def local(value: Any) -> Any:
             if isinstance(value, list):
@@ -79,7 +83,7 @@ def from_catalog(catalog: Catalog, ref: str) -> Candidate:
                 return value
             if value.get("class") != "File" or "file_id" not in value:
                 return {key: local(item) for key, item in value.items()}
-            file = jobs.file_refs(session, [value["file_id"]])[value["file_id"]]
+            file = jobfiles.file_refs(session, [value["file_id"]])[value["file_id"]]
             for replica in file.replicas:
                 path = _here(file, places[replica.storage_id], replica.path)
                 if path is not None:
@@ -116,7 +120,7 @@ class Trial:
         """Lay down the catalog, the dataset of the one file and the workflow over it."""
         self._directory = tempfile.TemporaryDirectory(prefix="spdf-try-")
         home = Path(self._directory.name).resolve()
-        url = f"sqlite:///{home / 'catalog.db'}"
+        url = sqlite_url(home / "catalog.db")
         self._settings = Settings(
             _env_file=None,
             home=home,
@@ -125,6 +129,8 @@ class Trial:
             pilot_shift_jobs=1,
             commit_s=0.01,
             drain_s=0.1,
+            outage_s=_PATIENCE_S,
+            pilot_idle_s=_PATIENCE_S,
         )
         self._catalog = Catalog(url)
         try:
@@ -146,10 +152,12 @@ class Trial:
             places = [("input", str(self._file.parent))]
             places += [(role, str(home / "storage" / role)) for role in ("internal", "output")]
             known = [
-                storages.add(session, role, StorageKind.LOCAL, StorageRole(role), place)
+                storages.add(
+                    session, role, StorageKind.LOCAL, StorageRole(role), place, alone=False
+                )
                 for role, place in places
             ]
-        measured = intake.measure([self._file], known[:1])
+        measured = intake.measure([self._file, *self._companions()], known[:1])
         single = tuple(replace(stage, retry=0) for stage in self._candidate.plan.stages)
         plan = plan_to_json(replace(self._candidate.plan, stages=single))
         stored: dict[str, Any] = store_files(catalog, plan)
@@ -166,6 +174,14 @@ class Trial:
             epoch = ownership.claim(session, workflow, _NAME, _LEASE_S, None)
         assert epoch is not None
         return load(catalog, workflow, epoch, _LEASE_S)
+
+    def _companions(self) -> list[Path]:
+        """The secondary files of the file that lie beside it."""
+        names = {item.of(self._file.name) for item in self._candidate.plan.companions} - {
+            self._file.name
+        }
+        paths = [self._file.with_name(name) for name in sorted(names)]
+        return [path for path in paths if path.is_file()]
 
     def stages(self) -> Iterator[Trialled]:
         """Run one job of each stage, in order, up to the first that fails."""
@@ -200,11 +216,8 @@ class Trial:
             )
         task_id = self._chain.task_ids[stage.name]
         roster = Roster(task_id, stage.pool, replace(offered, cores=1), flow_run_id=None)
-        with (
-            ThreadPoolExecutor(1) as pool,
-            Shift(self._catalog, self._settings, roster) as shift,
-        ):
-            shift.work(lambda window: [pool.submit(shift.run_job, job) for job in window])
+        with Shift(self._catalog, self._settings, roster) as shift:
+            shift.work(lambda window: [shift.begin_job(job) for job in window])
 
     def _result(self, stage: Stage, job: JobInfo | None) -> Trialled:
         if job is None:
@@ -213,22 +226,24 @@ class Trial:
             attempts = jobs.attempts(session, [job.id])[job.id]
             last = attempts[-1] if attempts else None
             ports = [port.name for port in stage.step.outputs]
-            found = jobs.outputs(session, [job.id], ports)
+            found = jobfiles.outputs(session, [job.id], ports)
             ids = [file_id for made in found.values() for file_id in made]
             log_id = last.log_file_id if last else None
-            refs = jobs.file_refs(session, [*ids, *([log_id] if log_id else [])])
+            refs = jobfiles.file_refs(session, [*ids, *([log_id] if log_id else [])])
             ended = jobs.ended_by_key(session, job.task_id, [job.key])
+            waiting = waits.of_tasks(session, [job.task_id])
         # A fault of this machine would be tried again without end: here once is enough.
         failed = last is not None and last.state is not AttemptState.FINISHED
         files = tuple(
-            (port, refs[i].basename, self._place(refs[i]), refs[i].size_bytes)
+            (port, file.basename, self._place(file), file.size_bytes)
             for (_, port), made in found.items()
             for i in made
+            for file in (refs[i], *refs[i].secondary)
         )
         return Trialled(
             stage.name,
             JobState.FAILED if failed else job.state,
-            job.reason or (last.message if last else None),
+            job.reason or (last.message if last else "; ".join(waiting) or None),
             last,
             files,
             ended[job.key].outputs if job.key in ended else None,

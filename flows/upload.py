@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from catalog import schema, singletons, transfers, uploads
+from catalog.counts import count_of
 from catalog.db import get_catalog
 from catalog.settings import get_settings
 from catalog.states import UploadState, is_final
@@ -68,6 +69,7 @@ def percent(info: UploadInfo) -> float:
 
 def words(info: UploadInfo) -> str:
     """An upload in a sentence."""
-    done = f"{info.files_done} of {info.files} files, {info.bytes_done} of {info.size_bytes} bytes"
+    done = f"{info.files_done} of {count_of(info.files, 'file')}, "
+    done += f"{info.bytes_done} of {info.size_bytes} bytes"
     why = f": {info.reason}" if info.reason else ""
     return f"{info.dataset} to {info.storage} is {info.state}, {done}{why}"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import partial
 
 import httpx
 from prefect import flow
@@ -9,9 +10,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import nodes, ownership, pilots, schema
+from catalog import nodes, outages, ownership, pilots, schema
 from catalog.db import Catalog, get_catalog
+from catalog.outage import isolated, sentence
 from catalog.settings import Settings, get_settings
+from catalog.troubles import Of, Troubles
+from catalog.workflows import WorkflowInfo
+from flows.away import is_server_away
 from flows.drive import cancel_if_told
 from flows.runs import CANCELLED, may_take, show_lost, start_run, states_of
 from workers.orphans import clean_dead
@@ -38,9 +43,12 @@ def watch(catalog: Catalog, settings: Settings, *, until: float) -> int:
             try:
                 new, after = tick(catalog, settings, client, after)
                 count += new
-            except (httpx.HTTPError, PrefectException, DBAPIError) as error:
+            except Exception as error:
                 steady = False
-                log.warning("watchdog could not look", extra={"fault": str(error)})
+                is_ours = not isinstance(error, httpx.HTTPError | PrefectException | DBAPIError)
+                log.warning(
+                    "watchdog could not look", extra={"fault": str(error)}, exc_info=is_ours
+                )
             if time.monotonic() + _TICK_S >= until:
                 break
             time.sleep(_TICK_S)
@@ -55,10 +63,12 @@ def _bury(catalog: Catalog, settings: Settings) -> None:
         with catalog.write() as session:
             pilots.lose_silent(session, 2 * settings.lease_s)
             nodes.lose_silent(session, 2 * settings.lease_s)
+            outages.forget(session)
             lost = pilots.lost_runs(session, _RECENT_S, _MOST_LOST)
         with get_client(sync_client=True) as client:
             for run_id in lost:
-                show_lost(client, run_id)
+                with isolated("flow_run", run_id, outage=is_server_away):
+                    show_lost(client, run_id)
     except (httpx.HTTPError, PrefectException, DBAPIError) as error:
         log.warning("the silent could not be given up", extra={"fault": str(error)})
 
@@ -85,12 +95,23 @@ def tick(
     cancelled = {info.id: info.flow_run_id for info in left if info.flow_run_id in told}
     cancelled |= {driven[run]: run for run in driven.keys() & told}
     for workflow_id, run in cancelled.items():
-        cancel_if_told(client, catalog, workflow_id, run)
+        with isolated("workflow", workflow_id, outage=is_server_away):
+            cancel_if_told(client, catalog, workflow_id, run)
+    noted = Troubles(catalog, "watchdog")
     count = 0
     for info in left:
         if info.id in cancelled or may_take(info, states.get(info.flow_run_id or "")):
             continue
-        run_id = start_run(client, catalog, info, instead_of=info.flow_run_id)
-        log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})
-        count += 1
+        tell = partial(_tell, noted, info)
+        with isolated("workflow", info.id, tell, outage=is_server_away):
+            run_id = start_run(client, catalog, info, instead_of=info.flow_run_id)
+            log.info("workflow taken up", extra={"workflow": info.id, "flow_run": run_id})
+            noted.over(Of.WORKFLOW, info.id)
+            count += 1
     return count, waiting[-1].id if waiting else 0
+
+
+def _tell(noted: Troubles, info: WorkflowInfo, error: Exception) -> None:
+    """Say where the workflow's owner looks that it can't be taken up."""
+    told = f"no flow run can be started for it: {sentence(error)}"
+    noted.note(Of.WORKFLOW, info.id, info.label, told)

@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,6 +20,41 @@ EVERY_WAY = pytest.mark.parametrize(
     "backend", [SQLITE, POSTGRESQL, POOLED], indirect=True, scope="session"
 )
 """For tests that shall run on PostgreSQL through a pooler, too."""
+
+SITES = ("site", "whole_site", "s3_server", "prefect_server")
+"""Fixtures of services that use the machine, if little, as long as they are up."""
+
+
+_USERS = pytest.StashKey[dict[Path, dict[str, Any]]]()
+"""By module the definitions of these fixtures that its tests need, by name."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have modules that need the same services follow each other, before all others."""
+    users = config.stash[_USERS] = {item.path: {} for item in items}
+    for item in items:
+        known = getattr(item, "_fixtureinfo", None)
+        definitions = {} if known is None else known.name2fixturedefs
+        for name in SITES:
+            # Others, of a test's own, may have that name.
+            if name in definitions and definitions[name][-1].scope == "session":
+                users[item.path][name] = definitions[name][-1]
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        needed = [n for n, name in enumerate(SITES) if name in users[item.path]]
+        return (min(needed), max(needed)) if needed else (len(SITES), 0)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: Any, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End services at once where the module that comes next has no test that needs them."""
+    yield
+    users = item.config.stash[_USERS]
+    for name, fixture in users[item.path].items():
+        if nextitem is None or name not in users[nextitem.path]:
+            fixture.finish(item._request)
 
 
 @pytest.fixture(scope="session", params=[SQLITE, POSTGRESQL])

@@ -1,39 +1,50 @@
-"""Payloads that outlive their pilot: written down when they start, killed when it is dead."""
+"""Payloads of dead pilots. Their reapers end them; those that are dead, too, were written down."""
 
+import errno
 import fcntl
 import json
 import logging
 import os
-import shutil
 import signal
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from workers.cwl.containers import Containers
 from workers.cwl.failures import ToolFailure
+from workers.reaper import Process, end_session, look
+from workers.workspace import remove_tree
 
 log = logging.getLogger(__name__)
 
 _PILOT, _PAYLOADS, _HELD, _ENGINE = "pilot.json", "payloads", "held", "engine"
+_END_S, _PAUSE_S = 2.0, 0.01
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PayloadLedger:
-    """A pilot's own directory and the list of process groups that it started.
+    """A pilot's own directory and the list of its reapers.
 
-    The pilot holds a lock on one file of it as long as it lives, and with its payloads a lock on
-    another: locks are seen from every container of a node, process numbers only from their own.
+    The pilot holds a lock on one file of it as long as it lives, and with its payloads and their
+    reapers a lock on another: locks are seen from every container of a node, process numbers only
+    from their own.
     """
 
     def __init__(self, work_dir: Path, pilot_id: int) -> None:
         self.directory = work_dir / f"pilot-{pilot_id}"
-        self.directory.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self.directory / _PAYLOADS, flags, 0o600)
-        self.held = _lock(self.directory / _HELD)
-        """Descriptor that a payload inherits."""
-        self._pilot = self._declare()
+        with ExitStack() as undo:
+            undo.callback(remove_tree, self.directory)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.directory / _PAYLOADS, flags, 0o600)
+            undo.callback(os.close, self._file)
+            self.held = _lock(self.directory / _HELD)
+            """Descriptor that a payload inherits; its reaper keeps it until all has ended."""
+            undo.callback(os.close, self.held)
+            self._pilot = self._declare()
+            undo.pop_all()
         self._lock = threading.Lock()
 
     @classmethod
@@ -53,11 +64,15 @@ class PayloadLedger:
         partial.replace(self.directory / _PILOT)
         return descriptor
 
-    def started(self, group: int) -> None:
-        """Write a payload's process group down, as soon as it runs."""
-        line = f"{group} {start_time(group) or 0}\n".encode()
+    def started(self, pid: int) -> None:
+        """Write a reaper down, before anything runs below it. Raises `OSError`."""
+        found = look(pid)
+        # A line that a full disk has cut short must not run into this one.
+        line = f"\n{pid} {found.started if found else 0}\n".encode()
         with self._lock:
-            os.write(self._file, line)
+            written = os.write(self._file, line)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory / _PAYLOADS))
 
     def uses(self, engine: str) -> None:
         """Write down which engine may run containers of the pilot, before the first of them."""
@@ -67,7 +82,7 @@ class PayloadLedger:
 
     def close(self) -> None:
         """Remove the directory: nothing of the pilot is left to be cleaned up."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove_tree(self.directory)
         for descriptor in (self._file, self.held, self._pilot):
             os.close(descriptor)
 
@@ -96,16 +111,15 @@ def _clean(directory: Path) -> bool:
     try:
         here = json.loads((directory / _PILOT).read_text())["numbers"] == _numbers()
         if here:
-            _kill_all(directory)
-        else:
-            os.close(_lock(directory / _HELD))
+            _end_all(directory)
+        os.close(_lock(directory / _HELD))
         _remove_containers(directory)
     except (OSError, ValueError, KeyError):
         return False
     except ToolFailure as fault:
         log.warning("containers of a dead pilot may still run", extra={"fault": str(fault)})
         return False
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory)
     log.info("cleaned up after a dead pilot", extra={"directory": str(directory)})
     return True
 
@@ -130,11 +144,59 @@ def _numbers() -> str:
     return f"{_BOOT_ID.read_text().strip()} {namespace}"
 
 
-def _kill_all(directory: Path) -> None:
+def _end_all(directory: Path) -> None:
+    """Wait for reapers to end their payloads, and end what those leave that are dead.
+
+    A reaper leads a session, and while that has members its number isn't given to a new process:
+    so one that is there must be the one written down, and one that is gone leaves only what ran
+    below it. What left the session has inherited the lock, unless it closed all descriptors.
+    """
     with suppress(FileNotFoundError):
-        for line in (directory / _PAYLOADS).read_text().splitlines():
-            group, _, started = line.partition(" ")
-            _kill(int(group), int(started))
+        known = _reapers(directory)
+        deadline = time.monotonic() + _END_S
+        while _is_held(directory) and time.monotonic() < deadline:
+            _end_sessions(known)
+            if not living_reapers(directory):
+                _kill_holders(directory / _HELD)
+            time.sleep(_PAUSE_S)
+        _end_sessions(known)
+
+
+def living_reapers(directory: Path) -> dict[int, Process]:
+    """The reapers of a pilot that live, by number. Raises FileNotFoundError without their list."""
+    known = _reapers(directory)
+    found = {pid: look(pid) for pid in known}
+    return {pid: one for pid, one in found.items() if one and one.started == known[pid]}
+
+
+def _reapers(directory: Path) -> dict[int, int]:
+    """All reapers that a pilot ever had, and when they started."""
+    lines = map(str.split, (directory / _PAYLOADS).read_text().splitlines())
+    # Below one whose line was cut short nothing has run.
+    return {int(line[0]): int(line[1]) for line in lines if len(line) == 2}
+
+
+def _end_sessions(known: Iterable[int]) -> None:
+    for pid in known:
+        if look(pid) is None:
+            end_session(pid, _END_S)
+
+
+def _is_held(directory: Path) -> bool:
+    try:
+        os.close(_lock(directory / _HELD))
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _kill_holders(path: Path) -> None:
+    """Kill all processes that have a file open, as far as that can be seen."""
+    name = str(path.resolve())
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(link.readlink()) == name:
+                os.kill(int(link.parts[2]), signal.SIGKILL)
 
 
 def _remove_containers(directory: Path) -> None:
@@ -142,33 +204,3 @@ def _remove_containers(directory: Path) -> None:
     with suppress(FileNotFoundError):
         engine = (directory / _ENGINE).read_text()
         Containers(engine, str(directory)).remove_all()
-
-
-def _kill(group: int, started: int) -> None:
-    """Kill a group unless its number belongs to others by now.
-
-    While a group has members its number isn't given to a new process: so a leader that is there
-    must be the one written down, and one that is gone leaves only its own descendants.
-    """
-    found = start_time(group)
-    if found is None or found == started:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
-
-
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None where there is no such process.
-
-    Field 22 of /proc/<pid>/stat; see proc(5).
-    """
-    try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        stat = os.read(descriptor, 4096)
-    except ProcessLookupError:
-        return None
-    finally:
-        os.close(descriptor)
-    return int(stat.rpartition(b")")[2].split()[19])

@@ -7,9 +7,10 @@ from typing import Any
 from catalog.errors import ErrorCode
 from workers.cwl import Tool, ToolFailure, load_tool
 from workers.cwl.expressions import Expression, compile_expression
-from workers.cwl.failures import no_engine
+from workers.cwl.failures import bad_input, no_engine
 from workers.cwl.files import read_contents
 from workers.cwl.images import Image
+from workers.cwl.values import settled
 from workers.node import Node
 from workers.spec import StepInput, TaskSpec
 from workers.stagein import StageIn, resolve
@@ -19,10 +20,15 @@ from workers.stagein import StageIn, resolve
 class PreparedInput:
     """A step's input with its default as a local value and its expression compiled."""
 
-    port: str
+    spec: StepInput
     default: Any
     value_from: Expression | None
-    load_contents: bool
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """Its value among what a job was given, before any expression. Raises `ToolFailure`."""
+        value = gathered(self.spec, values) if self.spec.gather else values.get(self.spec.port)
+        value = self.default if value is None else value
+        return read_contents(value) if self.spec.load_contents else value
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,16 @@ class PreparedTask:
         """What the tool is called with, from what a job was given.
 
         Defaults fill nulls, then every valueFrom sees the inputs as they were before any of them:
-        CWL v1.2 Workflow, WorkflowStepInput.
+        CWL v1.2 Workflow, WorkflowStepInput. Raises `ToolFailure`.
         """
         values = {**self.fixed, **given}
         for item in self.inputs:
-            value = values.get(item.port)
-            value = item.default if value is None else value
-            values[item.port] = read_contents(value) if item.load_contents else value
+            values[item.spec.port] = item.value(values)
+        for item in self.inputs:
+            for part in item.spec.gather:
+                del values[part]
         made = {
-            item.port: item.value_from.evaluate(values, values[item.port])
+            item.spec.port: item.value_from.evaluate(values, values[item.spec.port])
             for item in self.inputs
             if item.value_from is not None
         }
@@ -75,21 +82,49 @@ def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
     if tool.container is not None:
         _get_image(node, tool.container)
 
-    def compiled(text: str | None) -> Expression | None:
-        return None if text is None else compile_expression(text, js, library)
+    def compiled(text: str | None, place: str) -> Expression | None:
+        return None if text is None else compile_expression(text, js, library, place=place)
+
+    types = {one.name: one.type for one in tool.inputs}
 
     def prepared(item: StepInput) -> PreparedInput:
         default = resolve(item.default, stage, spec.refs)
-        return PreparedInput(item.port, default, compiled(item.value_from), item.load_contents)
+        kind = types.get(item.port)
+        if kind is not None and kind.fits(default):
+            default = settled(kind, default)
+        value_from = compiled(item.value_from, f"valueFrom of the step's input {item.port!r}")
+        return PreparedInput(item, default, value_from)
 
     return PreparedTask(
         spec=spec,
         tool=tool,
         inputs=tuple(prepared(item) for item in spec.step.inputs),
-        when=compiled(spec.step.when),
+        when=compiled(spec.step.when, "when"),
         fixed=resolve(spec.fixed, stage, spec.refs),
         stage=stage,
     )
+
+
+def gathered(item: StepInput, values: Mapping[str, Any]) -> Any:
+    """What an input of several sources is: CWL v1.2 Workflow, linkMerge and pickValue.
+
+    Raises `ToolFailure` where the sources have no value to pick, or more than the only one.
+    """
+    found: list[Any] = []
+    for part in item.gather:
+        value = values.get(part)
+        found += value if item.flattened and isinstance(value, list) else [value]
+    if item.pick is None:
+        return found
+    there = [value for value in found if value is not None]
+    if item.pick == "all_non_null":
+        return there
+    if not there or (item.pick == "the_only_non_null" and len(there) > 1):
+        raise bad_input(
+            f"{len(there)} of the {len(found)} sources of the step's input {item.port!r} have a "
+            f"value, and it says `pickValue: {item.pick}`"
+        )
+    return there[0]
 
 
 def _get_image(node: Node, image: Image) -> None:

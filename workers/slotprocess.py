@@ -12,38 +12,43 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from catalog.drivers import driver_for
-from catalog.errors import SpdfError
-from catalog.refs import StorageInfo
+from catalog.drivers import Drivers
+from catalog.errors import SpdfError, StorageError
+from catalog.refs import StorageInfo, StorageTrouble
 from catalog.states import Phase
 from workers.cwl.containers import Containers
-from workers.job import RunningJob, code_of, run_attempt
-from workers.messages import Channel, connection
+from workers.cwl.faults import code_of, told
+from workers.job import RunningJob, run_attempt, untold
+from workers.messages import Channel, NotWritten, connection
 from workers.node import Node
-from workers.orphans import PayloadLedger
+from workers.orphans import PayloadLedger, living_reapers
 from workers.prepare import PreparedTask, prepare
+from workers.reaper import Spent, become_subreaper, end_below
 from workers.slots import Capacity, Slots
-from workers.spec import JobSpec, TaskSpec
+from workers.spec import JobResult, JobSpec, TaskSpec
+from workers.taken import Key, Taken
 
 log = logging.getLogger(__name__)
 
-READY, FAULT, DIED = "ready", "fault", "died"
+READY, FAULT, DIED, TAKEN = "ready", "fault", "died", "taken"
 """What the pilot is told of the processes, each with a word or two."""
-STOP, THREADS = "stop", "threads"
-"""What it tells them: to stop an attempt, and how many jobs each runs at once."""
-RESULT, PHASE = "result", "phase"
-"""What they tell of an attempt."""
+STOP, THREADS, ASK = "stop", "threads", "ask"
+"""What it tells them: to stop an attempt, how many jobs each runs at once, to say what they run."""
+RESULT, PHASE, TROUBLE = "result", "phase", "trouble"
+"""What they tell of an attempt, and of a storage that is out."""
 
 _TELL_S = 1.0
-_END_S = 10.0
-
-Key = tuple[int, int]
-"""An attempt: the job's id and the number."""
+_END_S, _PAUSE_S = 10.0, 0.01
+_QUICK_S, _MOST_QUICK = 1.0, 20
+"""A process that dies so soon is of no use; after so many of them the pilot can't go on."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +68,31 @@ class Plan:
     processes: int
     threads: int
 
-    def node(self, held: int) -> Node:
+    def node(
+        self, held: int, tell: Callable[[StorageTrouble], None] = lambda trouble: None
+    ) -> Node:
         """The node as a process of the pilot has it. `held` is the ledger's descriptor."""
         return Node(
             name=self.name,
             ledger=PayloadLedger.shared(self.directory, held),
             slots=Slots(self.work_dir / "slots", self.capacity),
-            storages={storage.id: driver_for(storage) for storage in self.storages},
+            storages=Drivers(self.storages),
             verify_linked=self.verify_linked,
             patience_s=self.patience_s,
             containers=Containers(self.engine, str(self.directory)) if self.engine else None,
+            tell=tell,
         )
 
 
 class _SlotProcess:
     """One process that runs jobs, each in a thread."""
 
-    def __init__(
-        self, node: Node, task: PreparedTask, jobs: Channel, results: Channel, most: int
-    ) -> None:
-        self._node, self._task = node, task
-        self._jobs, self._results = jobs, results
-        self._limit, self._most = 1, most
+    def __init__(self, crew: "_First", place: int) -> None:
+        # Drivers of its own: processes must not share the connections of one.
+        self._node = crew.plan.node(crew.held, self._tell_trouble)
+        self._task, self._jobs, self._results = crew.task, crew.jobs, crew.results
+        self._taken, self._place = crew.taken, place
+        self._limit, self._most = crew.limit, crew.plan.threads
         self._running: dict[Key, RunningJob] = {}
         self._stopped: dict[Key, bool] = {}
         self._changed = threading.Condition()
@@ -129,15 +137,18 @@ class _SlotProcess:
             while not self._over.is_set():
                 with self._changed:
                     self._changed.wait_for(lambda: number < self._limit)
-                self._run(self._jobs.receive())
-        except (EOFError, OSError):
-            return
+                self._run(self._jobs.receive(), number)
+        except (EOFError, ConnectionError):
+            return  # the pilot is gone
         except BaseException:
+            # Nobody would know of the job, nor miss the thread: a process that ends is replaced.
             log.exception("defect in a slot process")
             os._exit(1)
 
-    def _run(self, spec: JobSpec) -> None:
+    def _run(self, spec: JobSpec, number: int) -> None:
         key, job = (spec.job_id, spec.number), RunningJob(spec)
+        self._taken.take(self._place, number, key)
+        job.on_phase = partial(self._taken.enter, self._place, number)
         with self._changed:
             self._running[key] = job
             if key in self._stopped:
@@ -145,13 +156,24 @@ class _SlotProcess:
         result = run_attempt(self._node, self._task, job)
         job.ended = True
         try:
-            self._results.send((RESULT, key, result))
+            self._tell_end(key, result)
+            self._taken.free(self._place, number)
         finally:
             with self._changed:
                 del self._running[key]
                 self._stopped.pop(key, None)
                 if self._over.is_set():
                     self._changed.notify_all()
+
+    def _tell_end(self, key: Key, result: JobResult) -> None:
+        try:
+            self._results.send((RESULT, key, result))
+        except NotWritten as error:
+            self._results.send((RESULT, key, untold(self._node, result, error)))
+
+    def _tell_trouble(self, trouble: StorageTrouble) -> None:
+        with suppress(OSError):
+            self._results.send((TROUBLE, (0, 0), trouble))
 
     def _tell_phases(self) -> None:
         """Tell the phases of jobs that take a while, as they change."""
@@ -160,12 +182,12 @@ class _SlotProcess:
             with self._changed:
                 found = {key: job.phase_after(_TELL_S) for key, job in self._running.items()}
             phases = {key: phase for key, phase in found.items() if phase is not None}
-            for key, phase in phases.items():
-                if told.get(key) is not phase:
-                    try:
+            try:
+                for key, phase in phases.items():
+                    if told.get(key) is not phase:
                         self._results.send((PHASE, key, phase))
-                    except OSError:
-                        return
+            except OSError:
+                continue  # and told again
             told = phases
 
 
@@ -176,58 +198,116 @@ def _stop(job: RunningJob, draining: bool) -> None:
 
 @dataclass(frozen=True)
 class _Member:
-    """A forked process, as the first one knows it."""
+    """A forked process, as the first one knows it: its place in the table, and its begin."""
 
     pid: int
+    place: int
     control: Channel
+    begun: float
 
 
-def _fork(
-    plan: Plan, held: int, task: PreparedTask, jobs: Channel, results: Channel, pilot: Channel
-) -> list[_Member]:
-    members: list[_Member] = []
-    for _ in range(plan.processes):
+class _First:
+    """The first process: it forks the others, and a new one where one has died."""
+
+    def __init__(
+        self, plan: Plan, held: int, task: PreparedTask, ends: tuple[Channel, Channel, Channel]
+    ) -> None:
+        self.plan, self.held, self.task = plan, held, task
+        self.pilot, self.jobs, self.results = ends
+        self.taken = Taken(plan.processes, plan.threads)
+        self.limit, self._quick = 1, 0
+        self._members: dict[int, _Member] = {}
+        self._poll = select.poll()
+        self._poll.register(self.pilot.socket, select.POLLIN)
+
+    def begin(self) -> None:
+        """Fork as many as are planned."""
+        for place in range(self.plan.processes):
+            self._fork(place)
+
+    def _fork(self, place: int) -> None:
         ours, theirs = connection()
         pid = os.fork()
         if not pid:
             code = 1
             try:
-                pilot.close()
+                self.pilot.close()
                 ours.close()
-                for member in members:
+                for member in self._members.values():
                     member.control.close()
-                # Drivers of its own: processes must not share the connections of one.
-                process = _SlotProcess(plan.node(held), task, jobs, results, plan.threads)
-                process.serve(Channel(theirs, plan.directory))
+                # What a reaper that was killed leaves is this process's to end.
+                become_subreaper()
+                _SlotProcess(self, place).serve(Channel(theirs, self.plan.directory))
                 code = 0
             except BaseException:
                 log.exception("defect in a slot process")
             finally:
                 os._exit(code)
         theirs.close()
-        members.append(_Member(pid, Channel(ours, plan.directory)))
-    return members
+        member = _Member(pid, place, Channel(ours, self.plan.directory), time.monotonic())
+        self._members[ours.fileno()] = member
+        self._poll.register(ours, select.POLLIN)
+
+    def pass_on(self) -> None:
+        """Pass on what the pilot says until it is gone; replace what dies, and tell of it."""
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor in self._members:
+                    self._replace(descriptor)
+                else:
+                    self._obey(self.pilot.receive())
+
+    def _obey(self, message: tuple[Any, ...]) -> None:
+        word, *what = message
+        if word == ASK:
+            self.pilot.send((TAKEN, self.taken.all()))
+            return
+        if word == THREADS:
+            (self.limit,) = what
+        for member in self._members.values():
+            # One that has just died is told of in the next round.
+            with suppress(OSError):
+                member.control.send(message)
+
+    def _replace(self, descriptor: int) -> None:
+        """Tell what a process had in hand that died, and fork another in its place."""
+        self._poll.unregister(descriptor)
+        member = self._members.pop(descriptor)
+        _, status = os.waitpid(member.pid, 0)
+        member.control.close()
+        _end_orphans(self.plan.directory)
+        lost = self.taken.of(member.place)
+        self.taken.clear(member.place)
+        self.pilot.send((DIED, os.waitstatus_to_exitcode(status), lost, self.taken.all()))
+        self._quick += time.monotonic() - member.begun < _QUICK_S
+        if self._quick >= _MOST_QUICK:
+            raise EOFError
+        self._fork(member.place)
+
+    def end(self) -> None:
+        """Let the others end, and wait for that."""
+        for member in self._members.values():
+            member.control.close()
+        for member in self._members.values():
+            os.waitpid(member.pid, 0)
+        _end_orphans(self.plan.directory)
 
 
-def _pass_on(pilot: Channel, members: list[_Member]) -> None:
-    """Pass on what the pilot says until it is gone; tell it of a process that died."""
-    poll = select.poll()
-    for channel in (pilot, *(member.control for member in members)):
-        poll.register(channel.socket, select.POLLIN)
-    by_descriptor = {member.control.socket.fileno(): member for member in members}
-    while True:
-        for descriptor, _ in poll.poll():
-            if member := by_descriptor.get(descriptor):
-                poll.unregister(descriptor)
-                _, status = os.waitpid(member.pid, 0)
-                pilot.send((DIED, os.waitstatus_to_exitcode(status)))
-                members.remove(member)
-                continue
-            message = pilot.receive()
-            for member in members:
-                # One that has just died is told of in the next round.
-                with suppress(OSError):
-                    member.control.send(message)
+def _end_orphans(directory: Path) -> None:
+    """End what ran below processes of ours that are dead: only that is of other sessions.
+
+    Reapers that live end their payloads by themselves, and stay with what they can't end.
+    """
+    spent, deadline = Spent(), time.monotonic() + _END_S
+    while living := living_reapers(directory):
+        ours = [pid for pid, one in living.items() if one.parent == os.getpid()]
+        if not ours or time.monotonic() > deadline:
+            break
+        time.sleep(_PAUSE_S)
+        for pid in ours:
+            spent.wait(pid)
+    if left := end_below(spent, frozenset({os.getsid(0), *living}), _END_S):
+        log.error("processes of payloads can't be ended", extra={"processes": left})
 
 
 def main() -> None:
@@ -238,29 +318,36 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     pilot = Channel(socket.socket(fileno=control), Path())
-    try:
-        plan: Plan = pilot.receive()
-        jobs, results = (
-            Channel(socket.socket(fileno=number), plan.directory) for number in (work, ends)
-        )
+    with suppress(EOFError, ConnectionError):
         try:
-            task = prepare(plan.node(held), plan.task)
+            first = _made_ready(pilot, work, ends, held)
         except (SpdfError, OSError) as error:
-            pilot.send((FAULT, code_of(error), str(error) or type(error).__name__))
+            storage_id = error.storage_id if isinstance(error, StorageError) else None
+            pilot.send((FAULT, code_of(error, Phase.STAGE_IN), told(error), storage_id))
             return
-        members = _fork(plan, held, task, jobs, results, pilot)
-        jobs.close()
-        results.close()
-        pilot.send((READY,))
-    except (EOFError, OSError):
-        return
-    try:
-        _pass_on(pilot, members)
-    except (EOFError, OSError):
-        for member in members:
-            member.control.close()
-        for member in members:
-            os.waitpid(member.pid, 0)
+        try:
+            pilot.send((READY,))
+            first.pass_on()
+        except (EOFError, OSError) as error:
+            if not isinstance(error, EOFError | ConnectionError):
+                log.error("the pilot's processes can't go on", extra={"fault": repr(error)})
+            first.end()
+
+
+def _made_ready(pilot: Channel, work: int, ends: int, held: int) -> _First:
+    """The first process and the others, once the task is ready. Raises `SpdfError`, `OSError`.
+
+    Those that are there already where it raises end as soon as this process has.
+    """
+    plan: Plan = pilot.receive()
+    jobs, results = (
+        Channel(socket.socket(fileno=number), plan.directory) for number in (work, ends)
+    )
+    task = prepare(plan.node(held), plan.task)
+    become_subreaper()
+    first = _First(plan, held, task, (Channel(pilot.socket, plan.directory), jobs, results))
+    first.begin()
+    return first
 
 
 if __name__ == "__main__":

@@ -94,9 +94,13 @@ class Slots:
         grant = self._wait(need, stop)
         try:
             yield grant
-        finally:
+        except BaseException:
             if grant is not None:
-                self._give(grant, need)
+                # What a payload left that can't be ended may still hold them.
+                self._give(grant, None)
+            raise
+        if grant is not None:
+            self._give(grant, need)
 
     def _wait(self, need: Resources, stop: threading.Event | None) -> Grant | None:
         """Queue up; who is first looks for tokens, which other processes give back unheard."""
@@ -133,8 +137,8 @@ class Slots:
         if spare is not None:
             _close(spare)
 
-    def _give(self, grant: Grant, need: Resources) -> None:
-        """Hand tokens over to the next job of this process, or back to the node.
+    def _give(self, grant: Grant, need: Resources | None) -> None:
+        """Hand tokens over to this process's next job that needs just them, or to the node.
 
         Looking for free tokens costs as much as a short job, so they are kept for a while even
         though other processes wait for some, and for as long as none does.
@@ -210,6 +214,20 @@ def _lock(path: Path, size: int, count: int, taken: ExitStack) -> int | None:
     nothing locked, where there are not as many.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        left = _lock_bytes(descriptor, size, count)
+    except BaseException:
+        os.close(descriptor)  # with what it has locked
+        raise
+    if left:
+        os.close(descriptor)
+        return None
+    taken.callback(os.close, descriptor)
+    return descriptor
+
+
+def _lock_bytes(descriptor: int, size: int, count: int) -> int:
+    """Lock up to `count` free bytes of the first `size`; gives how many there were too few."""
     start, left = 0, count
     while left and start < size:
         busy_at, busy = _first_locked(descriptor, start, size)
@@ -218,11 +236,7 @@ def _lock(path: Path, size: int, count: int, taken: ExitStack) -> int | None:
             continue
         left -= length
         start = busy_at + busy
-    if left:
-        os.close(descriptor)
-        return None
-    taken.callback(os.close, descriptor)
-    return descriptor
+    return left
 
 
 def _first_locked(descriptor: int, start: int, size: int) -> tuple[int, int]:

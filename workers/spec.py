@@ -28,12 +28,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StepInput:
-    """How one input of a step's tool gets its value on the node."""
+    """How one input of a step's tool gets its value on the node.
+
+    `gather`: the names under which a job is given the values of several sources, of which it makes
+    the input's: a list of them, or (`flattened`) one list of what they hold; of that `pick`, which
+    is CWL's `pickValue`.
+    """
 
     port: str
     default: Any = None
     value_from: str | None = None
     load_contents: bool = False
+    gather: tuple[str, ...] = ()
+    flattened: bool = False
+    pick: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class TaskSpec:
     targets: Mapping[str, OutputTarget]
     """By output port, and `log`."""
     lists: frozenset[str] = frozenset()
-    """Ports that take a list of files (a merge)."""
+    """Ports that take a list of files: of a merge, or one that a job before made."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Stage-in: catalog files become local paths, checked against what the catalog says of them."""
 
+import errno
+import os
+import stat
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,26 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from catalog.checksums import algorithm_of, file_checksum
-from catalog.errors import ErrorCode, StorageError
-from catalog.refs import FileRef
+from catalog.drivers import StorageDriver
+from catalog.drivers.posix import EXHAUSTED
+from catalog.errors import ERRORS, ErrorClass, ErrorCode, StorageError
+from catalog.refs import FileRef, ReplicaRef
 from workers.node import Node
-from workers.patience import patiently
+from workers.onefile import reading
+from workers.patience import naming, patiently
+from workers.probe import check_disk
 
 
 class StageInError(StorageError):
-    """An input could not be had. `file_id` names it; `bad` where its replica is to blame."""
+    """An input could not be had. `file_id` names it; `bad` is the copy that is to blame."""
 
-    def __init__(self, code: ErrorCode, message: str, file_id: int) -> None:
-        self.file_id = file_id
-        self.bad = code is ErrorCode.INPUT_CORRUPT
+    def __init__(
+        self, code: ErrorCode, message: str, file_id: int, storage_id: int | None = None
+    ) -> None:
+        self.file_id, self.storage_id = file_id, storage_id
+        self.bad: ReplicaRef | None = None
         super().__init__(code, message)
 
 
 @dataclass(frozen=True)
 class Staged:
-    """A local file that a payload reads; `linked` is that of a storage, not a copy of ours."""
+    """A local file that a payload reads; `linked` is that of a storage, not a copy of ours.
+
+    `copy` is the one of the catalog file's copies that it was made of.
+    """
 
     file_id: int
+    copy: ReplicaRef
     path: Path
     linked: bool
     stamp: tuple[int, int, int]
@@ -45,6 +58,8 @@ class StageIn:
     def __init__(self, node: Node, directory: Path, stop: threading.Event | None = None) -> None:
         self._node, self._directory, self._stop = node, directory, stop
         self.staged: dict[int, Staged] = {}
+        self.bad: list[ReplicaRef] = []
+        """Copies that proved bad, of files of which another copy was good here."""
 
     @property
     def size_bytes(self) -> int:
@@ -75,36 +90,82 @@ class StageIn:
             raise StageInError(
                 ErrorCode.INPUT_MISSING, f"file {ref.name!r} has no available replica", ref.file_id
             )
-        return patiently(
-            lambda: self._from_any(ref), patience_s=self._node.patience_s, stop=self._stop
-        )
+        return patiently(lambda: self._from_any(ref), self._node, stop=self._stop)
 
     def _from_any(self, ref: FileRef) -> Staged:
-        """The file from the first of its replicas that gives it whole."""
-        fault: StorageError | None = None
-        for replica in ref.replicas:
-            driver = self._node.storages[replica.storage_id]
-            try:
-                local = driver.local_path(replica.path)
-                if local is not None:
-                    return self._linked(ref, local)
-                target = self._directory / str(ref.file_id) / ref.basename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                checksum = driver.get(replica.path, target, checksum=algorithm_of(ref.checksum))
-                _check_copy(ref, target, checksum)
-                return Staged(ref.file_id, target, False, _stamp(target))
-            except StorageError as error:
-                fault = error
-        assert fault is not None
-        if isinstance(fault, StageInError):
-            raise fault
-        raise StageInError(fault.code, str(fault), ref.file_id) from fault
+        """The file from the first of its replicas that gives it whole.
 
-    def _linked(self, ref: FileRef, path: Path) -> Staged:
-        stamp = _check(ref, path)
-        if self._node.verify_linked:
-            _check_sum(ref, path, file_checksum(path, algorithm_of(ref.checksum)))
-        return Staged(ref.file_id, path, True, stamp)
+        Where none does, what may pass is said: an outage before all. And where none is good, one
+        copy is told to be bad at the most: it may be this node that can't read.
+        """
+        faults: list[StorageError] = []
+        bad: list[ReplicaRef] = []
+        for replica in ref.replicas:
+            try:
+                with naming(replica.storage_id):
+                    driver = self._node.storages[replica.storage_id]
+                    with reading(driver, replica.path, ref.name):
+                        staged = self._from(ref, replica, driver)
+            except StorageError as error:
+                faults.append(error)
+                if error.code is ErrorCode.INPUT_CORRUPT:
+                    bad.append(replica)
+                continue
+            self.bad += bad
+            return staged
+        fault = min(faults, key=_finality)
+        told = StageInError(fault.code, str(fault), ref.file_id, fault.storage_id)
+        told.bad = bad[0] if bad else None
+        raise told from fault
+
+    def _from(self, ref: FileRef, replica: ReplicaRef, driver: StorageDriver) -> Staged:
+        local = driver.local_path(replica.path)
+        if local is not None:
+            try:
+                return self._linked(ref, replica, local, driver)
+            except OSError as error:
+                # The driver knows a file that is gone from a storage that is.
+                driver.stat(replica.path)
+                raise _unreadable(ref, local, error) from error
+        target = self._directory / str(ref.file_id) / ref.basename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            checksum = driver.get(replica.path, target, checksum=algorithm_of(ref.checksum))
+        except StorageError as error:
+            if error.of_path:
+                check_disk(target.parent)
+            raise
+        try:
+            _check_copy(ref, target, checksum)
+        except StageInError:
+            driver.check()
+            raise
+        return Staged(ref.file_id, replica, target, False, _stamp(target))
+
+    def _linked(
+        self, ref: FileRef, replica: ReplicaRef, path: Path, driver: StorageDriver
+    ) -> Staged:
+        try:
+            stamp = _check(ref, path)
+            if self._node.verify_linked:
+                _check_sum(ref, path, file_checksum(path, algorithm_of(ref.checksum)))
+        except StageInError:
+            # Nothing is said of a file before it is plain that this is its storage.
+            driver.check()
+            raise
+        return Staged(ref.file_id, replica, path, True, stamp)
+
+
+def _unreadable(ref: FileRef, path: Path, error: OSError) -> StorageError:
+    what = f"file {ref.name!r} at {path} can't be read here: {error.strerror or error}."
+    if error.errno in EXHAUSTED:
+        return StorageError(ErrorCode.NODE_EXHAUSTED, what)
+    return StorageError(ErrorCode.STORAGE_UNAVAILABLE, what, of_path=True)
+
+
+def _finality(error: StorageError) -> int:
+    kind = ERRORS[error.code].error_class
+    return 0 if kind is ErrorClass.OUTAGE else 1 if kind is ErrorClass.TRANSIENT else 2
 
 
 def _check_copy(ref: FileRef, path: Path, checksum: str | None) -> None:
@@ -119,13 +180,10 @@ def _check_copy(ref: FileRef, path: Path, checksum: str | None) -> None:
 
 
 def _check(ref: FileRef, path: Path) -> tuple[int, int, int]:
-    """The stamp of a file that has the catalog's size."""
-    try:
-        stamp = _stamp(path)
-    except FileNotFoundError:
-        raise StageInError(
-            ErrorCode.INPUT_MISSING, f"file {ref.name!r} is not at {path}", ref.file_id
-        ) from None
+    """The stamp of a file that has the catalog's size. Raises `OSError` where it can't be had."""
+    stamp = _stamp(path)
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if stamp[0] != ref.size_bytes:
         raise StageInError(
             ErrorCode.INPUT_CORRUPT,
@@ -146,13 +204,15 @@ def _check_sum(ref: FileRef, path: Path, found: str | None) -> None:
 
 def _name_parts(basename: str) -> dict[str, str]:
     """CWL's nameroot and nameext: the extension is what follows the last dot but a leading one."""
-    root, dot, extension = basename.rpartition(".")
-    return {"nameroot": root or basename, "nameext": dot + extension if root else ""}
+    root, extension = os.path.splitext(basename)  # noqa: PTH122
+    return {"nameroot": root, "nameext": extension}
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def resolve(value: Any, stage: StageIn, refs: Mapping[int, FileRef]) -> Any:

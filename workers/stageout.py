@@ -6,19 +6,21 @@
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from catalog.checksums import DEFAULT
+from catalog.drivers import undo
 from catalog.errors import BadName, ErrorCode, StorageError
-from catalog.names import check_path
+from catalog.names import MAX_COMPONENT, check_path
 from workers.cwl import ToolFailure
+from workers.cwl.staging import with_secondary
+from workers.cwl.values import unstorable
 from workers.node import Node
+from workers.onefile import blamed
 from workers.patience import put_patiently
 from workers.spec import JobSpec, NewFile, OutputTarget, TaskSpec
-
-_MOST_NAME = 255
-"""Bytes of a file's name on most file systems."""
 
 
 class StageOut:
@@ -39,7 +41,9 @@ class StageOut:
         self._node, self._task, self._job, self._stop = node, task, job, stop
         self._uploaded = uploaded
         self._outdir = outdir
-        self._names: set[tuple[int, str]] = set()
+        self._names: dict[tuple[int, str], str] = {}
+        self.putting_bytes = 0
+        """Size of the file that is, or was last, on its way."""
 
     def outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Upload the Files among a tool's outputs; gives the plain values by port."""
@@ -49,6 +53,8 @@ class StageOut:
             if value is None:
                 continue
             if port.kind == "value":
+                if (fault := unstorable(value)) is not None:
+                    raise ToolFailure(ErrorCode.OUTPUT_INVALID, f"output {port.name} {fault}")
                 plain[port.name] = value
                 continue
             for item in value if isinstance(value, list) else [value]:
@@ -67,7 +73,7 @@ class StageOut:
 
     def _upload(self, port: str, value: Mapping[str, Any]) -> None:
         primary = self._file(port, value)
-        for other in value.get("secondaryFiles") or ():
+        for other in with_secondary(value)[1:]:
             if other["class"] != "File":
                 raise ToolFailure(
                     ErrorCode.OUTPUT_INVALID,
@@ -87,11 +93,19 @@ class StageOut:
             check_path("output file name", name)
         except BadName as error:
             raise ToolFailure(ErrorCode.OUTPUT_INVALID, str(error)) from error
-        if (target.dataset_id, name) in self._names:
+        if (length := len(os.fsencode(basename))) > MAX_COMPONENT:
             raise ToolFailure(
-                ErrorCode.OUTPUT_INVALID, f"output {port} has two files named {basename!r}"
+                ErrorCode.OUTPUT_INVALID,
+                f"output {port} has a name of {length} bytes, and a storage takes {MAX_COMPONENT}: "
+                f"{basename!r}; give it a shorter basename",
             )
-        self._names.add((target.dataset_id, name))
+        held = self._names.get((target.dataset_id, name))
+        if held is not None:
+            twice = f"({held!r} and {path!r})" if held != path else f"(twice {path!r})"
+            raise ToolFailure(
+                ErrorCode.OUTPUT_INVALID, f"output {port} has two files named {basename!r} {twice}"
+            )
+        self._names[target.dataset_id, name] = path
         index = len(self._uploaded)
         file = self._put(port, index, path, name, basename, target, secondary_of)
         self._uploaded.append(file)
@@ -108,15 +122,18 @@ class StageOut:
         secondary_of: str | None = None,
     ) -> NewFile:
         real, inside = self._real(path)
-        driver = self._node.storages[target.storage_id]
+        if not os.access(real, os.R_OK):
+            _let_read(port, real, inside)
         place = place_of(target.dataset_name, self._job, basename)
+        self.putting_bytes = os.stat(real).st_size
         stored = put_patiently(
-            driver,
+            self._node,
+            target.storage_id,
             Path(real),
             place,
             checksum=DEFAULT,
             move=inside or port == "log",
-            patience_s=self._node.patience_s,
+            size_bytes=self.putting_bytes,
             stop=self._stop,
         )
         assert stored.checksum is not None
@@ -141,13 +158,25 @@ class StageOut:
         return real, real.startswith(f"{self._outdir}/")
 
 
+def _let_read(port: str, path: str, inside: bool) -> None:
+    """Make an output readable that lies in the output directory; refuse others."""
+    if inside:
+        with suppress(OSError):
+            Path(path).chmod(0o400)
+    if not os.access(path, os.R_OK):
+        raise ToolFailure(
+            ErrorCode.OUTPUT_INVALID,
+            f"output {port} can't be read: {path!r}; its payload has to leave it readable",
+        )
+
+
 def place_of(dataset: str, job: JobSpec, basename: str) -> str:
     """Where an attempt's file lies on its storage: never where another attempt's does.
 
     A thousand jobs share a folder: one of its own for each would cost more than the file.
     """
     folder, name = f"{dataset}/{job.job_id // 1000:06d}", f"{job.job_id}.a{job.number}"
-    if len(os.fsencode(basename)) + len(name) < _MOST_NAME:
+    if len(os.fsencode(basename)) + len(name) < MAX_COMPONENT:
         return f"{folder}/{name}.{basename}"
     return f"{folder}/{name}/{basename}"
 
@@ -160,14 +189,15 @@ def make_durable(node: Node, files: Iterable[NewFile]) -> dict[tuple[int, str], 
     places: dict[int, list[str]] = {}
     for file in files:
         places.setdefault(file.storage_id, []).append(file.path)
-    return {
-        (storage_id, path): fault
-        for storage_id, paths in places.items()
-        for path, fault in node.storages[storage_id].sync(paths).items()
-    }
+    faults: dict[tuple[int, str], StorageError] = {}
+    for storage_id, paths in places.items():
+        driver = node.storages[storage_id]
+        lost = blamed(driver, node.directory, driver.sync(paths))
+        faults |= {(storage_id, path): fault for path, fault in lost.items()}
+    return faults
 
 
 def discard(node: Node, files: list[NewFile]) -> None:
     """Remove uploaded files that nothing will ever name; what can't be removed stays as dark."""
     for file in files:
-        node.storages[file.storage_id].delete(file.path)
+        undo(node.storages[file.storage_id], [file.path])

@@ -9,9 +9,9 @@ emptied, or in which something of a job may still be at work, is thrown away ins
 
 import logging
 import os
-import select
 import shutil
 import stat
+import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -51,23 +51,13 @@ class Workspace:
         self._found = {name: _seen(f"{root}/{name}") for name in _FOLDERS}
         self._root = _seen(root)
 
-    @contextmanager
-    def leash(self) -> Iterator[int]:
-        """A descriptor that a payload inherits, with all that it starts, to be told when all ended.
+    def without_paths(self, text: str) -> str:
+        """`text` with paths below the work directory as the payload knows them: it is gone soon."""
+        return text.replace(f"{self.out}/", "").replace(f"{self.root}/", "")
 
-        Where a process still holds it at the end (one that left the payload's process group), the
-        next job gets another workspace, in which that process can't write.
-        """
-        reader, writer = os.pipe()
-        try:
-            try:
-                yield writer
-            finally:
-                os.close(writer)
-                if not _hung_up(reader):
-                    self._spoilt = True
-        finally:
-            os.close(reader)
+    def spoil(self) -> None:
+        """Have it thrown away: something of the job may still be at work in it."""
+        self._spoilt = True
 
     def empty(self) -> bool:
         """Remove what a job left; whether the workspace is as it was made."""
@@ -96,7 +86,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove all of it, as far as that can be done."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)
 
 
 class Workspaces:
@@ -105,7 +95,6 @@ class Workspaces:
     def __init__(self, directory: Path) -> None:
         self._directory = os.path.realpath(directory)
         self._free: deque[Workspace] = deque()
-        self._made = 0
 
     @contextmanager
     def take(self) -> Iterator[Workspace]:
@@ -123,14 +112,13 @@ class Workspaces:
         try:
             return self._free.pop()
         except IndexError:
-            self._made += 1
-            return Workspace(f"{self._directory}/job-{os.urandom(4).hex()}-{self._made}")
+            return Workspace(f"{self._directory}/job-{os.urandom(8).hex()}")
 
     @staticmethod
     def _is_clean(workspace: Workspace) -> bool:
         try:
             return workspace.empty()
-        except OSError as error:
+        except (OSError, RecursionError) as error:
             log.warning("work directory is given up", extra={"fault": str(error)})
             return False
 
@@ -142,10 +130,24 @@ def _seen(folder: str) -> _Seen:
     return _Seen(found.st_ino, None if young else found.st_ctime_ns)
 
 
-def _hung_up(reader: int) -> bool:
-    poll = select.poll()
-    poll.register(reader, 0)
-    return bool(poll.poll(0))
+def remove_tree(path: str | Path) -> None:
+    """Remove a directory of ours and all that payloads left in it, as far as that can be done."""
+    try:
+        shutil.rmtree(path)
+    except (OSError, RecursionError):
+        # Deeper than Python goes, or folders that were closed. Files keep their modes: they may be
+        # links to a storage's.
+        where = {"PATH": "/usr/bin:/bin"}
+        closed = ["-type", "d", "!", "-perm", "-700"]
+        for words in (
+            ["find", path, *closed, "-execdir", "chmod", "u+rwx", "{}", ";"],
+            ["rm", "--recursive", "--force", "--", path],
+        ):
+            try:
+                subprocess.run(words, env=where, stderr=subprocess.DEVNULL, check=False)
+            except OSError as error:
+                # An end that was good must not be lost for what is left behind.
+                log.warning("a work directory stays", extra={"at": str(path), "fault": str(error)})
 
 
 def _clear(folder: str) -> None:

@@ -1,6 +1,5 @@
 """Backups of the whole catalog: made while it is in use, restored while it is not."""
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from catalog import overview, schema
 from catalog.backup import postgres, sqlite
 from catalog.db import Catalog
-from catalog.drivers.posix import fsync_path, publish
+from catalog.drivers.posix import fsync_path, partial_name, publish
 from catalog.errors import BadInput, Conflict
 from catalog.schema import SchemaState
 
@@ -60,7 +59,7 @@ def _new_file(path: Path) -> Iterator[Path]:
     """A file that becomes `path` at the end of the block, whole and on disk, or isn't there."""
     if path.exists():
         raise _taken(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = path.with_name(partial_name())
     try:
         part.touch(_MODE, exist_ok=False)
         yield part
@@ -137,4 +136,4 @@ def _refuse_use(catalog: Catalog, replace: bool) -> None:
 
 
 def _name(catalog: Catalog) -> str:
-    return f"the catalog {catalog.url.render_as_string(hide_password=True)}"
+    return f"the catalog {catalog.where}"

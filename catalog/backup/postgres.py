@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -101,6 +102,8 @@ def _replay(catalog: Catalog, path: Path, tools: tuple[Path, Path], before: str)
         except BrokenPipeError:
             reader.kill()
             readable = True
+            with suppress(BrokenPipeError):  # what is still held for it goes nowhere
+                writer.stdin.close()
         code = writer.wait()
         if not readable:
             raise _damaged(path, _text(fault_of_reader))

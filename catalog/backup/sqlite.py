@@ -1,6 +1,5 @@
 """Backups of a catalog on SQLite: copies by SQLite's own means."""
 
-import secrets
 import shutil
 import sqlite3
 from contextlib import closing
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from catalog import schema
 from catalog.db import Catalog
-from catalog.drivers.posix import fsync_path
+from catalog.drivers.posix import fsync_path, partial_name
 from catalog.errors import BadInput, Conflict, Unavailable
 from catalog.schema import SchemaState
 
@@ -19,8 +18,7 @@ _WAIT_S = 2.0
 
 def file_of(catalog: Catalog) -> Path:
     """The file that the catalog is in."""
-    assert catalog.url.database is not None
-    return Path(catalog.url.database)
+    return catalog.file
 
 
 def dump(catalog: Catalog, part: Path) -> None:
@@ -58,7 +56,7 @@ def restore(catalog: Catalog, path: Path) -> str | None:
     """
     target = file_of(catalog)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    new = target.with_name(partial_name())
     new.touch(0o600, exist_ok=False)
     try:
         _copy(path, new)

@@ -1,43 +1,59 @@
 """The local driver: a storage is a directory of a POSIX file system."""
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from datetime import UTC, datetime
-from io import FileIO
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from catalog.checksums import file_checksum, stream_checksum
-from catalog.drivers.filecopy import copy_file
-from catalog.drivers.posix import (
-    LARGE_BYTES,
-    fsync_path,
-    partial_name,
-    publish,
-    start_writeback,
-    synced,
-)
-from catalog.drivers.protocol import ObjectInfo, Stored
-from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog import uncached
+from catalog.checksums import stream_checksum
+from catalog.drivers.identity import Identity
+from catalog.drivers.posix import EXHAUSTED, LARGE_BYTES, fsync_path, start_writeback
+from catalog.drivers.protocol import ObjectInfo, Passed, Stored, Unread
+from catalog.drivers.root import Root
+from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
+from catalog.drivers.walk import info_of, walk
+from catalog.errors import ErrorCode, StorageError
 from catalog.names import check_path
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+log = logging.getLogger(__name__)
+
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
-_MODE = 0o444
+_UNFIT = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ})
+"""What a file system says of a file that it can't have, whatever room there is."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TRIES = 100
 _OPEN_AT_ONCE = 128
 """Files that are synced together."""
 
 
 class LocalDriver:
-    """A storage that is the directory `root`; its files are read-only once stored."""
+    """A storage that is the directory `root`; its files are read-only once stored.
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name, self.root = name, root
+    With an `identity` nothing is written, listed or told to be absent where the directory isn't the
+    one that has it.
+    """
+
+    def __init__(self, name: str, root: Path, identity: Identity | None = None) -> None:
+        self.name, self.root, self.shared = name, root, False
+        self._itself = Root(name, root, identity)
         self._apart = False
+
+    def check(self, *, marked: bool = False) -> None:
+        """Raise `StorageError` where the directory is away: see `StorageDriver.check`."""
+        self._itself.check(marked=marked)
+
+    def read_marker(self, folder: str = "") -> bytes | None:
+        """The marker of the storage, or of another whose root is that folder of it."""
+        return self._itself.read_marker(check_path("folder", folder) if folder else "")
+
+    def write_marker(self, text: bytes, *, before: bytes | None = None) -> None:
+        """Write the marker: see `StorageDriver.write_marker`."""
+        self._itself.write_marker(text, before=before)
 
     def put(
         self,
@@ -56,6 +72,7 @@ class LocalDriver:
         """
         final = self._path(path)
         size_bytes = check_source(source)
+        self._itself.glance()
         with self._errors(path, writing=True):
             stored = self._put(source, final, size_bytes, checksum, move, sync)
             if move:
@@ -119,7 +136,7 @@ class LocalDriver:
             if not stat.S_ISREG(found.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a regular file", str(source))
             if not link:
-                return _copy_out(path, reader, found.st_size, target, checksum)
+                return copy_out(path, reader, found.st_size, target, checksum)
             target.symlink_to(source)
             return stream_checksum(reader.readinto, checksum) if checksum else None
 
@@ -130,12 +147,18 @@ class LocalDriver:
 
     def delete(self, path: str) -> bool:
         """Remove what is under `path`, and the folders that this leaves empty."""
-        with self._errors(path):
-            there = self._unlink(path)
-            folder = self._path(path).parent
+        check_path("path", path)
+        with self._errors(path), self._itself.held() as root:
+            try:
+                os.unlink(path, dir_fd=root)
+            except FileNotFoundError:
+                there = False
+            else:
+                there = True
+            folder = path.rpartition("/")[0]
             with suppress(FileNotFoundError):
-                fsync_path(folder)
-            self._prune(folder)
+                _sync_folder(folder, root)
+            _prune(folder, root)
         return there
 
     def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
@@ -147,19 +170,20 @@ class LocalDriver:
         faults: dict[str, StorageError] = {}
         for folder, inside in folders.items():
             try:
-                with self._errors(folder):
-                    faults |= self._unlink_in(self.root / folder, inside)
-                    self._prune(self.root / folder)
+                with self._errors(folder), self._itself.held() as root:
+                    faults |= self._unlink_in(folder, inside, root)
+                    _prune(folder, root)
             except StorageError as error:
                 faults |= dict.fromkeys(inside.values(), error)
         return faults
 
-    def _unlink_in(self, folder: Path, names: Mapping[str, str]) -> dict[str, StorageError]:
+    def _unlink_in(
+        self, folder: str, names: Mapping[str, str], root: int
+    ) -> dict[str, StorageError]:
         """Remove files of one folder, given by their names with their paths."""
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(folder or ".", _FOLDER, dir_fd=root)
         except FileNotFoundError:
-            self._check_root()
             return {}
         faults: dict[str, StorageError] = {}
         try:
@@ -176,35 +200,31 @@ class LocalDriver:
             os.close(descriptor)
         return faults
 
-    def _unlink(self, path: str) -> bool:
-        try:
-            self._path(path).unlink()
-        except FileNotFoundError:
-            self._check_root()
-            return False
-        return True
-
-    def _prune(self, folder: Path) -> None:
-        """Remove a folder, and those above it, where they are empty now."""
-        for place in (folder, *folder.parents):
-            if place == self.root:
-                break
-            try:
-                place.rmdir()
-            except OSError:
-                break
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None
+    ) -> Iterator[ObjectInfo]:
         """All regular files whose path begins with `prefix`; symbolic links are passed over.
 
         Partial files that a crash left behind are listed too, so that they can be found.
         """
-        self._check_root()
+        self.check()
         folder, _, start = prefix.rpartition("/")
         if folder:
             check_path("prefix", folder)
-        with self._errors(prefix):
-            yield from _walk(self.root / folder, f"{folder}/" if folder else "", start)
+
+        def tell(path: str, error: OSError) -> None:
+            fault = self._explain(path, error, False)
+            if path == "":
+                raise fault from error
+            if unread is not None:
+                unread(path, fault)
+            else:
+                log.warning("not listed", extra={"why": str(fault)})
+
+        base = f"{folder}/" if folder else ""
+        yield from walk(self.root / folder, base, start, tell, passed)
+        # What was unmounted meanwhile looks like an end.
+        self.check()
 
     def stat(self, path: str) -> ObjectInfo:
         """Size and time of what is under `path`."""
@@ -212,12 +232,12 @@ class LocalDriver:
             found = self._path(path).stat()
             if not stat.S_ISREG(found.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
-            return _info(path, found)
+            return info_of(path, found)
 
     def checksum(self, path: str, algorithm: str) -> str:
         """`algorithm:hex` of the bytes under `path`."""
-        with self._errors(path):
-            return file_checksum(self._path(path), algorithm)
+        with self._errors(path), self._path(path).open("rb", buffering=0) as file:
+            return stream_checksum(uncached.reader(file.fileno()), algorithm)
 
     def local_path(self, path: str) -> Path:
         """Where the bytes lie; they need not exist."""
@@ -241,15 +261,15 @@ class LocalDriver:
             try:
                 if tries:
                     self._make_folder(final.parent)
-                if move and not self._apart and _can_take(source, final.parent):
+                if move and not self._apart and can_take(source, final.parent):
                     try:
-                        return _take(source, final, size_bytes, algorithm, now)
+                        return take(source, final, size_bytes, algorithm, now)
                     except OSError as error:
                         if error.errno != errno.EXDEV:
                             raise
                         # Two mounts of one file system, such as the volumes of a container.
                         self._apart = True
-                return _copy_in(source, final, size_bytes, algorithm, now)
+                return copy_in(source, final, size_bytes, algorithm, now)
             except FileNotFoundError as error:
                 # The folder isn't there yet, or a `delete`, which left it empty, has removed it.
                 missing = error
@@ -257,7 +277,7 @@ class LocalDriver:
 
     def _make_folder(self, folder: Path) -> None:
         """Make the folder and, so that a power cut can't lose it, sync each new one's parent."""
-        self._check_root()
+        self._itself.check()
         missing = []
         while not folder.exists():
             missing.append(folder)
@@ -267,13 +287,6 @@ class LocalDriver:
             with suppress(FileExistsError):
                 folder.mkdir()
             fsync_path(folder.parent)
-
-    def _check_root(self) -> None:
-        if not self.root.is_dir():
-            raise StorageError(
-                ErrorCode.STORAGE_UNAVAILABLE,
-                f"storage {self.name!r}: its directory {self.root} is not there; mount or make it.",
-            )
 
     @contextmanager
     def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:
@@ -292,104 +305,46 @@ class LocalDriver:
             raise self._explain(path, error, writing) from error
 
     def _explain(self, path: str, error: OSError, writing: bool) -> StorageError:
-        self._check_root()
         what = f"storage {self.name!r}: {self.root / path}: {error.strerror or error}"
-        if error.errno in _FULL:
+        if error.errno in EXHAUSTED:
+            return StorageError(ErrorCode.NODE_EXHAUSTED, f"{what}, on this machine.")
+        self._itself.check()
+        if error.errno in _UNFIT and writing:
+            return StorageError(ErrorCode.OUTPUT_INVALID, f"{what}; no such file can lie there.")
+        if error.errno in FULL:
             return StorageError(ErrorCode.STORAGE_FULL, f"{what}; free some space there.")
         if error.errno == errno.EIO and writing:
             return StorageError(ErrorCode.STORAGE_FAILED, f"{what}; look after its disk.")
-        if error.errno in _ABSENT and not writing:
+        if error.errno in _ABSENT and not writing and self._is_absent(path):
             return StorageError(ErrorCode.INPUT_MISSING, f"{what}; the bytes are not there.")
         return StorageError(
-            ErrorCode.STORAGE_UNAVAILABLE, f"{what}; check the directory and its permissions."
+            ErrorCode.STORAGE_UNAVAILABLE,
+            f"{what}; check the path and its permissions.",
+            of_path=True,
         )
 
+    def _is_absent(self, path: str) -> bool:
+        """Whether there is no file: looked for on what is the storage at that very moment."""
+        with self._itself.held() as root:
+            try:
+                return not stat.S_ISREG(os.stat(path, dir_fd=root).st_mode)
+            except OSError as error:
+                return error.errno in _ABSENT
 
-def check_source(source: Path) -> int:
-    """A file's size; raises `StorageError` or `BadInput` for what is none that can be stored."""
+
+def _sync_folder(folder: str, root: int) -> None:
+    descriptor = os.open(folder or ".", _FOLDER, dir_fd=root)
     try:
-        found = source.stat()
-    except FileNotFoundError as error:
-        raise StorageError(
-            ErrorCode.INPUT_MISSING, f"{source} is not there, so it can't be stored."
-        ) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise BadInput(f"{source} is no regular file, so it can't be stored.")
-    return found.st_size
-
-
-def _can_take(source: Path, folder: Path) -> bool:
-    """Whether a link to `source` in `folder` would be the file's only other name, and ours."""
-    found = source.lstat()
-    return (
-        stat.S_ISREG(found.st_mode)
-        and found.st_nlink == 1
-        and found.st_dev == folder.stat().st_dev
-        and os.geteuid() in (0, found.st_uid)
-    )
-
-
-def _take(source: Path, final: Path, size_bytes: int, algorithm: str | None, sync: bool) -> Stored:
-    source.chmod(_MODE)
-    with source.open("rb", buffering=0) as file:
-        on_disk = synced(file.fileno(), early=size_bytes >= LARGE_BYTES) if sync else nullcontext()
-        with on_disk:
-            checksum = stream_checksum(file.readinto, algorithm) if algorithm else None
-    publish(source, final)
-    if sync:
-        fsync_path(final.parent)
-    return Stored(size_bytes, checksum)
-
-
-def _copy_in(
-    source: Path, final: Path, size_bytes: int, algorithm: str | None, sync: bool
-) -> Stored:
-    if os.path.lexists(final):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-    partial = final.with_name(partial_name())
-    try:
-        with source.open("rb", buffering=0) as reader, partial.open("x+b", buffering=0) as writer:
-            copied, checksum = copy_file(reader, writer, size_bytes, algorithm, flush=sync)
-            os.fchmod(writer.fileno(), _MODE)
-            if sync:
-                os.fsync(writer.fileno())
-        publish(partial, final)
+        os.fsync(descriptor)
     finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
-    if sync:
-        fsync_path(final.parent)
-    return Stored(copied, checksum)
+        os.close(descriptor)
 
 
-def _copy_out(
-    path: str, reader: FileIO, size_bytes: int, target: Path, algorithm: str | None
-) -> str | None:
-    writer = target.open("x+b", buffering=0)
-    try:
-        with writer:
-            return copy_file(reader, writer, size_bytes, algorithm)[1]
-    except BaseException as error:
-        target.unlink()
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise StorageError(
-                ErrorCode.NODE_DISK_FULL,
-                f"no space left for {target} while {path!r} was copied; free some there.",
-            ) from error
-        raise
-
-
-def _walk(folder: Path, base: str, start: str) -> Iterator[ObjectInfo]:
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith(start):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(folder / entry.name, f"{base}{entry.name}/", "")
-            elif entry.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):
-                    yield _info(base + entry.name, entry.stat(follow_symlinks=False))
-
-
-def _info(path: str, found: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+def _prune(folder: str, root: int) -> None:
+    """Remove a folder, and those above it, where they are empty now."""
+    while folder:
+        try:
+            os.rmdir(folder, dir_fd=root)
+        except OSError:
+            break
+        folder = folder.rpartition("/")[0]

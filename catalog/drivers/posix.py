@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,14 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+EXHAUSTED = frozenset(
+    {
+        errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS, errno.ENOLCK,
+        errno.EUSERS,
+    }
+)  # fmt: skip
+"""The machine has none left of what processes need: no fault of a file, nor of its storage."""
 
 PARTIAL_PREFIX = ".spdf-"
 PARTIAL_SUFFIX = ".part"
@@ -32,6 +41,12 @@ _AT_FDCWD = -100
 def partial_name() -> str:
     """A new name for a file that is not whole yet; a crash may leave it behind."""
     return f"{PARTIAL_PREFIX}{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+
+
+def partial_beside(path: Path) -> Path:
+    """The place of a file that becomes `path`: always the same, however long its name is."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f"{PARTIAL_PREFIX}{digest}{PARTIAL_SUFFIX}")
 
 
 def publish(source: Path, final: Path) -> None:

@@ -1,12 +1,18 @@
 """What every storage can do, whatever holds its bytes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from catalog.errors import StorageError
+
+Unread = Callable[[str, StorageError], None]
+"""Hears of a folder or a file that a listing can't look at, and why."""
+
+Passed = Callable[[str, str], None]
+"""Hears of a thing that is no file, and what it is: a symbolic link, a socket."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """A thing on a storage, as the storage itself tells it; `path` is relative to the storage."""
+    """A thing on a storage, as the storage itself tells it; `path` is relative to the storage.
+
+    `mtime` is between the years 1 and 9999, whatever the storage says.
+    """
 
     path: str
     size_bytes: int
@@ -30,8 +39,33 @@ class StorageDriver(Protocol):
     """A storage's bytes. Paths are relative, with `/`, as `catalog.names.check_path` allows.
 
     Every method raises `StorageError`: `STORAGE_UNAVAILABLE` where the storage as a whole can't be
-    reached, `INPUT_MISSING` where a path has no bytes, `STORAGE_FULL`, `OUTPUT_EXISTS`.
+    reached or isn't the one that it was (by its marker), `INPUT_MISSING` where a path has no bytes,
+    `STORAGE_FULL`, `OUTPUT_EXISTS`. Where no more is known than that a path could not be read or
+    written, the code is an outage's, and the error is `of_path`.
     """
+
+    shared: bool
+    """Whether another storage is known to have a part of its place; set by who knows them all."""
+
+    def check(self, *, marked: bool = False) -> None:
+        """Raise `StorageError` where the storage is away: not to be reached, or not itself.
+
+        One that has no marker yet passes, unless it must be `marked`: only then it is known that
+        what isn't there is gone.
+        """
+        ...
+
+    def read_marker(self, folder: str = "") -> bytes | None:
+        """The marker at the storage's root, or in a folder of it; None where there is none."""
+        ...
+
+    def write_marker(self, text: bytes, *, before: bytes | None = None) -> None:
+        """Write a marker where there is none, or in the place of the one that says `before`.
+
+        Raises `StorageError`: `OUTPUT_EXISTS` where another is there by now, `STORAGE_DENIED` where
+        we may not write.
+        """
+        ...
 
     def put(
         self,
@@ -79,8 +113,14 @@ class StorageDriver(Protocol):
         """Remove the bytes under `paths`, in few steps; gives why those stay that do, by path."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All things whose path begins with `prefix`, in no order, one by one."""
+    def list(
+        self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None
+    ) -> Iterator[ObjectInfo]:
+        """All things whose path begins with `prefix`, in no order, one by one; no markers.
+
+        What can't be looked at is told to `unread`, else to the log; what is no file to `passed`.
+        The rest goes on.
+        """
         ...
 
     def stat(self, path: str) -> ObjectInfo:

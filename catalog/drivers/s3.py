@@ -1,8 +1,10 @@
 """The S3 driver: a storage is a bucket of an S3 server, or what is below a prefix of it."""
 
+import io
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -10,26 +12,97 @@ from typing import Any, BinaryIO, cast
 from minio.deleteobjects import DeleteObject
 
 from catalog.checksums import Hasher
-from catalog.drivers.local import check_source
-from catalog.drivers.protocol import ObjectInfo, Stored
-from catalog.drivers.s3client import Login, connect, explained, is_full, refused
+from catalog.drivers.identity import Identity, require
+from catalog.drivers.marker import MOST_BYTES
+from catalog.drivers.protocol import ObjectInfo, Passed, Stored, Unread
+from catalog.drivers.s3client import Login, connect, explained, is_full, only_over, refused
 from catalog.drivers.s3fetch import Fetch
+from catalog.drivers.storing import check_source
+from catalog.drivers.walk import EARLIEST, LATEST, time_of
 from catalog.errors import BadInput, ErrorCode, StorageError
-from catalog.names import check_path
+from catalog.names import MARKER, check_path
 from catalog.places import place_of
 from catalog.settings import Settings
 
 MOST_LINK_S = 7 * 86400
 """The longest life of a presigned link that S3's signature allows."""
+_LOOKED_S = 60.0
+"""How long a bucket that was itself is taken for that by who writes to it."""
 
 
 class S3Driver:
-    """A storage on an S3 server. Its objects are made whole or not at all, and never replaced."""
+    """A storage on an S3 server. Its objects are made whole or not at all, and never replaced.
 
-    def __init__(self, name: str, url: str, login: Login, settings: Settings) -> None:
-        self.name, self._settings = name, settings
+    With an `identity` nothing is written, listed or told to be absent where the bucket isn't
+    the one that has it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        login: Login,
+        settings: Settings,
+        identity: Identity | None = None,
+    ) -> None:
+        self.name, self._settings, self._identity = name, settings, identity
         self._place = place_of(url)
         self._client = connect(self._place, login, settings)
+        self._itself_until = 0.0
+        self.shared = False
+
+    def check(self, *, marked: bool = False) -> None:
+        """Raise `StorageError` where the bucket is away: see `StorageDriver.check`."""
+        where = f"{self._place.host}/{self._place.bucket}/{self._place.prefix}"
+        require(self.name, where, self._identity, self.read_marker(), marked=marked)
+        self._itself_until = time.monotonic() + _LOOKED_S
+
+    def _glance(self) -> None:
+        if self._identity is not None and time.monotonic() > self._itself_until:
+            self.check()
+
+    def read_marker(self, folder: str = "") -> bytes | None:
+        """The marker of the storage, or of another whose root is that prefix of it."""
+        found = self._marker(folder)
+        return None if found is None else found[0]
+
+    def _marker(self, folder: str = "") -> tuple[bytes, str] | None:
+        """The marker's text, and its ETag."""
+        key = f"{check_path('folder', folder)}/{MARKER}" if folder else MARKER
+        try:
+            with self._explained(key):
+                answer = self._client.get_object(self._place.bucket, self._place.prefix + key)
+                try:
+                    return answer.read(MOST_BYTES), answer.headers.get("ETag", "")
+                finally:
+                    answer.close()
+                    answer.release_conn()
+        except StorageError as error:
+            if error.code is not ErrorCode.INPUT_MISSING:
+                raise
+            return None
+
+    def write_marker(self, text: bytes, *, before: bytes | None = None) -> None:
+        """Write the marker: see `StorageDriver.write_marker`."""
+        found = None if before is None else self._marker()
+        if before is not None and (found is None or found[0] != before):
+            raise self._taken(MARKER)
+        if found is None:
+            self._put_marker(text, None)
+            return
+        try:
+            self._put_marker(text, found[1])
+        except StorageError as error:
+            if error.code is not ErrorCode.OUTPUT_EXISTS:
+                raise
+            # Ceph's gateway compares with an ETag without its quotes.
+            self._put_marker(text, found[1].strip('"'))
+
+    def _put_marker(self, text: bytes, over: str | None) -> None:
+        with self._explained(MARKER), only_over(self._client, over):
+            self._client.put_object(
+                self._place.bucket, self._place.prefix + MARKER, io.BytesIO(text), len(text)
+            )
 
     def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
         """Nothing: what the server acknowledged is stored."""
@@ -50,6 +123,7 @@ class S3Driver:
         no part behind. Each request carries a digest of its bytes, which the server checks.
         """
         check_source(source)
+        self._glance()
         hasher = Hasher(checksum) if checksum else None
         with self._explained(path), source.open("rb", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
@@ -75,7 +149,10 @@ class S3Driver:
             if error.code is ErrorCode.INPUT_MISSING:
                 return
             raise
-        raise StorageError(
+        raise self._taken(path)
+
+    def _taken(self, path: str) -> StorageError:
+        return StorageError(
             ErrorCode.OUTPUT_EXISTS,
             f"storage {self.name!r} has something under {path!r} already; "
             "nothing is ever overwritten there.",
@@ -95,7 +172,7 @@ class S3Driver:
         has no space.
         """
         try:
-            with self._explained(path):
+            with self._itself(path):
                 return self._fetch(path).to(
                     target,
                     streams=self._settings.s3_streams,
@@ -112,7 +189,7 @@ class S3Driver:
 
     def open(self, path: str) -> BinaryIO:
         """The bytes under `path`, as they come."""
-        with self._explained(path):
+        with self._itself(path):
             return cast(BinaryIO, self._client.get_object(self._place.bucket, self._key(path)))
 
     def delete(self, path: str) -> bool:
@@ -131,6 +208,8 @@ class S3Driver:
         """Remove what is under `paths`, a thousand in a request. See `StorageDriver`."""
         keys = {self._key(path): path for path in paths}
         try:
+            if self._identity is not None:
+                self.check()
             with self._explained(next(iter(keys.values()), "")):
                 wanted = [DeleteObject(key) for key in keys]
                 stayed = list(self._client.remove_objects(self._place.bucket, wanted))
@@ -144,18 +223,24 @@ class S3Driver:
                 faults[path] = why
         return faults
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose path begins with `prefix`, page by page."""
+    def list(
+        self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None
+    ) -> Iterator[ObjectInfo]:
+        """All objects whose path begins with `prefix`, page by page; there are no folders."""
+        if self._identity is not None:
+            self.check()
         with self._explained(prefix):
             for found in self._client.list_objects(
                 self._place.bucket, prefix=self._place.prefix + prefix, recursive=True
             ):
                 path = str(found.object_name).removeprefix(self._place.prefix)
+                if path.rpartition("/")[2] == MARKER:
+                    continue
                 yield ObjectInfo(path, int(found.size or 0), _utc(found.last_modified))
 
     def stat(self, path: str) -> ObjectInfo:
         """Size and time of what is under `path`."""
-        with self._explained(path):
+        with self._itself(path):
             found = self._client.stat_object(self._place.bucket, self._key(path))
         return ObjectInfo(path, int(found.size or 0), _utc(found.last_modified))
 
@@ -168,7 +253,7 @@ class S3Driver:
             hasher.update(block)
             done += len(block)
 
-        with self._explained(path):
+        with self._itself(path):
             fetch = self._fetch(path)
             fetch.read(take, lambda: done, fetch.size_bytes)
         return hasher.checksum
@@ -194,6 +279,17 @@ class S3Driver:
     def _key(self, path: str) -> str:
         return self._place.prefix + check_path("path", path)
 
+    @contextmanager
+    def _itself(self, path: str) -> Iterator[None]:
+        """As `_explained`; an object isn't missing from what isn't the storage."""
+        try:
+            with self._explained(path):
+                yield
+        except StorageError as error:
+            if error.code is ErrorCode.INPUT_MISSING and self._identity is not None:
+                self.check()
+            raise
+
     def _explained(self, path: str) -> AbstractContextManager[None]:
         return explained(self.name, self._place, path, client=self._client)
 
@@ -213,4 +309,9 @@ class _Hashed:
 
 
 def _utc(moment: datetime | None) -> datetime:
-    return datetime.fromtimestamp(0, UTC) if moment is None else moment.astimezone(UTC)
+    if moment is None:
+        return time_of(0.0)
+    try:
+        return min(max(moment.astimezone(UTC), EARLIEST), LATEST)
+    except (OverflowError, ValueError):
+        return LATEST if moment.year > EARLIEST.year else EARLIEST

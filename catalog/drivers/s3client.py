@@ -1,6 +1,7 @@
 """The client of an S3 server: its address, its login, and what its errors mean for a storage."""
 
 import errno
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "MethodNot
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _FULL = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "XMinioAdminBucketQuotaExceeded",
-     "EntityTooLarge", "ServiceQuotaExceededException"}
+     "ServiceQuotaExceededException"}
 )  # fmt: skip
 
 
@@ -56,6 +57,18 @@ def login_of(settings: Settings, storage: str) -> Login:
     return login
 
 
+@contextmanager
+def only_over(client: Minio, etag: str | None) -> Iterator[None]:
+    """What this thread writes replaces the object of that ETag, and no other (None: nothing)."""
+    pool = client._http
+    assert isinstance(pool, ConditionalPool)
+    pool.over.etag = etag
+    try:
+        yield
+    finally:
+        pool.over.etag = None
+
+
 def connect(place: Place, login: Login, settings: Settings) -> Minio:
     """A client whose writes never replace an object; it makes no request yet."""
     return Minio(
@@ -73,6 +86,7 @@ class ConditionalPool(urllib3.PoolManager):
     of its multipart upload. The client itself offers no way to ask for that."""
 
     def __init__(self, settings: Settings) -> None:
+        self.over = threading.local()
         super().__init__(
             maxsize=64,
             timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
@@ -88,7 +102,9 @@ class ConditionalPool(urllib3.PoolManager):
     ) -> urllib3.BaseHTTPResponse:
         """As that of the base; the header is not part of what is signed, and need not be."""
         if makes_object(method, url):
-            kw["headers"] = {**(kw.get("headers") or {}), "If-None-Match": "*"}
+            etag = getattr(self.over, "etag", None)
+            condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
+            kw["headers"] = {**(kw.get("headers") or {}), **condition}
         return super().urlopen(method, url, redirect, **kw)
 
 
@@ -136,16 +152,21 @@ def _of_answer(
         return StorageError(
             ErrorCode.STORAGE_GONE,
             f"storage {storage!r}: its bucket {place.bucket!r} is not on {place.host} any more; "
-            "bring it back, then release the held jobs.",
+            "bring it back.",
         )
     # A quota is told with the status of a refused login.
+    if code == "EntityTooLarge":
+        return StorageError(
+            ErrorCode.OUTPUT_INVALID, f"{what}: larger than an object may be there."
+        )
     if code in _FULL or status == 507:
         return StorageError(ErrorCode.STORAGE_FULL, f"{what}: {code}; free some space there.")
     if code in _DENIED or status in (401, 403):
         return StorageError(
             ErrorCode.STORAGE_DENIED,
-            f"storage {storage!r}: {place.host} refuses the login ({code}); correct "
-            "SPDF_S3_ACCESS_KEY and SPDF_S3_SECRET_KEY, then release the held jobs.",
+            f"{what}: it refuses the login ({code}); correct SPDF_S3_ACCESS_KEY and "
+            "SPDF_S3_SECRET_KEY, or what the login may do.",
+            of_path=True,
         )
     if code in _TAKEN or status == 412:
         return StorageError(
@@ -154,7 +175,9 @@ def _of_answer(
     if code in _ABSENT or status == 404:
         return StorageError(ErrorCode.INPUT_MISSING, f"{what}: the bytes are not there.")
     return StorageError(
-        ErrorCode.STORAGE_UNAVAILABLE, f"{what}: the server answered {code or status}."
+        ErrorCode.STORAGE_UNAVAILABLE,
+        f"{what}: the server answered {code or status}.",
+        of_path=status < 500,
     )
 
 

@@ -1,6 +1,6 @@
 """Inspections and their findings, as rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,20 +8,27 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import singletons
 from catalog.bulk import chunks, insert_ignore
 from catalog.clock import now
+from catalog.db import Catalog
 from catalog.errors import NotFound
 from catalog.models import Finding, Inspection, Storage
 from catalog.refs import FindingKind
 from catalog.states import FindingState, InspectionState
 from catalog.transitions import move, record, record_change
 
+PAGE = 500
+_NO_LEASE_S = 86400.0
 OPEN = (FindingState.FOUND, FindingState.MARKED, FindingState.QUARANTINED)
 
 
 @dataclass(frozen=True)
 class InspectionInfo:
-    """An inspection as its row stood; `found` counts what it found, by kind."""
+    """An inspection as its row stood; `found` counts what it found, by kind.
+
+    `detached` files have no copy in the catalog any more, and are where they are on purpose.
+    """
 
     id: int
     storage_id: int
@@ -34,6 +41,7 @@ class InspectionInfo:
     missing: int
     corrupt: int
     dark: int
+    detached: int
     created_at: datetime
     ended_at: datetime | None
 
@@ -84,6 +92,7 @@ _INSPECTION: tuple[Any, ...] = (
     col(Inspection.missing),
     col(Inspection.corrupt),
     col(Inspection.dark),
+    col(Inspection.detached),
     col(Inspection.created_at),
     col(Inspection.ended_at),
 )
@@ -138,6 +147,30 @@ def end(
         session, Inspection, [inspection_id], state,
         message=reason, reason=reason, ended_at=now(),
     )  # fmt: skip
+
+
+def role_of(inspection_id: int) -> str:
+    """Name of the lease that the process of an inspection holds."""
+    return f"inspection:{inspection_id}"
+
+
+def bury(session: Session) -> list[InspectionInfo]:
+    """Inspections whose process died are FAILED; gives them.
+
+    Alive is one whose lease is held. Programs before this one held none: theirs have a day.
+    """
+    running = sa.select(col(Inspection.id), col(Inspection.created_at) < now(-_NO_LEASE_S)).where(
+        col(Inspection.state) == InspectionState.RUNNING
+    )
+    dead = []
+    for inspection_id, is_old in session.execute(running).all():
+        role = role_of(inspection_id)
+        leased = singletons.is_known(session, role)
+        if (leased or is_old) and not singletons.is_held(session, role):
+            end(session, inspection_id, InspectionState.FAILED, "its process died before its end")
+            singletons.forget(session, role)
+            dead.append(get(session, inspection_id))
+    return dead
 
 
 def note(session: Session, inspection_id: int, new: Sequence[NewFinding]) -> None:
@@ -214,6 +247,20 @@ def findings(
     if kind is not None:
         query = query.where(col(Finding.kind) == kind)
     return [FindingInfo(**row._mapping) for row in session.execute(query)]
+
+
+def pages(
+    catalog: Catalog, storage_id: int, states: Sequence[FindingState] = OPEN
+) -> Iterator[list[FindingInfo]]:
+    """The findings of a storage by id, page by page."""
+    after = 0
+    while True:
+        with catalog.read() as session:
+            page = findings(session, storage_id=storage_id, states=states, after=after, limit=PAGE)
+        if not page:
+            return
+        yield page
+        after = page[-1].id
 
 
 def note_removal(session: Session, finding_ids: Sequence[int]) -> None:

@@ -4,30 +4,36 @@ Nothing is changed but what an inspection writes down. Memory is that of a page,
 the storage.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import intakerules, storages
+from catalog import detached, erasure, intakerules, overlaps, standing, storages
 from catalog.bulk import batches
-from catalog.checksums import algorithm_of
+from catalog.counts import count_of
 from catalog.db import Catalog
 from catalog.drivers import ObjectInfo, StorageDriver, driver_for
-from catalog.errors import ErrorCode, StorageError
-from catalog.inspection import findings
+from catalog.errors import SpdfError, StorageError
+from catalog.inspection import comparison, dark, findings
+from catalog.inspection.comparison import THREADS, Row, compare
 from catalog.inspection.findings import InspectionInfo, NewFinding
-from catalog.models import File, Replica
+from catalog.inspection.remarks import Remarks
+from catalog.models import Replica
 from catalog.names import is_path
+from catalog.outage import is_outage, sentence
 from catalog.refs import FindingKind
 from catalog.rowsets import among
-from catalog.states import InspectionState, ReplicaState
+from catalog.states import FindingState, InspectionState, ReplicaState
+
+log = logging.getLogger(__name__)
 
 PAGE = 2000
-THREADS = 8
 GRACE_S = 86400.0
 """Bytes without a row that are younger are left alone: their row may be on its way."""
 LIMIT_PERCENT = 5.0
@@ -35,7 +41,8 @@ LIMIT_PERCENT = 5.0
 _FEW = 10
 """So few are settled, however small the storage is."""
 
-_LOOKED_AT = (ReplicaState.AVAILABLE, ReplicaState.BAD, ReplicaState.MISSING)
+_AHEAD = timedelta(days=1)
+"""A file's time that is further ahead is no time: nobody knows how old the file is."""
 
 
 @dataclass(frozen=True)
@@ -47,42 +54,69 @@ class Options:
     limit_percent: float = LIMIT_PERCENT
 
 
-@dataclass(frozen=True)
-class _Row:
-    id: int
-    path: str
-    state: ReplicaState
-    size_bytes: int
-    checksum: str
-
-
 def inspect(
     catalog: Catalog,
     storage_id: int,
     options: Options = Options(),
     *,
     progress: Callable[[InspectionInfo], None] = lambda _info: None,
+    hold: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> InspectionInfo:
     """Compare a storage with the catalog; gives the inspection as it has ended.
 
     ASKING where more isn't as it should be than the limit allows, FAILED where the storage is
-    away; else DONE, to be settled.
+    away or it could not be done; else DONE, to be settled. `hold` keeps a lease by its name, by
+    which others know that this process lives: those that died before are FAILED first.
     """
     with catalog.write() as session:
-        place = storages.get(session, storage_id)
+        findings.bury(session)
         inspection = findings.begin(session, storage_id, options.sample_percent)
     try:
-        scan = _Scan(catalog, inspection, place.id, driver_for(place), options, progress)
-        scan.look_at_rows()
-        scan.look_at_bytes()
-    except StorageError as error:
+        with hold(findings.role_of(inspection)):
+            return _look(catalog, storage_id, inspection, options, progress)
+    except BaseException as error:
+        # Also where the process is told to stop: a state that says RUNNING would be untrue.
+        info = _fail(catalog, inspection, error)
+        if not isinstance(error, Exception) or is_outage(error) or info is None:
+            raise
+        if not isinstance(error, SpdfError):
+            log.exception("inspection failed", extra={"inspection": inspection})
+        return info
+
+
+def _fail(catalog: Catalog, inspection: int, error: BaseException) -> InspectionInfo | None:
+    """End an inspection that could not be done; None where that can't be written, either."""
+    stopped = not isinstance(error, Exception)
+    try:
         with catalog.write() as session:
-            findings.end(session, inspection, InspectionState.FAILED, str(error))
+            reason = "its process was stopped" if stopped else sentence(error)
+            findings.end(session, inspection, InspectionState.FAILED, reason)
             return findings.get(session, inspection)
+    except Exception:
+        log.exception("inspection not ended", extra={"inspection": inspection})
+        return None
+
+
+def _look(
+    catalog: Catalog,
+    storage_id: int,
+    inspection: int,
+    options: Options,
+    progress: Callable[[InspectionInfo], None],
+) -> InspectionInfo:
+    """Do it, and say how it has ended."""
+    place = standing.adopt(catalog, storage_id)
+    scan = _Scan(catalog, inspection, place.id, driver_for(place), options, progress)
+    scan.driver.check()
+    scan.look_at_sharing()
+    scan.look_at_findings()
+    scan.look_at_rows()
+    scan.look_at_bytes()
     with catalog.write() as session:
         info = findings.get(session, inspection)
         state, reason = _verdict(info, options)
-        findings.end(session, inspection, state, reason or scan.remark)
+        said = [words for words in (reason, scan.remarks.words) if words]
+        findings.end(session, inspection, state, ". ".join(said) or None)
         return findings.get(session, inspection)
 
 
@@ -91,8 +125,8 @@ def _verdict(info: InspectionInfo, options: Options) -> tuple[InspectionState, s
     if info.found <= _FEW or 100 * info.found <= options.limit_percent * whole:
         return InspectionState.DONE, None
     return InspectionState.ASKING, (
-        f"{info.found} of {whole} files of storage {info.storage} aren't as they should be "
-        f"({info.missing} missing, {info.corrupt} corrupt, {info.dark} dark), more than "
+        f"{info.found} of {count_of(whole, 'file')} of storage {info.storage} aren't as they "
+        f"should be ({info.missing} missing, {info.corrupt} corrupt, {info.dark} dark), more than "
         f"{options.limit_percent:g} %; is it the right storage, and all of it mounted? "
         f"`spdf inspect settle {info.storage} --yes` goes on"
     )
@@ -108,65 +142,107 @@ class _Scan:
     driver: StorageDriver
     options: Options
     progress: Callable[[InspectionInfo], None]
-    odd: int = 0
-    """Files whose names no row can have."""
-    first_odd: str = ""
+    remarks: Remarks = field(default_factory=Remarks)
 
-    @property
-    def remark(self) -> str | None:
-        """What is to be said of a storage that is as it should be."""
-        if not self.odd:
-            return None
-        return (
-            f"{self.odd} files have names that can't be used, such as {self.first_odd!a}; rename "
-            "or remove them by hand"
-        )
+    def look_at_sharing(self) -> None:
+        """Whether other storages have a part of its place."""
+        with self.catalog.read() as session:
+            known = storages.list_all(session)
+        mine = overlaps.shared(known).get(self.storage_id, ())
+        self.remarks.told += standing.told_overlaps(mine)
+
+    def look_at_findings(self) -> None:
+        """Whether what was found before, and isn't acted on to its end, is so still."""
+        open_states = (FindingState.FOUND, FindingState.QUARANTINED)
+        for page in findings.pages(self.catalog, self.storage_id, open_states):
+            copies = [item for item in page if item.kind is not FindingKind.DARK]
+            unnamed = {item.path: item for item in page if item.kind is FindingKind.DARK}
+            seen = comparison.look_again(self.catalog, self.driver, copies)
+            others = dark.changed(self.driver, list(unnamed.values()))
+            over = {
+                "it is as it should be": [i.id for i in seen.whole if i.id not in seen.marked],
+                "its copy is none any more": [item.id for item in seen.gone],
+            }
+            for path, why in others.items():
+                over.setdefault(why, []).append(unnamed[path].id)
+            with self.catalog.write() as session:
+                named = _known(session, self.storage_id, sorted(unnamed.keys() - others.keys()))
+                over["a row names it now"] = [unnamed[path].id for path in named]
+                for why, ids in over.items():
+                    findings.settle(session, ids, FindingState.CLEARED, why)
 
     def look_at_rows(self) -> None:
         """Missing and corrupt: each row's bytes."""
         percent = self.options.sample_percent
         every = max(1, round(100 / percent)) if percent > 0 else 0
 
-        def look(row: _Row) -> NewFinding | None:
+        def look(row: Row) -> NewFinding | None:
             wrong = row.state is not ReplicaState.AVAILABLE
             read = wrong or (bool(every) and (row.id + self.inspection) % every == 0)
-            return _compare(self.driver, row, read=read)
+            try:
+                return self._proven(compare(self.driver, row, read=read))
+            except StorageError as error:
+                # It is this file's trouble, unless it is the storage's.
+                self.driver.check()
+                self.remarks.note_unread(row.path, error)
+                return None
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="inspect") as pool:
             for page in _pages(self.catalog, self.storage_id):
                 found = [item for item in pool.map(look, page) if item is not None]
                 self._note(found, replicas=len(page))
 
+    def _proven(self, found: NewFinding | None) -> NewFinding | None:
+        """Nothing is said against a copy before it is plain that this is its storage."""
+        if found is None or comparison.is_proven(self.driver, found):
+            return found
+        self.remarks.note_unproven()
+        return None
+
     def look_at_bytes(self) -> None:
-        """Dark: bytes that no row names, and that are no marker of a rule."""
+        """Dark: bytes that no row names, that weren't detached, and that are no rule's marker."""
         with self.catalog.read() as session:
             rules = [
                 rule for rule in intakerules.active(session) if rule.storage_id == self.storage_id
             ]
-        young = datetime.now(UTC) - timedelta(seconds=self.options.grace_s)
-        for page in batches(self.driver.list(), PAGE):
+        moment = datetime.now(UTC)
+        young = moment - timedelta(seconds=self.options.grace_s)
+        listed = self.driver.list(unread=self.remarks.note_unread)
+        elsewhere = erasure.elsewhere(self.driver)
+        for page in batches(listed, PAGE):
             usable = [info for info in page if self._is_usable(info)]
             with self.catalog.read() as session:
                 known = _known(session, self.storage_id, [info.path for info in usable])
-            found = [
-                NewFinding(
-                    FindingKind.DARK,
-                    info.path,
-                    info.size_bytes,
-                    f"no row names it, from {info.mtime}",
-                )
+                left = detached.unchanged(session, self.storage_id, usable) - known
+            dark = [
+                info
                 for info in usable
                 if info.path not in known
-                and info.mtime <= young
-                and not any(rule.ended_by(info.path) for rule in rules)
+                and info.path not in left
+                and (info.mtime <= young or info.mtime > moment + _AHEAD)
+                and not any(rule.may_be_marker(info.path) for rule in rules)
             ]
-            self._note(found, objects=len(page))
+            found = self._ours(dark, elsewhere)
+            self._note(found, objects=len(page), detached=len(left))
+
+    def _ours(
+        self, dark: Sequence[ObjectInfo], elsewhere: Callable[[str], str | None]
+    ) -> list[NewFinding]:
+        """Those that aren't another storage's, of this catalog or, by its marker, of another."""
+        others = erasure.others(self.catalog, self.storage_id, [info.path for info in dark])
+        found = []
+        for info in dark:
+            if info.path in others or elsewhere(info.path) is not None:
+                self.remarks.shared += 1
+                continue
+            told = f"no row names it, from {info.mtime}"
+            found.append(NewFinding(FindingKind.DARK, info.path, info.size_bytes, told))
+        return found
 
     def _is_usable(self, info: ObjectInfo) -> bool:
         if is_path(info.path):
             return True
-        self.odd += 1
-        self.first_odd = self.first_odd or info.path
+        self.remarks.note_odd(info.path)
         return False
 
     def _note(self, found: Sequence[NewFinding], **looked_at: int) -> None:
@@ -180,52 +256,15 @@ class _Scan:
         self.progress(info)
 
 
-def _pages(catalog: Catalog, storage_id: int) -> Iterator[list[_Row]]:
+def _pages(catalog: Catalog, storage_id: int) -> Iterator[list[Row]]:
     after = 0
     while True:
         with catalog.read() as session:
-            rows = session.execute(
-                sa.select(
-                    col(Replica.id),
-                    col(Replica.path),
-                    col(Replica.state),
-                    col(File.size_bytes),
-                    col(File.checksum),
-                )
-                .join(File, col(File.id) == col(Replica.file_id))
-                .where(
-                    col(Replica.storage_id) == storage_id,
-                    col(Replica.id) > after,
-                    col(Replica.state).in_(_LOOKED_AT),
-                )
-                .order_by(col(Replica.id))
-                .limit(PAGE)
-            ).all()
+            rows = comparison.rows_after(session, storage_id, after, PAGE)
         if not rows:
             return
-        yield [_Row(*row) for row in rows]
+        yield rows
         after = rows[-1].id
-
-
-def _compare(driver: StorageDriver, row: _Row, *, read: bool) -> NewFinding | None:
-    """What is wrong with a row's bytes; None where nothing is."""
-    try:
-        there = driver.stat(row.path).size_bytes
-        if there != row.size_bytes:
-            told = f"{there} bytes, not {row.size_bytes}"
-            return NewFinding(FindingKind.CORRUPT, row.path, there, told, row.id)
-        if read:
-            checksum = driver.checksum(row.path, algorithm_of(row.checksum))
-            if checksum != row.checksum:
-                told = f"checksum {checksum}, not {row.checksum}"
-                return NewFinding(FindingKind.CORRUPT, row.path, there, told, row.id)
-    except StorageError as error:
-        if error.code is not ErrorCode.INPUT_MISSING:
-            raise
-        return NewFinding(
-            FindingKind.MISSING, row.path, row.size_bytes, "no bytes are there", row.id
-        )
-    return None
 
 
 def _known(session: Session, storage_id: int, paths: Sequence[str]) -> set[str]:

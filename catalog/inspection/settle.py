@@ -1,34 +1,34 @@
 """Acting on findings: rows are marked, dark bytes are quarantined, and removed in the end.
 
 *Quarantined* are dark bytes that stay where they are for a while, so that whoever misses them has
-time to say so. Those of an input storage are removed only where that is asked for: they may be raw
-data that nobody has registered yet.
+time to say so. By themselves only those go that this program must have written, by their paths, and
+none of an input storage; all others are somebody's, and go only where that is asked for.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import deletion, pilots, storages, usage
+from catalog import claims, erasure, pilots, removal, standing, storages, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
 from catalog.errors import Conflict, ErrorCode, StorageError
 from catalog.failpoints import reach
-from catalog.inspection import findings
+from catalog.inspection import comparison, dark, findings
 from catalog.inspection.findings import FindingInfo
-from catalog.models import File, Replica
+from catalog.models import Detached, File, Replica
+from catalog.ownpaths import is_own
 from catalog.refs import FindingKind, StorageRole
 from catalog.states import FindingState, ReplicaState
 from catalog.transitions import move
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
 QUARANTINE_S = 7 * 86400.0
 
 
@@ -40,6 +40,8 @@ class Settled:
     quarantined: int = 0
     removed: int = 0
     cleared: int = 0
+    stayed: int = 0
+    """Dark bytes that could not be removed, and why is in the log."""
 
     def __add__(self, other: "Settled") -> "Settled":
         """Both together."""
@@ -48,6 +50,7 @@ class Settled:
             self.quarantined + other.quarantined,
             self.removed + other.removed,
             self.cleared + other.cleared,
+            self.stayed + other.stayed,
         )
 
 
@@ -61,52 +64,71 @@ def settle(
 ) -> Settled:
     """Act on all open findings of a storage. May be killed at any point and run again.
 
-    Missing and corrupt replicas are marked so, and those that are whole again are AVAILABLE. Dark
-    bytes are quarantined, and removed after `quarantine_s`, or now with `remove_dark`. Deletions of
-    replicas that nobody has ended are ended. Raises
-    `StorageError` where the storage is away, `Conflict` for `remove_dark` while pilots store files.
+    Missing and corrupt replicas are marked so where another look finds them so still, and those
+    that are whole again are AVAILABLE. Dark bytes are quarantined; those of this program are
+    removed after `quarantine_s`, and all of them now with `remove_dark`. Deletions of replicas that
+    nobody has ended are ended. Raises `StorageError` where the storage is away, and for
+    `remove_dark` where this catalog may not remove there; `Conflict` for that while pilots store
+    files.
     """
     with catalog.read() as session:
         place = storages.get(session, storage_id)
         at_work = pilots.beating(session) if remove_dark else 0
     if at_work and place.role is not StorageRole.INPUT:
         raise Conflict(
-            f"{at_work} pilots are at work, and what they have just stored has no rows yet; remove "
-            f"dark bytes of storage {place.name!r} once they have ended: `spdf pilot list --live`."
+            f"pilots are at work ({at_work}), and what they have just stored has no rows yet; "
+            f"remove dark bytes of storage {place.name!r} once they have ended: "
+            "`spdf pilot list --live`."
         )
-    driver = driver_for(place)
-    for fault in deletion.finish(catalog, storage_id).faults:
+    driver = driver_for(standing.adopt(catalog, storage_id))
+    driver.check()
+    refused = _refusal(catalog, storage_id, driver)
+    if refused is not None and remove_dark:
+        raise refused
+    for fault in removal.finish(catalog, storage_id).faults:
         log.warning("bytes could not be removed", extra={"why": fault})
-    may_remove = remove_dark or place.role is not StorageRole.INPUT
+    goes = refused is None and (remove_dark or place.role is not StorageRole.INPUT)
     total = Settled()
-    for page in _open(catalog, storage_id):
-        for kind in (FindingKind.MISSING, FindingKind.CORRUPT):
-            mine = [item for item in page if item.kind is kind]
-            total += _mark(catalog, [i for i in mine if i.state is FindingState.FOUND], kind)
-            total += _heal(catalog, driver, [i for i in mine if i.state is FindingState.MARKED])
-        dark = [item for item in page if item.kind is FindingKind.DARK]
-        total += _quarantine(catalog, [i for i in dark if i.state is FindingState.FOUND])
-        if may_remove:
+    for page in findings.pages(catalog, storage_id):
+        total += _copies(catalog, driver, page)
+        unnamed = [item for item in page if item.kind is FindingKind.DARK]
+        fresh = [item for item in unnamed if item.state is FindingState.FOUND]
+        total += _quarantine(catalog, fresh, place.role, refused)
+        if goes:
             old = datetime.now(UTC) - timedelta(seconds=quarantine_s)
-            due = [i for i in dark if remove_dark or _since(i) <= old]
+            due = [i for i in unnamed if remove_dark or (is_own(i.path) and _since(i) <= old)]
             total += _remove(catalog, driver, storage_id, due)
         progress(total)
     return total
+
+
+def _refusal(catalog: Catalog, storage_id: int, driver: StorageDriver) -> StorageError | None:
+    """Why this catalog may remove nothing there, which is told to the log, too."""
+    try:
+        claims.require(catalog, storage_id, driver)
+    except StorageError as error:
+        if error.code is not ErrorCode.STORAGE_DENIED:
+            raise
+        log.warning("nothing is removed", extra={"why": str(error)})
+        return error
+    return None
 
 
 def _since(item: FindingInfo) -> datetime:
     return item.settled_at or datetime.now(UTC)
 
 
-def _open(catalog: Catalog, storage_id: int) -> Iterator[list[FindingInfo]]:
-    after = 0
-    while True:
-        with catalog.read() as session:
-            page = findings.findings(session, storage_id=storage_id, after=after, limit=PAGE)
-        if not page:
-            return
-        yield page
-        after = page[-1].id
+def _copies(catalog: Catalog, driver: StorageDriver, page: Sequence[FindingInfo]) -> Settled:
+    """Act on a page's findings of copies."""
+    copies = [item for item in page if item.kind is not FindingKind.DARK]
+    # What was found may be over: nobody has acted on what an inspection asked about.
+    found = [item for item in copies if item.state is FindingState.FOUND]
+    seen = comparison.look_again(catalog, driver, found)
+    done = Settled()
+    for kind, items in seen.wrong.items():
+        done += _mark(catalog, items, kind)
+    marked = [item for item in copies if item.state is FindingState.MARKED]
+    return done + _clear(catalog, seen.gone) + _heal(catalog, driver, [*seen.whole, *marked])
 
 
 def _mark(catalog: Catalog, items: Sequence[FindingInfo], kind: FindingKind) -> Settled:
@@ -116,6 +138,8 @@ def _mark(catalog: Catalog, items: Sequence[FindingInfo], kind: FindingKind) -> 
     target = ReplicaState.MISSING if kind is FindingKind.MISSING else ReplicaState.BAD
     by_replica = {item.replica_id: item for item in items if item.replica_id is not None}
     with catalog.write() as session:
+        if kind is FindingKind.CORRUPT:
+            usage.back(session, sorted(by_replica))
         moved = move(session, Replica, sorted(by_replica), target, message="found by an inspection")
         if kind is FindingKind.MISSING:
             usage.away(session, moved)
@@ -129,6 +153,15 @@ def _mark(catalog: Catalog, items: Sequence[FindingInfo], kind: FindingKind) -> 
         findings.settle(session, marked, FindingState.MARKED, f"its replica is {target}")
         findings.settle(session, others, FindingState.CLEARED, "its replica is gone or another")
     return Settled(marked=len(marked), cleared=len(others))
+
+
+def _clear(catalog: Catalog, items: Sequence[FindingInfo]) -> Settled:
+    if not items:
+        return Settled()
+    with catalog.write() as session:
+        ids = [item.id for item in items]
+        findings.settle(session, ids, FindingState.CLEARED, "its copy is none any more")
+    return Settled(cleared=len(items))
 
 
 def _heal(catalog: Catalog, driver: StorageDriver, items: Sequence[FindingInfo]) -> Settled:
@@ -146,7 +179,7 @@ def _heal(catalog: Catalog, driver: StorageDriver, items: Sequence[FindingInfo])
             )
         ).all()
     wrong = {row.id for row in rows}
-    whole = [r.id for r in rows if is_whole(driver, r.path, r.size_bytes, r.checksum)]
+    whole = [r.id for r in rows if _is_healed(driver, r.path, r.size_bytes, r.checksum)]
     over = [i.id for i in items if i.replica_id in set(whole) or i.replica_id not in wrong]
     if not over:
         return Settled()
@@ -155,6 +188,16 @@ def _heal(catalog: Catalog, driver: StorageDriver, items: Sequence[FindingInfo])
         move(session, Replica, whole, ReplicaState.AVAILABLE, message="found whole again")
         findings.settle(session, over, FindingState.CLEARED, "it is as it should be")
     return Settled(cleared=len(over))
+
+
+def _is_healed(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -> bool:
+    """As `is_whole`; a file that can't be read is not, and holds up no other."""
+    try:
+        return is_whole(driver, path, size_bytes, checksum)
+    except StorageError as error:
+        driver.check()
+        log.warning("a copy can't be read", extra={"why": str(error)})
+        return False
 
 
 def is_whole(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -> bool:
@@ -170,12 +213,20 @@ def is_whole(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -
         return False
 
 
-def _quarantine(catalog: Catalog, items: Sequence[FindingInfo]) -> Settled:
+def _quarantine(
+    catalog: Catalog, items: Sequence[FindingInfo], role: StorageRole, refused: StorageError | None
+) -> Settled:
     if not items:
         return Settled()
+    goes = refused is None and role is not StorageRole.INPUT
+    own = [i.id for i in items if goes and is_own(i.path)]
+    others = [item.id for item in items if item.id not in set(own)]
+    stays = "it stays until `spdf inspect settle --remove-dark`: it may be somebody's"
+    if refused is not None:
+        stays = f"it stays: {refused}"
     with catalog.write() as session:
-        ids = [item.id for item in items]
-        done = findings.settle(session, ids, FindingState.QUARANTINED, "to be removed later")
+        done = findings.settle(session, own, FindingState.QUARANTINED, "to be removed later")
+        done += findings.settle(session, others, FindingState.QUARANTINED, stays)
     return Settled(quarantined=len(done))
 
 
@@ -186,27 +237,33 @@ def _remove(
     if not items:
         return Settled()
     paths = {item.path: item for item in items}
+    over = dark.no_longer(catalog, driver, storage_id, items)
     with catalog.write() as session:
-        named = _named(session, storage_id, list(paths))
-        cleared = [paths[path].id for path in named]
-        findings.settle(session, cleared, FindingState.CLEARED, "a row names it now")
-        doomed = [item for path, item in paths.items() if path not in named]
-        findings.note_removal(session, [item.id for item in doomed])
+        over |= dict.fromkeys(_named(session, storage_id, list(paths)), "a row names it now")
+        for why in sorted(set(over.values())):
+            ids = [paths[path].id for path, told in over.items() if told == why]
+            findings.settle(session, ids, FindingState.CLEARED, why)
+        doomed = [path for path in paths if path not in over]
+        findings.note_removal(session, [paths[path].id for path in doomed])
     reach("inspection.noted")
-    for item in doomed:
-        driver.delete(item.path)
+    faults = erasure.erase(catalog, storage_id, driver, doomed)
+    for fault in faults.values():
+        log.warning("dark bytes stay", extra={"why": str(fault)})
     reach("inspection.removed")
+    gone = [paths[path].id for path in doomed if path not in faults]
     with catalog.write() as session:
-        findings.settle(
-            session, [item.id for item in doomed], FindingState.REMOVED, "its bytes are removed"
-        )
-    return Settled(removed=len(doomed), cleared=len(cleared))
+        findings.settle(session, gone, FindingState.REMOVED, "its bytes are removed")
+    return Settled(removed=len(gone), cleared=len(over), stayed=len(faults))
 
 
 def _named(session: Session, storage_id: int, paths: Sequence[str]) -> set[str]:
+    """Those of the paths that a row names, or that were detached: these aren't dark."""
     query = sa.select(col(Replica.path)).where(
         col(Replica.storage_id) == storage_id,
         col(Replica.path).in_(paths),
         col(Replica.state) != ReplicaState.DELETED,
     )
-    return set(session.scalars(query))
+    left = sa.select(col(Detached.path)).where(
+        col(Detached.storage_id) == storage_id, col(Detached.path).in_(paths)
+    )
+    return {*session.scalars(query), *session.scalars(left)}

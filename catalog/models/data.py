@@ -17,7 +17,15 @@ from catalog.columns import (
     rows_where,
     state_word,
 )
-from catalog.refs import FindingKind, Retention, StorageKind, StorageRole
+from catalog.refs import (
+    FindingKind,
+    Originals,
+    RefusalKind,
+    Retention,
+    Settlement,
+    StorageKind,
+    StorageRole,
+)
 from catalog.states import DatasetState, FindingState, InspectionState, ReplicaState, UploadState
 
 
@@ -33,6 +41,8 @@ class Storage(SQLModel, table=True):
     high_percent: int = added(90, description="Of the quota: producing stages pause.")
     low_percent: int = added(80, description="Of the quota: they go on.")
     pressed_at: datetime | None = moment()
+    identity: str | None = Field(default=None, description="The id that its marker has.")
+    marked_at: datetime | None = moment()
     created_at: datetime = created()
 
 
@@ -53,7 +63,53 @@ class IntakeRule(SQLModel, table=True):
     stable_s: float = Field(description="Time that a file must not have changed.")
     lifetime_s: float | None = Field(default=None, description="Of its datasets, from their close.")
     active: bool = Field(default=True)
+    either: bool | None = Field(
+        default=None,
+        nullable=True,
+        description="Of marker and count one is enough; None: of a program that knew no other.",
+    )
+    close_empty: bool = added(False, description="A marker without files makes an empty dataset.")
     created_at: datetime = created()
+
+
+class IntakeLook(SQLModel, table=True):
+    """How the looks for a rule go: the last good one, and what goes wrong since."""
+
+    __tablename__ = "intake_look"
+
+    rule_id: int = Field(foreign_key="intake_rule.id", primary_key=True, sa_type=BigInt)
+    looked_at: datetime | None = moment()
+    files: int = Field(default=0, sa_type=BigInt, description="Of the rule, at the last good look.")
+    refused: int = Field(default=0, sa_type=BigInt, description="That were seen and not taken.")
+    error: str | None = Field(default=None, description="Why there is no good look since.")
+    error_at: datetime | None = moment()
+
+
+class Refusal(SQLModel, table=True):
+    """Something that a rule's look saw and that wasn't taken; settled once that is over."""
+
+    __table_args__ = (
+        sa.Index(
+            "uq_refusal_open", "rule_id", "path", unique=True, **rows_where("settled_at IS NULL")
+        ),
+        sa.Index("ix_refusal_dataset", "dataset"),
+        sa.Index("ix_refusal_rule_id", "rule_id", "id"),
+    )
+
+    id: int = row_id()
+    rule_id: int = reference("intake_rule.id")
+    storage_id: int = reference("storage.id")
+    dataset: str | None = Field(default=None, description="Its name; it may not exist.")
+    path: str = Field(description="What is no UTF-8 is escaped.")
+    kind: RefusalKind = Field(sa_type=state_word(RefusalKind))
+    reason: str
+    size_bytes: int | None = Field(default=None, sa_type=BigInt, description="As it was seen.")
+    mtime_us: int | None = Field(default=None, sa_type=BigInt, description="As it was seen.")
+    found_at: datetime = created()
+    settled_at: datetime | None = moment()
+    settled_by: Settlement | None = Field(
+        default=None, sa_type=state_word(Settlement), nullable=True
+    )
 
 
 class StorageTotal(SQLModel, table=True):
@@ -133,6 +189,7 @@ class Inspection(SQLModel, table=True):
     missing: int = Field(default=0, sa_type=BigInt)
     corrupt: int = Field(default=0, sa_type=BigInt)
     dark: int = Field(default=0, sa_type=BigInt)
+    detached: int = added("0", sa_type=BigInt)
     created_at: datetime = created()
     ended_at: datetime | None = moment()
 
@@ -175,6 +232,11 @@ class Dataset(SQLModel, table=True):
             "ix_dataset_retained", "id", **rows_where("state = 'CLOSED' AND retention IS NOT NULL")
         ),
         sa.Index("ix_dataset_deleting", "id", **rows_where("state = 'DELETING'")),
+        sa.Index(
+            "ix_dataset_grace",
+            "grace_until",
+            **rows_where("state = 'DELETING' AND grace_until IS NOT NULL"),
+        ),
     )
 
     id: int = row_id()
@@ -202,6 +264,14 @@ class Dataset(SQLModel, table=True):
     closed_at: datetime | None = moment()
     matched_at: datetime | None = moment()
     expires_at: datetime | None = moment()
+    deleting_at: datetime | None = moment()
+    grace_until: datetime | None = moment()
+    originals: Originals | None = Field(
+        default=None,
+        sa_type=state_word(Originals),
+        nullable=True,
+        description="By what its originals go with it; None: they stay.",
+    )
 
 
 class File(SQLModel, table=True):
@@ -228,6 +298,39 @@ class Replica(SQLModel, table=True):
     storage_id: int = reference("storage.id")
     path: str
     state: ReplicaState = Field(default=ReplicaState.AVAILABLE, sa_type=state_word(ReplicaState))
+    created_at: datetime = created()
+    in_place: bool | None = Field(
+        default=None,
+        description="Its bytes were there already; None: a program wrote the row that can't tell.",
+    )
+
+
+class Detached(SQLModel, table=True):
+    """Bytes that stayed under a path when their dataset was deleted, as they were found then."""
+
+    __table_args__ = (sa.UniqueConstraint("storage_id", "path"),)
+
+    id: int = row_id()
+    storage_id: int = reference("storage.id")
+    path: str
+    size_bytes: int = Field(sa_type=BigInt)
+    mtime_us: int = Field(sa_type=BigInt, description="Since 1970.")
+    replica_id: int = reference("replica.id")
+    created_at: datetime = created()
+
+
+class DeletionFault(SQLModel, table=True):
+    """Why bytes of a dataset that is DELETING are there still, as its last run found."""
+
+    __tablename__ = "deletion_fault"
+
+    id: int = row_id()
+    dataset_id: int = reference("dataset.id", index=True)
+    storage_id: int | None = reference("storage.id", null=True)
+    files: int = Field(default=0, sa_type=BigInt)
+    path: str | None = Field(default=None, description="One of them.")
+    reason: str
+    since: datetime = created()
     created_at: datetime = created()
 
 

@@ -47,6 +47,20 @@ class Event(SQLModel, table=True):
     message: str | None = None
 
 
+class Trouble(SQLModel, table=True):
+    """What a service (`source`) can't do for one item, while that is so."""
+
+    __table_args__ = (sa.Index("ix_trouble_entity", "entity", "entity_id"),)
+
+    source: str = Field(primary_key=True)
+    entity: str = Field(primary_key=True)
+    entity_id: int = Field(primary_key=True, sa_type=BigInt)
+    name: str
+    error: str
+    since: datetime = created()
+    seen_at: datetime = created()
+
+
 class Singleton(SQLModel, table=True):
     """Who does what only one process may do at a time (such as the recorder)."""
 
@@ -63,3 +77,13 @@ class SchemaInfo(SQLModel, table=True):
 
     id: int = Field(default=1, primary_key=True)
     oldest_program: str = Field(description="Schema of the oldest program that can work with it.")
+
+
+class CatalogInfo(SQLModel, table=True):
+    """Who the catalog is to others, in its only row."""
+
+    __tablename__ = "catalog_info"
+
+    id: int = Field(default=1, primary_key=True)
+    catalog: str = Field(description="Its id: a restored copy has the same.")
+    instance: str = Field(description="Of the copy of it that is at work.")

@@ -178,6 +178,9 @@ class Job(SQLModel, table=True):
     attempt: int = Field(default=0, description="Number of the last attempt; fences completion.")
     failures: int = Field(default=0, description="Attempts that count against `retry`.")
     losses: int = Field(default=0, description="Attempts LOST while in their payload.")
+    forgiven: int | None = Field(
+        default=None, description="Attempts that count no more: those up to the last release."
+    )
     not_before: datetime | None = moment()
     pilot_id: int | None = reference("pilot.id", null=True)
     lease_until: datetime | None = moment()
@@ -303,3 +306,40 @@ class Node(SQLModel, table=True):
     started_at: datetime = created()
     beat_at: datetime = created()
     ended_at: datetime | None = moment()
+
+
+class Outage(SQLModel, table=True):
+    """A storage, a node, or what a node lacks for a task: who needs it isn't leased any job.
+
+    `node` is the node that sees it so; empty: all do. `ended_at` is set when a look finds it well;
+    one that comes back soon is looked at as seldom as before.
+    """
+
+    __table_args__ = (
+        sa.UniqueConstraint("subject"),
+        sa.Index("ix_outage_open", "node", **rows_where("ended_at IS NULL")),
+    )
+
+    id: int = row_id()
+    subject: str = Field(description="What it is of, in one word: there is one row for each.")
+    storage_id: int | None = reference("storage.id", null=True)
+    task_id: int | None = reference("task.id", null=True)
+    node: str
+    code: str = Field(description="An ErrorCode.")
+    message: str
+    writing: bool = Field(description="A look must write: it was met by who wrote.")
+    needed_bytes: int = Field(default=0, sa_type=BigInt, description="Room that was not there.")
+    wait_s: float = Field(description="From one look to the next.")
+    since: datetime = created()
+    met_at: datetime = created()
+    next_at: datetime = created()
+    ended_at: datetime | None = moment()
+
+
+class OutageReader(SQLModel, table=True):
+    """A task that was found to read from a storage while it is out."""
+
+    __tablename__ = "outage_reader"
+
+    outage_id: int = Field(foreign_key="outage.id", primary_key=True, sa_type=BigInt)
+    task_id: int = Field(foreign_key="task.id", primary_key=True, sa_type=BigInt)

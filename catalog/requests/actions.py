@@ -6,8 +6,10 @@ from typing import Any
 from sqlmodel import Session
 
 from catalog import datasets, deletion, durations, files, manifests, storages, uploads
+from catalog.counts import count_of
 from catalog.datasets import DatasetInfo, Member
-from catalog.errors import Conflict
+from catalog.errors import Conflict, NotFound
+from catalog.refs import Originals
 from catalog.requests.kinds import (
     DatasetClose,
     DatasetDelete,
@@ -18,6 +20,8 @@ from catalog.requests.kinds import (
     RequestDocument,
 )
 from catalog.requests.looks import Look
+from catalog.settings import get_settings
+from catalog.states import DatasetState
 
 Reply = dict[str, Any]
 
@@ -25,13 +29,31 @@ Reply = dict[str, Any]
 class Actions:
     """Does requests in order; files gather, and are registered together where nothing else is due.
 
-    `flush` must be called at the end.
+    `documents` are those that are to be done: their datasets are looked up at once. `flush` must be
+    called at the end.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, documents: Sequence[RequestDocument] = ()) -> None:
         self._session = session
-        self._known: dict[int | str, DatasetInfo] = {}
+        about = {d.dataset for d in documents if not isinstance(d, DatasetInput)}
+        self._known = datasets.known(session, about)
+        self._absent = about - self._known.keys()
         self._gathered: dict[int, list[Look]] = {}
+        self._filled: dict[str, int] = {}
+
+    def check(self, document: RequestDocument) -> None:
+        """Raise `NotFound`, before anything is done, for a dataset that was not there."""
+        if not isinstance(document, DatasetInput) and document.dataset in self._absent:
+            raise NotFound("dataset", document.dataset)
+
+    def prepare(self, document: RequestDocument) -> None:
+        """Register what was gathered for the dataset of a request that is about no files."""
+        if isinstance(document, FileInput | FileProcess):
+            return
+        about = document.dataset
+        dataset_id = about if isinstance(about, int) else self._filled.get(about)
+        if dataset_id in self._gathered:
+            self._register([dataset_id])
 
     def do(self, document: RequestDocument, looks: Sequence[Look]) -> Reply | None:
         """Do one; gives the reply, None where its work only begins here.
@@ -58,6 +80,7 @@ class Actions:
 
     def _gather(self, document: FileInput | FileProcess, looks: Sequence[Look]) -> Reply:
         info = self._dataset(document.dataset_id)
+        self._filled[info.name] = info.id
         self._gathered.setdefault(info.id, []).extend(looks)
         return {"dataset": info.name, "files": len(looks)}
 
@@ -78,6 +101,8 @@ class Actions:
     def _create(self, document: DatasetInput) -> Reply:
         lifetime_s = durations.seconds(document.lifetime) if document.lifetime else None
         dataset_id = datasets.create(self._session, document.name, lifetime_s=lifetime_s)
+        self._known.pop(document.name, None)
+        self._absent.discard(document.name)
         return {"dataset": document.name, "datasetId": dataset_id}
 
     def _close(self, document: DatasetClose) -> Reply:
@@ -87,8 +112,9 @@ class Actions:
             there = manifests.count(self._session, info.id)
             if there != wanted:
                 raise Conflict(
-                    f"dataset {info.name!r} has {there} files, not the {wanted} announced, and "
-                    "stays as it is; register the others, then `spdf request retry` this one."
+                    f"dataset {info.name!r} has {count_of(there, 'file')}, not the {wanted} "
+                    "announced, and stays as it is; register the others, then "
+                    "`spdf request retry` this one."
                 )
         closed = datasets.close(self._session, info.id)
         return {
@@ -111,7 +137,26 @@ class Actions:
     def _delete(self, document: DatasetDelete) -> Reply | None:
         info = self._dataset(document.dataset_id)
         self._register([info.id])
-        deletion.mark(self._session, info.id, "asked for by a request")
+        by = None
+        if document.remove_originals:
+            if not get_settings().requests_remove_originals:
+                raise Conflict(
+                    f"requests may not remove the originals of dataset {info.name!r} here: "
+                    "SPDF_REQUESTS_REMOVE_ORIGINALS is off. Without `removeOriginals` it is "
+                    f"deleted and they stay; `spdf dataset delete {info.name} --remove-originals` "
+                    "removes them."
+                )
+            by = Originals.BY_WORD
+        why = f"asked for by request {document.key}"
+        if not deletion.mark(self._session, info.id, why, by=by):
+            # Whoever deleted it decides: a request neither hastens nor widens that.
+            before = datasets.get(self._session, info.id)
+            if before.state is DatasetState.DELETING and by not in (None, before.originals):
+                raise Conflict(
+                    f"dataset {info.name!r} is being deleted already, by a word that its originals "
+                    f"stay; `spdf dataset delete {info.name} --remove-originals` removes them, "
+                    "while there is grace left."
+                )
         return None
 
     def _ours(self, reference: int | str) -> DatasetInfo:

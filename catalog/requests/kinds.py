@@ -1,21 +1,36 @@
 """The six kinds of request: a model of each, which is its JSON Schema and its check."""
 
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from catalog import durations
 from catalog.checksums import normalise
 from catalog.errors import BadInput
-from catalog.names import check_name, check_path
+from catalog.names import MAX_PATH, check_name, check_path
+from catalog.outage import printable
 from catalog.refs import RequestKind as Kind
 
 MOST_FILES = 10_000
 """Files that one request may name; more go in several."""
 MOST_KEY = 500
+MOST_NUMBER = 2**63 - 1
+"""The largest number that a catalog keeps."""
+_MOST_TEXT = 1000
+_MOST_TOLD = 100
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 class Verify(StrEnum):
@@ -26,7 +41,16 @@ class Verify(StrEnum):
     CHECKSUM = "checksum"
 
 
-Reference = Annotated[int | str, Field(union_mode="left_to_right")]
+def _printable(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("it holds control characters")
+    return text
+
+
+Count = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
+Id = Annotated[int, Field(ge=1, le=MOST_NUMBER)]
+Text = Annotated[str, Field(min_length=1, max_length=_MOST_TEXT), AfterValidator(_printable)]
+Reference = Annotated[Id | Text, Field(union_mode="left_to_right")]
 """An id of the catalog, or a name."""
 
 
@@ -45,9 +69,9 @@ class FileEntry(_Model):
     """A file whose bytes lie on a storage already; its name is its path there."""
 
     storage_id: Reference = Field(description="Id or name of the storage.")
-    path: str = Field(description="Relative to the storage.")
-    size: int = Field(ge=0, description="Bytes.")
-    checksum: str | None = Field(
+    path: str = Field(max_length=MAX_PATH, description="Relative to the storage.")
+    size: Count = Field(description="Bytes.")
+    checksum: Text | None = Field(
         None, description="`algorithm:hex` (md5, adler32, sha256); without one the file is read."
     )
 
@@ -65,14 +89,20 @@ class FileEntry(_Model):
 class MadeFile(FileEntry):
     """A file made by processing: who made it knows its checksum."""
 
-    checksum: str = Field(description="`algorithm:hex` (md5, adler32, sha256).")
+    checksum: Text = Field(description="`algorithm:hex` (md5, adler32, sha256).")
+
+
+class Reread(FileEntry):
+    """A file that is read with an algorithm, too, beside what its request gives of it."""
+
+    algorithm: str
 
 
 class RequestDocument(_Model):
     """What all requests have."""
 
     kind: str
-    key: str = Field(
+    key: Annotated[str, AfterValidator(_printable)] = Field(
         min_length=1,
         max_length=MOST_KEY,
         description="The sender's own: the same key again is the same request.",
@@ -143,8 +173,8 @@ class DatasetInput(RequestDocument):
     """A new OPEN dataset."""
 
     kind: Literal["dataset.input"]
-    name: str
-    lifetime: str | None = Field(
+    name: Text
+    lifetime: Text | None = Field(
         None, description="It is deleted so long after its close: 90s, 30m, 12h, 7d."
     )
 
@@ -170,8 +200,8 @@ class DatasetClose(_OfDataset):
     """Close a dataset for good."""
 
     kind: Literal["dataset.close"]
-    file_count_expected: int | None = Field(
-        None, ge=0, alias="fileCount", description="Files that it must have; else it stays OPEN."
+    file_count_expected: Count | None = Field(
+        None, alias="fileCount", description="Files that it must have; else it stays OPEN."
     )
 
 
@@ -183,9 +213,15 @@ class DatasetUpload(_OfDataset):
 
 
 class DatasetDelete(_OfDataset):
-    """Delete a dataset, and the bytes of files that no other dataset holds; answered when gone."""
+    """Delete a dataset, and the bytes of files that no other dataset holds; answered when gone.
+
+    The bytes of files that were registered where they lay stay.
+    """
 
     kind: Literal["dataset.delete"]
+    remove_originals: bool = Field(
+        False, description="These go, too; only where SPDF_REQUESTS_REMOVE_ORIGINALS allows it."
+    )
 
 
 KINDS: Mapping[Kind, type[RequestDocument]] = {
@@ -204,16 +240,19 @@ def parse(document: Any, where: str = "the request") -> RequestDocument:
     if not isinstance(document, Mapping):
         raise BadInput(f'{where} is no JSON object; write one, such as {{"kind": …}}.')
     kind = document.get("kind")
-    if kind not in _ADAPTERS:
-        raise BadInput(f"{where} has the kind {kind!r}; kinds are {', '.join(Kind)}.")
+    if not isinstance(kind, str) or kind not in _ADAPTERS:
+        told = printable(repr(kind)[:_MOST_TOLD])
+        raise BadInput(f"{where} has the kind {told}; kinds are {', '.join(Kind)}.")
     try:
         return _ADAPTERS[Kind(kind)].validate_python(dict(document))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         field, told = _place(first["loc"]), first["msg"].removeprefix("Value error, ").rstrip(".")
         more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
+        field = printable(field if len(field) <= _MOST_TOLD else f"{field[:_MOST_TOLD]}…")
         raise BadInput(
-            f"{where}: {field}: {told}{more}; `spdf request schema {kind}` shows its form."
+            f"{where}: {field}: {printable(told)}{more}; `spdf request schema {kind}` shows its "
+            "form."
         ) from error
 
 
@@ -228,7 +267,7 @@ def _place(steps: tuple[int | str, ...]) -> str:
     for step in steps:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif step not in ("int", "str"):
+        elif not step.startswith(("constrained-", "function-after")) and step not in ("int", "str"):
             text += f".{step}" if text else step
     return text or "the document"
 

@@ -1,8 +1,7 @@
 """Looking at the bytes of files that are to be registered, before any transaction."""
 
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,16 @@ from catalog.checksums import DEFAULT, algorithm_of
 from catalog.drivers import StorageDriver, driver_for
 from catalog.errors import BadInput, ErrorCode, NotFound, SpdfError, StorageError
 from catalog.files import NewFileRow
+from catalog.outage import is_outage, printable, sentence
 from catalog.refs import StorageInfo
-from catalog.requests.kinds import FileEntry, FileInput, FileProcess, RequestDocument, Verify
+from catalog.requests.kinds import FileEntry, Reread, Verify
 
 AWAY_S = 5.0
 """How long a storage that was away isn't tried again."""
+_NOTHING = ".spdf-none/"
+"""A prefix that nothing has: to list it asks a storage for nothing but an answer."""
+MOST_FAULTS = 20
+"""Files that one answer names as offending."""
 
 
 class Waits(SpdfError):
@@ -25,7 +29,7 @@ class BadFiles(BadInput):
     """Files that aren't what a request says; `files` names each, with what is wrong."""
 
     def __init__(self, faults: Sequence[dict[str, Any]]) -> None:
-        self.files = list(faults)
+        self.files = list(faults[:MOST_FAULTS])
         more = f" (and {len(faults) - 1} more of the request)" if len(faults) > 1 else ""
         super().__init__(f"{faults[0]['error']}{more}")
 
@@ -42,6 +46,10 @@ class Look:
     def named(self) -> dict[str, Any]:
         """How an answer names it."""
         return {"storageId": self.storage, "path": self.row.path}
+
+
+Seen = Look | Waits | dict[str, Any]
+"""What was found of a file: it is right, its storage is away, or what is wrong with it."""
 
 
 class Away:
@@ -63,46 +71,46 @@ class Away:
 
 
 class Looker:
-    """Looks at files on the storages that there are, several at a time, of whatever request."""
+    """Looks at files on the storages that there are."""
 
-    def __init__(self, places: Sequence[StorageInfo], pool: ThreadPoolExecutor, away: Away) -> None:
+    def __init__(self, places: Sequence[StorageInfo], away: Away) -> None:
         self._by_id = {info.id: info for info in places}
         self._by_name = {info.name: info for info in places}
         self._drivers: dict[int, StorageDriver] = {}
-        self._pool, self._away = pool, away
+        self._away = away
 
-    def look(self, documents: Sequence[RequestDocument]) -> list["tuple[Look, ...] | SpdfError"]:
-        """What each request's files are: () for one that names none.
+    def look(self, file: FileEntry, verify: Verify) -> Seen:
+        """What a file is; in place of one that isn't as it should be stands why.
 
-        In place of those that can't be done stands why: `BadFiles` where files aren't as it says,
-        `Waits` where a storage is away.
+        Whatever goes wrong is the file's, but for an outage of the catalog or this machine.
         """
-        wanted = [
-            (number, file, document.verify)
-            for number, document in enumerate(documents)
-            if isinstance(document, FileInput | FileProcess)
-            for file in document.files
-        ]
-        found: list[list[Look | Waits | dict[str, Any]]] = [[] for _ in documents]
-        for (number, _, _), seen in zip(wanted, self._each(wanted), strict=True):
-            found[number].append(seen)
-        return [_together(seen) for seen in found]
-
-    def _each(
-        self, wanted: Sequence[tuple[int, FileEntry, Verify]]
-    ) -> "Iterable[Look | Waits | dict[str, Any]]":
-        if all(verify is Verify.NONE and file.checksum for _, file, verify in wanted):
-            return [self._one(file, verify) for _, file, verify in wanted]
-        return self._pool.map(lambda item: self._one(item[1], item[2]), wanted)
-
-    def _one(self, file: FileEntry, verify: Verify) -> "Look | Waits | dict[str, Any]":
         try:
             storage = self._storage(file.storage_id)
             return Look(storage.id, storage.name, self._row(storage, file, verify))
         except Waits as error:
             return error
-        except (BadInput, NotFound) as error:
-            return {"storageId": file.storage_id, "path": file.path, "error": str(error)}
+        except Exception as error:
+            if is_outage(error):
+                raise
+            return {
+                "storageId": file.storage_id,
+                "path": printable(file.path),
+                "error": sentence(error),
+            }
+
+    def storage(self, file: FileEntry) -> StorageInfo | None:
+        """The storage that a file is said to lie on; None where there is none of that name."""
+        try:
+            return self._storage(file.storage_id)
+        except NotFound:
+            return None
+
+    def scope(self, file: FileEntry) -> str:
+        """The scope of a file's name: its storage's; "" where there is no such storage."""
+        try:
+            return self._storage(file.storage_id).name
+        except NotFound:
+            return ""
 
     def _storage(self, reference: int | str) -> StorageInfo:
         places: dict[Any, StorageInfo] = (
@@ -114,20 +122,48 @@ class Looker:
 
     def _row(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> NewFileRow:
         checksum = file.checksum
-        if verify is not Verify.NONE or checksum is None:
+        if is_looked_at(file, verify):
             self._away.check(storage.id)
+            checksum = self._checked(storage, file, verify)
+        assert checksum is not None
+        return NewFileRow(storage.name, file.path, file.path, file.size, checksum)
+
+    def _checked(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> str:
+        """The checksum of a file that is as it is said to be. Raises `Waits`, `BadInput`."""
         try:
-            if verify is not Verify.NONE or checksum is None:
-                self._check_size(storage, file)
-            if checksum is None:
-                checksum = self._driver(storage).checksum(file.path, DEFAULT)
-            elif verify is Verify.CHECKSUM:
-                self._check_bytes(storage, file, checksum)
+            return self._compare(storage, file, verify)
         except StorageError as error:
             if error.code is ErrorCode.INPUT_MISSING:
                 raise BadInput(str(error)) from error
+            self._check_there(storage)
+        try:
+            return self._compare(storage, file, verify)
+        except StorageError as error:
+            # The storage is there, and so it is this one file: nobody waits for it.
+            raise BadInput(str(error)) from error
+
+    def _check_there(self, storage: StorageInfo) -> None:
+        """Raise `Waits` where the storage can't even be listed: then no file is to blame."""
+        try:
+            next(iter(self._driver(storage).list(_NOTHING)), None)
+        except StorageError as error:
             raise self._away.note(storage.id, str(error)) from error
-        return NewFileRow(storage.name, file.path, file.path, file.size, checksum)
+
+    def _compare(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> str:
+        if verify is not Verify.NONE:
+            self._check_size(storage, file)
+        if isinstance(file, Reread):
+            self._driver(storage).stat(file.path)
+            if file.checksum is not None:
+                self._check_bytes(storage, file, file.checksum)
+            return self._driver(storage).checksum(file.path, file.algorithm)
+        if file.checksum is None:
+            # First whether it is a file: to open a pipe would be to wait for its writer.
+            self._driver(storage).stat(file.path)
+            return self._driver(storage).checksum(file.path, DEFAULT)
+        if verify is Verify.CHECKSUM:
+            self._check_bytes(storage, file, file.checksum)
+        return file.checksum
 
     def _check_size(self, storage: StorageInfo, file: FileEntry) -> None:
         there = self._driver(storage).stat(file.path).size_bytes
@@ -154,7 +190,17 @@ class Looker:
         return self._drivers[storage.id]
 
 
-def _together(seen: Sequence["Look | Waits | dict[str, Any]"]) -> "tuple[Look, ...] | SpdfError":
+def is_looked_at(file: FileEntry, verify: Verify) -> bool:
+    """Whether a storage is asked about a file, and it isn't only registered as it is given."""
+    return verify is not Verify.NONE or is_read(file, verify)
+
+
+def is_read(file: FileEntry, verify: Verify) -> bool:
+    """Whether a file's bytes are read."""
+    return file.checksum is None or verify is Verify.CHECKSUM or isinstance(file, Reread)
+
+
+def together(seen: Sequence[Seen]) -> "tuple[Look, ...] | SpdfError":
     """One request's files: all of them, or why it can't be done (now)."""
     faults = [item for item in seen if isinstance(item, dict)]
     if faults:

@@ -1,6 +1,7 @@
 """The rows of requests: accepted once by their key, taken in order, answered once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,8 @@ from catalog.clock import now
 from catalog.db import Catalog
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.models import Dataset, Request
+from catalog.outage import printable
+from catalog.requests.clashes import Content, check_same
 from catalog.requests.kinds import RequestDocument, parse
 from catalog.rowsets import among, update_rows
 from catalog.states import RequestState, sources
@@ -40,7 +43,8 @@ class RequestInfo:
     @property
     def document(self) -> dict[str, Any]:
         """As it was sent."""
-        return {"kind": self.kind, "key": self.key, **self.payload}
+        rest: Any = self.payload
+        return {"kind": self.kind, "key": self.key, **(rest if type(rest) is dict else {})}
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ def submit(session: Session, new: Sequence[RequestDocument]) -> list[int]:
     ids: dict[str, int] = {row.key: row.id for row in fresh}
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
-        _check_same(row, first.setdefault(row["key"], row))
+        check_same(row["key"], _content(row), _content(first.setdefault(row["key"], row)))
     for batch in chunks([key for key in first if key not in ids]):
         known = session.execute(sa.select(*_INFO).where(col(Request.key).in_(batch)))
         for found in known:
-            _check_same(first[found.key], {"kind": found.kind, "payload": found.payload})
+            check_same(found.key, _content(first[found.key]), (found.kind, found.payload))
             ids[found.key] = found.id
     return [ids[document.key] for document in new]
 
@@ -123,21 +127,22 @@ def _lanes(session: Session, about: Sequence[int | str]) -> dict[int, str]:
     return names
 
 
-def _check_same(row: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    if (row["kind"], row["payload"]) != (known["kind"], known["payload"]):
-        raise Conflict(
-            f"request {row['key']!r} was sent before with another content; "
-            "give another request another key."
-        )
+def _content(row: Mapping[str, Any]) -> Content:
+    return row["kind"], row["payload"]
 
 
 def window(
-    session: Session, besides: Sequence[int] = (), *, most: int, most_files: int
+    session: Session,
+    besides: Sequence[int] = (),
+    aside: Collection[str] = (),
+    *,
+    most: int,
+    most_files: int,
 ) -> list[RequestInfo]:
     """The oldest requests that may be done now, in order.
 
-    Those wait whose dataset has a request in work; `besides` are passed over, as if answered. The
-    first is given, however many files it has.
+    Those wait whose dataset has a request in work, or whose lane is `aside`; `besides` are passed
+    over, as if answered. The first is given, however many files it has.
     """
     other: Any = aliased(Request, name="other")
     begun = sa.select(other.lane).where(_is_begun("other"))
@@ -148,6 +153,7 @@ def window(
             col(Request.begun_at).is_(None),
             col(Request.lane).not_in(begun),
             sa.not_(among(session, col(Request.id), besides)),
+            sa.not_(among(session, col(Request.lane), aside)),
         )
         .order_by(col(Request.id))
         .limit(most)
@@ -186,8 +192,11 @@ def _is_begun(table: str) -> sa.TextClause:
 
 
 def begin(session: Session, request_id: int) -> None:
-    """The request's work goes on for longer: others of its dataset wait until it is answered."""
-    session.execute(
+    """The request's work goes on for longer: others of its dataset wait until it is answered.
+
+    Raises `Answered` where it isn't QUEUED any more.
+    """
+    begun = session.execute(
         sa.update(Request)
         .where(
             col(Request.id) == request_id,
@@ -195,11 +204,22 @@ def begin(session: Session, request_id: int) -> None:
             col(Request.begun_at).is_(None),
         )
         .values(begun_at=now())
-    )
+        .returning(col(Request.id))
+    ).scalar()
+    if begun is None:
+        raise Answered([request_id])
+
+
+class Answered(Conflict):
+    """Requests (`ids`) that aren't QUEUED any more: another has answered them."""
+
+    def __init__(self, ids: Collection[int]) -> None:
+        self.ids = frozenset(ids)
+        super().__init__(f"requests {sorted(ids)[:5]} were answered by another process.")
 
 
 def answer(session: Session, answers: Sequence[Answer]) -> None:
-    """Answer QUEUED requests; raises `Conflict` where one isn't: another has answered it."""
+    """Answer QUEUED requests; raises `Answered` where one isn't."""
     wanted = [item.request_id for item in answers]
     queued: set[int] = set()
     for batch in chunks(sorted(wanted)):
@@ -212,11 +232,25 @@ def answer(session: Session, answers: Sequence[Answer]) -> None:
             )
         )
     if answered := set(wanted) - queued:
-        raise Conflict(f"requests {sorted(answered)[:5]} were answered by another process.")
+        raise Answered(answered)
     rows = [
-        {"id": item.request_id, "state": item.state, "reply": dict(item.reply)} for item in answers
+        {"id": item.request_id, "state": item.state, "reply": storable(item.reply)}
+        for item in answers
     ]
     update_rows(session, Request, rows, lambda _cells: {"ended_at": now()})
+
+
+def storable(value: Any) -> Any:
+    """A JSON value as every database takes it: without NUL, lone surrogates, or what isn't JSON."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(str(name)): storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def retry(session: Session, request_id: int) -> RequestInfo:
@@ -240,6 +274,14 @@ def retry(session: Session, request_id: int) -> RequestInfo:
 def get(session: Session, request_id: int) -> RequestInfo:
     """The request with that id; raises `NotFound`."""
     return _one(session, col(Request.id) == request_id, request_id)
+
+
+def lock(session: Session, request_id: int) -> RequestInfo:
+    """The request with that id, which nobody else changes until the transaction ends."""
+    session.execute(
+        sa.select(col(Request.id)).where(col(Request.id) == request_id).with_for_update()
+    )
+    return get(session, request_id)
 
 
 def by_key(session: Session, key: str) -> RequestInfo:
@@ -307,6 +349,19 @@ def refused(session: Session, request_ids: Sequence[int]) -> list[RequestInfo]:
         )
         found += [RequestInfo(**row._mapping) for row in rows]
     return found
+
+
+def answers(
+    session: Session, request_ids: Sequence[int]
+) -> dict[int, tuple[RequestState, dict[str, Any]]]:
+    """State and reply of those of these requests that were answered, by id."""
+    rows = session.execute(
+        sa.select(col(Request.id), col(Request.state), col(Request.reply)).where(
+            among(session, col(Request.id), request_ids),
+            col(Request.state) != RequestState.QUEUED,
+        )
+    )
+    return {row.id: (row.state, row.reply or {}) for row in rows}
 
 
 def ahead(session: Session, info: RequestInfo) -> int:

@@ -6,10 +6,16 @@ from sqlmodel import Session
 
 from catalog import datasets, uploads
 from catalog.datasets import DatasetInfo
+from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.refs import RequestKind as Kind
-from catalog.requests.queue import RequestInfo
+from catalog.requests import queue
+from catalog.requests.queue import Answer, RequestInfo
 from catalog.states import DatasetState, RequestState, UploadState, is_final
 
+CONFLICT = "CONFLICT"
+"""What the answer of one that the catalog's state didn't allow has for its `code`."""
+CANCELLED = "CANCELLED"
+"""What the answer of a cancelled request has for its `code`."""
 _LONG = frozenset({Kind.DATASET_DELETE, Kind.DATASET_UPLOAD})
 
 
@@ -18,18 +24,50 @@ def is_long(kind: str) -> bool:
     return kind in _LONG
 
 
+def cancel(session: Session, request_id: int) -> RequestInfo:
+    """Answer a request with ERROR that is not done yet; an upload that it began is cancelled, too.
+
+    Raises `StateConflict` for one that is answered, `Conflict` for a deletion that has begun.
+    """
+    info = queue.lock(session, request_id)
+    if info.state is not RequestState.QUEUED:
+        raise StateConflict("request", info.key, info.state, "cancelled", "it is answered already")
+    if info.begun_at is not None:
+        _stop(session, info)
+    told = "it was cancelled; `spdf request retry` asks for it again"
+    reply = {"error": told, "code": CANCELLED}
+    queue.answer(session, [Answer(request_id, RequestState.ERROR, reply)])
+    return queue.get(session, request_id)
+
+
+def _stop(session: Session, info: RequestInfo) -> None:
+    """End the work that a request has begun."""
+    if info.kind == Kind.DATASET_DELETE:
+        raise Conflict(
+            f"request {info.key!r} can't be cancelled: the deletion of dataset {info.lane!r} has "
+            f"begun; `spdf dataset why {info.lane}` tells how far it is."
+        )
+    storage = info.payload["storageId"]
+    for upload in uploads.of_dataset(session, _dataset(session, info).id):
+        if storage in (upload.storage_id, upload.storage) and not is_final(upload.state):
+            uploads.order(session, upload.dataset_id, upload.storage_id, cancel=True)
+
+
 def outcome(session: Session, info: RequestInfo) -> tuple[RequestState, dict[str, Any]] | None:
     """The answer to a request whose work was begun; None while it goes on."""
-    reference = info.payload["datasetId"]
-    dataset = (
-        datasets.get(session, reference)
-        if isinstance(reference, int)
-        else datasets.by_name(session, reference)
-    )
+    dataset = _dataset(session, info)
     if info.kind == Kind.DATASET_DELETE:
         gone = dataset.state is DatasetState.DELETED
         return (RequestState.DONE, {"dataset": dataset.name}) if gone else None
     return _uploaded(session, dataset, info.payload["storageId"])
+
+
+def _dataset(session: Session, info: RequestInfo) -> DatasetInfo:
+    reference = info.payload["datasetId"]
+    if isinstance(reference, int):
+        return datasets.get(session, reference)
+    # Once it is DELETED its name may be another's, before this is answered.
+    return datasets.by_name_at(session, reference, info.begun_at or info.created_at)
 
 
 def _uploaded(
@@ -49,4 +87,4 @@ def _uploaded(
         if is_final(upload.state):
             return RequestState.ERROR, reply | {"error": upload.reason, "code": str(upload.state)}
         return None
-    return None
+    raise NotFound("upload", f"of {dataset.name} to {storage}", "ask for it again")

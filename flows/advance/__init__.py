@@ -46,7 +46,9 @@ def _define(chain: Chain, stage: Stage, final: bool) -> None:
             elif stage.barrier and not final:
                 count = 0
             elif not stage.upstreams:
-                count = define_roots(session, chain, stage)
+                # What accompanies a file may be the last to come.
+                waits = bool(chain.plan.companions) and not final
+                count = 0 if waits else define_roots(session, chain, stage)
             elif stage.barrier:
                 count = 0 if failed else define_after_barrier(session, chain, stage)
             else:

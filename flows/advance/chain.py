@@ -9,6 +9,7 @@ from sqlmodel import Session
 from catalog import ownership, tasks, templates, workflows
 from catalog.db import Catalog
 from catalog.errors import Conflict
+from catalog.outage import Over
 from catalog.states import WorkflowState
 from catalog.tasks import TaskInfo
 from flows.plan import Plan, Stage, StageKind, plan_from_json
@@ -17,11 +18,11 @@ BATCH = 1000
 """Jobs defined in one transaction."""
 
 
-class OwnershipLost(Conflict):
+class OwnershipLost(Over, Conflict):
     """Another run advances the workflow now; this one must stop."""
 
 
-class NotRunning(Conflict):
+class NotRunning(Over, Conflict):
     """The workflow is no longer IN_PROGRESS; nothing is advanced."""
 
     def __init__(self, state: WorkflowState) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sqlmodel import Session
 
 from catalog import datasets, tasks, workflows
+from catalog.counts import count_of
 from catalog.states import DatasetState, JobState, TaskState, WorkflowState, is_final
 from catalog.tasks import TaskInfo
 from flows.advance.chain import Chain
@@ -65,7 +66,7 @@ def _verdict(
         f"{error}" + (f" (exit code {code})" if code is not None else "") + f" × {count}"
         for error, code, count in tasks.failure_summary(session, task.id)
     )
-    reason = f"{failed} of {total} jobs failed: {kinds}"
+    reason = f"{failed} of {count_of(total, 'job')} failed: {kinds}"
     if stage.goal < 1.0 and total - failed >= stage.goal * total:
         return TaskState.FINISHED, f"{reason}; within the goal of {stage.goal:.0%}"
     return TaskState.FAILED, reason

@@ -6,10 +6,13 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import jobs, tasks
+from catalog import jobfiles, jobs, tasks
+from catalog.jobfiles import SourceFile
 from catalog.jobs import EndedJob, NewJob
 from catalog.states import JobState
+from flows.advance import companions
 from flows.advance.chain import BATCH, Chain
+from flows.advance.companions import Company
 from flows.plan import Link, Pick, Source, Stage
 
 
@@ -18,6 +21,7 @@ class Harvest:
     """What the sources of a stage gave for some keys."""
 
     root: Mapping[str, int]
+    beside: Mapping[str, Company]
     ended: Mapping[str, Mapping[str, EndedJob]]
     files: Mapping[tuple[int, str], Sequence[int]]
 
@@ -29,33 +33,42 @@ class Harvest:
         job = self.ended[source.stage][key]
         if kind == "value":
             return job.outputs.get(source.port)
-        return self.files.get((job.id, source.port))
+        found = self.files.get((job.id, source.port))
+        # A list may be empty; a job that was SKIPPED has none.
+        if found is None and kind == "File[]" and job.state is JobState.FINISHED:
+            return []
+        return found
 
 
 def define_roots(session: Session, chain: Chain, stage: Stage) -> int:
     """Define jobs for files of the input dataset that have none; gives how many files it took."""
     task = chain.task(session, stage)
-    files = jobs.source_files(session, chain.dataset_id, task.cursor, BATCH)
+    files = jobfiles.source_files(session, chain.dataset_id, task.cursor, BATCH)
     if not files:
         return 0
+    leading = companions.leading(session, chain, files)
+    beside = companions.company(session, chain, [file.name for file in leading])
     new = [
-        NewJob(
-            key=file.name,
-            ordinal=task.roots_defined + i,
-            state=JobState.READY,
-            files={link.port: [file.file_id] for link in stage.links},
-        )
-        for i, file in enumerate(files)
+        _root_job(stage, file, beside.get(file.name, companions.ALONE), task.roots_defined + i)
+        for i, file in enumerate(leading)
     ]
     jobs.define(session, task.id, new, passed=not chain.followers(stage))
     tasks.set_progress(
         session,
         task.id,
         cursor=files[-1].position,
-        roots_defined=task.roots_defined + len(files),
+        roots_defined=task.roots_defined + len(leading),
     )
     tasks.begin(session, [task.id])
     return len(files)
+
+
+def _root_job(stage: Stage, file: SourceFile, beside: Company, ordinal: int) -> NewJob:
+    if beside.fault is not None:
+        return NewJob(file.name, ordinal, JobState.FAILED, reason=beside.fault)
+    own = {link.port: [file.file_id] for link in stage.links}
+    files = {**own, **beside.inputs(stage.links, file.file_id)}
+    return NewJob(file.name, ordinal, JobState.READY, files)
 
 
 def pass_on(session: Session, chain: Chain, stage: Stage) -> int:
@@ -109,11 +122,13 @@ def _harvest(session: Session, chain: Chain, stage: Stage, keys: Sequence[str]) 
     files: dict[tuple[int, str], list[int]] = {}
     for name, found in ended.items():
         ports = {source.port for source in sources if source.stage == name}
-        files |= jobs.outputs(session, [job.id for job in found.values()], ports)
+        files |= jobfiles.outputs(session, [job.id for job in found.values()], ports)
     root: dict[str, int] = {}
+    beside: Mapping[str, Company] = {}
     if any(source.stage is None for source in sources):
-        root = jobs.files_by_name(session, chain.dataset_id, keys)
-    return Harvest(root, ended, files)
+        root = jobfiles.files_by_name(session, chain.dataset_id, keys)
+        beside = companions.company(session, chain, keys)
+    return Harvest(root, beside, ended, files)
 
 
 def _job(stage: Stage, harvest: Harvest, key: str, ordinal: int) -> NewJob:
@@ -127,10 +142,14 @@ def _job(stage: Stage, harvest: Harvest, key: str, ordinal: int) -> NewJob:
             if link.null_skips:
                 where = ", ".join(f"{s.stage}/{s.port}" for s in link.sources)
                 return NewJob(key, ordinal, JobState.SKIPPED, reason=f"nothing came from {where}")
+            if link.kind == "File[]":
+                values[link.port] = None
         elif link.kind == "value":
             values[link.port] = value
         else:
             files[link.port] = value
+    if key in harvest.beside:
+        files |= harvest.beside[key].inputs(stage.links, harvest.root[key])
     return NewJob(key, ordinal, JobState.READY, files, values)
 
 

@@ -6,9 +6,10 @@ from itertools import chain as chained
 
 from sqlmodel import Session
 
-from catalog import jobs, tasks
+from catalog import jobfiles, jobs, tasks
 from catalog.jobs import EndedJob, NewJob
 from catalog.states import JobState
+from flows.advance import companions
 from flows.advance.chain import BATCH, Chain
 from flows.advance.maps import pick_one
 from flows.plan import Pick, Stage
@@ -58,7 +59,8 @@ def define_groups(session: Session, chain: Chain, stage: Stage, *, final: bool) 
     `final`: nothing more will come from the stage's sources.
     """
     task = chain.task(session, stage)
-    if stage.files_per_job is None and not final:
+    waits = stage.files_per_job is None or (chain.plan.companions and not stage.upstreams)
+    if waits and not final:
         return 0
     cursor, number = task.cursor, task.roots_defined
     new: list[NewJob] = []
@@ -95,9 +97,16 @@ def _keys(
 def _root_pages(
     session: Session, chain: Chain, stage: Stage, after: int, _final: bool
 ) -> Iterator[KeyFiles]:
-    while files := jobs.source_files(session, chain.dataset_id, after, BATCH):
-        for file in files:
-            yield KeyFiles(file.position, {link.port: [[file.file_id]] for link in stage.links})
+    while files := jobfiles.source_files(session, chain.dataset_id, after, BATCH):
+        leading = companions.leading(session, chain, files)
+        beside = companions.company(session, chain, [file.name for file in leading])
+        for file in leading:
+            more = beside.get(file.name, companions.ALONE)
+            own = {link.port: [[file.file_id]] for link in stage.links}
+            extra = {
+                port: [list(ids)] for port, ids in more.inputs(stage.links, file.file_id).items()
+            }
+            yield KeyFiles(file.position, {**own, **extra}, more.fault)
         after = files[-1].position
 
 
@@ -136,7 +145,7 @@ def _files_of(
     files: dict[tuple[int, str], list[int]] = {}
     for name, by_key in found.items():
         ports = {s.port for link in stage.links for s in link.sources if s.stage == name}
-        files |= jobs.outputs(session, [job.id for job in by_key.values()], ports)
+        files |= jobfiles.outputs(session, [job.id for job in by_key.values()], ports)
     for job in page:
         here = [by_key.get(job.key) for by_key in found.values()]
         if not final and any(other is None for other in here):

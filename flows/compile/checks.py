@@ -16,7 +16,8 @@ def scatter(step: Mapping, ports: list[Port], scope: Scope) -> None:
     what = f"step {step['id']!r}"
     if not names:
         if method is not None or "scatter" in step:
-            refuse(f"{what} has no port to scatter over; remove `scatterMethod`.", step)
+            key = "scatter" if "scatter" in step else "scatterMethod"
+            refuse(f"{what} names no port to scatter over; remove `{key}`.", step, key)
         return
     need(scope, "ScatterFeatureRequirement", f"{what} scatters", step)
     if method in ("nested_crossproduct", "flat_crossproduct"):
@@ -34,7 +35,7 @@ def scatter(step: Mapping, ports: list[Port], scope: Scope) -> None:
         )
 
 
-def subworkflow(step: Mapping, ports: list[Port], scope: Scope) -> None:
+def subworkflow(step: Mapping, ports: list[Port], scope: Scope, warnings: list[str]) -> None:
     """Raise BadTemplate for what a step that runs a Workflow can't have here."""
     what = f"step {step['id']!r}"
     need(scope, "SubworkflowFeatureRequirement", f"{what} runs a Workflow", step)
@@ -44,8 +45,6 @@ def subworkflow(step: Mapping, ports: list[Port], scope: Scope) -> None:
             step,
             "when",
         )
-    if not step.get("out"):
-        refuse(f"{what} passes no output on; name at least one in `out`.", step)
     for hint in (*(step.get("hints") or ()), *(step["run"].get("hints") or ())):
         if hint["class"] == hints.MERGE:
             refuse(f"{hints.MERGE} belongs on the step that merges, not on {what}.", hint)
@@ -59,10 +58,9 @@ def subworkflow(step: Mapping, ports: list[Port], scope: Scope) -> None:
                 "valueFrom",
             )
         if port.name not in known:
-            refuse(
-                f"{what} has the port {port.name!r}, which its Workflow does not have; it has "
-                f"{', '.join(sorted(known)) or 'none'}.",
-                port.node,
+            warnings.append(
+                f"{port.node.source}:{port.node.line}: {what} has the port {port.name!r}, which "
+                f"its Workflow does not have; it has {', '.join(sorted(known)) or 'none'}."
             )
 
 

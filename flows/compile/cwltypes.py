@@ -1,6 +1,6 @@
 """CWL types in their JSON form: null, files, assignability, and how to say them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _WIDER = {
@@ -48,6 +48,26 @@ def is_file_array(value: Any) -> bool:
     """Whether the type is an array of File, null aside."""
     members = without_null(value)
     return len(members) == 1 and kind(members[0]) == "array" and is_file(members[0]["items"])
+
+
+def is_directory_array(value: Any) -> bool:
+    """Whether the type is an array of Directory, null aside."""
+    return is_array(value) and all(member["items"] == "Directory" for member in without_null(value))
+
+
+def is_array(value: Any) -> bool:
+    """Whether the type is an array, null aside."""
+    members = without_null(value)
+    return bool(members) and all(kind(member) == "array" for member in members)
+
+
+def joined(members: Iterable[Any]) -> Any:
+    """One type of several, each once."""
+    found: list[Any] = []
+    for member in members:
+        if member not in found:
+            found.append(member)
+    return found[0] if len(found) == 1 else found
 
 
 def parts(value: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flows.compile.hints import canonical_class
 from flows.compile.located import Mapping, Sequence, refuse
 from flows.compile.requirements import check_requirement
-from workers.cwl.source import path_of
+from workers.cwl.source import is_file, path_of
 
 
 def check_references(root: Mapping) -> None:
@@ -24,7 +24,7 @@ def check_references(root: Mapping) -> None:
                 node,
                 "run",
             )
-        if scheme == "file" and not path_of(run.partition("#")[0]).is_file():
+        if scheme == "file" and not is_file(path_of(run.partition("#")[0])):
             refuse(f"there is no file {str(path_of(run))!r} to run; correct `run`.", node, "run")
 
 
@@ -63,6 +63,8 @@ def _check_steps(node: Any) -> None:
     seen: set[Any] = set()
     for step in node if isinstance(node, Sequence) else ():
         name = step.get("id") if isinstance(step, Mapping) else None
-        if name is not None and name in seen:
+        if not isinstance(name, str):
+            continue
+        if name in seen:
             refuse(f"there are two steps {name!r}; rename one.", step)
         seen.add(name)

@@ -33,12 +33,18 @@ def check_extras(port: Port, entry: Mapping, name: str, warnings: list[str]) -> 
     wire = port.wire
     assert wire is not None
     missing = [one for one in required_secondary(entry) if one not in wire.secondary]
-    if missing and cwltypes.is_file(wire.type):
+    if missing and (cwltypes.is_file(wire.type) or cwltypes.is_file_array(wire.type)):
         refuse(
             f"port {port.name!r} of step {name!r} asks for secondary files ({', '.join(missing)}), "
             "which its source does not have; pass them on a port of their own.",
             port.node,
         )
+    for pattern in required_secondary(entry):
+        if pattern in wire.maybe:
+            warnings.append(
+                f"{entry.source}:{entry.at('secondaryFiles')}: step {name!r} needs the secondary "
+                f"file {pattern}, which its source may lack; its jobs fail where there is none."
+            )
     formats = cwltypes.union(entry.get("format") or [])
     if not formats:
         return

@@ -1,15 +1,16 @@
 """The inputs of a template as a form: its JSON Schema, and what was typed as CWL values."""
 
 import json
-import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from catalog.errors import BadInput
+from catalog.places import kept_path
 from flows.compile import cwltypes
 from flows.plan import FixedInput, Plan
+from workers.cwl.numbers import beyond_range, is_double
 
+_SHOWN = 200
 _INTEGERS = {"int": 2**31, "long": 2**63}
 _SIMPLE = {
     "int": "integer",
@@ -144,9 +145,25 @@ def _read(member: Any, text: str) -> Any:
     if cwltypes.kind(member) in ("string", "enum", "File"):
         return text
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except ValueError:
         return text
+    except RecursionError:
+        raise BadInput(f"{_shown(text)} is nested too deeply; give fewer levels.") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"{twice!r} stands twice in one JSON object; give it once.")
+    return made
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:
@@ -167,6 +184,8 @@ def _value(kind: Any, value: Any, name: str) -> Any:
 def _single(member: Any, value: Any, name: str) -> Any:
     kind = cwltypes.kind(member)
     if kind == "Any":
+        if beyond_range(value) is not None:
+            _wrong(member, value, name, "keep to the range of a double")
         return value if value is not None else _wrong(member, value, name)
     if kind == "File":
         return _file(value, name)
@@ -184,9 +203,9 @@ def _single(member: Any, value: Any, name: str) -> Any:
             _wrong(member, value, name)
         return value
     if kind in ("float", "double"):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            _wrong(member, value, name)
-        return value if math.isfinite(value) else _wrong(member, value, name)
+        if not is_double(value):
+            _wrong(member, value, name, "correct it, or keep to the range of a double")
+        return float(value)
     expected = bool if kind == "boolean" else str
     return value if isinstance(value, expected) else _wrong(member, value, name)
 
@@ -208,11 +227,12 @@ def _file(value: Any, name: str) -> dict[str, Any]:
         value = value.get("path") or str(value.get("location", "")).removeprefix("file://")
     if not isinstance(value, str) or not value or "\0" in value:
         return _wrong("File", value, name, "give a path")
-    path = Path(value).expanduser().absolute()
+    path = kept_path(value)
     if not path.is_file():
         raise BadInput(f"input {name!r}: there is no file {str(path)!r}; correct the path.")
     return {"class": "File", "path": str(path)}
 
 
 def _wrong(kind: Any, value: Any, name: str, mend: str = "correct it") -> NoReturn:
-    raise BadInput(f"input {name!r} is {value!r}, but must be {cwltypes.describe(kind)}; {mend}.")
+    said = f"input {name!r} is {_shown(value)}, but must be {cwltypes.describe(kind)}"
+    raise BadInput(f"{said}; {mend}.")

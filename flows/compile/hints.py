@@ -66,6 +66,10 @@ def canonical_class(node: Mapping, namespaces: dict[str, str] | None) -> str:
     return f"{declared}{rest}" if declared else name
 
 
+MOST_NUMBER = 1_000_000_000
+"""The largest number that a hint may give: two of them still fit a column."""
+
+
 def template_hint(node: Mapping | None) -> TemplateHint:
     """The values of a `spdf:Template`; raises BadTemplate on what it doesn't know."""
     if node is None:
@@ -152,6 +156,8 @@ def _integer(node: Mapping, key: str, least: int | None = None) -> int | None:
         refuse(f"`{key}` is {value!r}; it is a whole number.", node, key)
     if least is not None and value < least:
         refuse(f"`{key}` is {value}; it is at least {least}.", node, key)
+    if abs(value) > MOST_NUMBER:
+        refuse(f"`{key}` is beyond {MOST_NUMBER}; give a number nearer to 0.", node, key)
     return value
 
 

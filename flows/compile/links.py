@@ -14,6 +14,7 @@ def shape(step: Mapping, name: str, ports: list[Port], inside: str | None) -> tu
 
     Raises BadTemplate where files can't be assigned to jobs by their keys.
     """
+    ports = [feed for port in ports for feed in port.feeds()]
     wires = [port.wire for port in ports if port.wire is not None and port.wire.per_key]
     scattered = [port.wire for port in ports if port.scattered and port.wire is not None]
     check_scatter(step, scattered, inside)
@@ -64,8 +65,8 @@ def _check_whole(name: str, ports: list[Port]) -> None:
         if not cwltypes.is_file(wire.type):
             refuse(
                 f"port {port.name!r} of step {name!r} takes the list of all values of type "
-                f"{cwltypes.describe(wire.type)}; only files are merged, so let the step before "
-                "write its value into a file.",
+                f"{cwltypes.describe(wire.type)}; only single files are merged, so let the step "
+                "before write what it gives into one file.",
                 port.node,
             )
         if wire.nulls:
@@ -153,8 +154,9 @@ def links(
             check_type(port, entry, step)
             check_extras(port, entry, name, warnings)
             warn_null(port, entry, name, warnings)
-        if port.wire.per_key:
-            found.append(_link(step, name, port, entry))
+        for feed in port.feeds():
+            if feed.wire is not None and feed.wire.per_key:
+                found.append(_link(step, name, feed, entry if feed is port else None))
     _check_gone(step, name, ports, found)
     return tuple(found)
 
@@ -162,24 +164,33 @@ def links(
 def _link(step: Mapping, name: str, port: Port, entry: Mapping | None) -> Link:
     wire = port.wire
     assert wire is not None
-    if not cwltypes.is_file(wire.type) and cwltypes.holds_files(wire.type):
-        refuse(
-            f"port {port.name!r} of step {name!r} takes {cwltypes.describe(wire.type)} of each "
-            "job; a list of files made by one job can be stored, but no step can take it. Let "
-            "the tool write one File.",
-            port.node,
-        )
+    kind = _kind(name, port, wire)
     if wire.nulls and not _handles_null(step, port, entry):
         _refuse_null(name, port, wire)
     pick = Pick.ALL_NON_NULL if wire.flattened else wire.pick
     return Link(
         port=port.name,
         sources=wire.sources,
-        kind="File" if cwltypes.is_file(wire.type) else "value",
+        kind=kind,
         pick=pick,
         # Of branches of which none gave a value, CWL makes an error; but a key that a filter took
         # out before is none.
         null_skips=bool(wire.gone) if wire.pick is not None else not wire.nulls,
+    )
+
+
+def _kind(name: str, port: Port, wire: Wire) -> str:
+    """What a port gets of each key: a File, a list of files that one job made, or a value."""
+    if cwltypes.is_file(wire.type):
+        return "File"
+    if not cwltypes.holds_files(wire.type):
+        return "value"
+    if cwltypes.is_file_array(wire.type) and not cwltypes.is_optional(wire.type):
+        return "File[]"
+    refuse(
+        f"port {port.name!r} of step {name!r} takes {cwltypes.describe(wire.type)} of each job; "
+        "give its source the type `File[]`, for which an empty list says that there are none.",
+        port.node,
     )
 
 

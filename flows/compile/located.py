@@ -3,8 +3,7 @@
 from typing import Any, NoReturn
 
 from catalog.errors import BadTemplate
-from workers.cwl.document import line_of
-from workers.cwl.source import file_of
+from workers.cwl.lines import file_of, line_of
 
 
 class Mapping(dict[str, Any]):
@@ -43,7 +42,7 @@ def locate(value: Any, source: str = "", line: int | None = None) -> Any:
     What doesn't know its own file or line takes `source` and `line`, its parent's.
     """
     if not isinstance(value, (dict, list, tuple)):
-        return _scalar(value)
+        return value
     source = file_of(value) or source
     line = line_of(value) or line
     if isinstance(value, dict):
@@ -61,15 +60,6 @@ def locate(value: Any, source: str = "", line: int | None = None) -> Any:
         items.append(locate(item, source, at))
         items.lines.append(items[-1].line if isinstance(items[-1], (Mapping, Sequence)) else at)
     return items
-
-
-def _scalar(value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return str(value)
 
 
 def plain(value: Any) -> Any:
@@ -92,11 +82,15 @@ def changed(origin: Mapping, changes: dict[str, Any]) -> Mapping:
 
 
 def items_like(origin: Any, items: list[Any]) -> Sequence:
-    """A list of located `items` at the place of `origin`."""
+    """A list of located `items` at the place of `origin`, of whose items each may be made."""
     result = Sequence(items)
     result.source = getattr(origin, "source", "")
     result.line = getattr(origin, "line", None)
-    result.lines = [getattr(item, "line", None) for item in items]
+    old = getattr(origin, "lines", [])
+    known = old if len(old) == len(items) else [None] * len(items)
+    result.lines = [
+        getattr(item, "line", None) or line for item, line in zip(items, known, strict=True)
+    ]
     return result
 
 

@@ -1,5 +1,6 @@
 """One self-contained document out of a template's files: what the catalog stores."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ from catalog.errors import BadTemplate
 from flows.compile.explain import check_references, explain
 from flows.compile.hints import NAMESPACES, canonical_class
 from flows.compile.located import Mapping, Sequence, changed, items_like, locate, refuse
-from workers.cwl.document import resolve
-from workers.cwl.source import path_of, read_source
+from workers.cwl.document import Reader, resolve
+from workers.cwl.source import is_file, path_of, read_source
+from workers.cwl.words import type_defaults
 
 MAX_LITERAL_BYTES = 64 * 1024
 """CWL's own limit for the contents that a File literal carries."""
@@ -21,7 +23,8 @@ def pack(path: Path) -> Mapping:
     be followed.
     """
     uri = path.absolute().as_uri()
-    root = _read(uri, ())
+    read: Reader = lru_cache(maxsize=None)(read_source)
+    root = _read(uri, (), read)
     if root.get("class") != "Workflow":
         refuse(
             f"a template is a Workflow, and this is a {root.get('class')}; write a Workflow "
@@ -29,20 +32,20 @@ def pack(path: Path) -> Mapping:
             root,
             "class",
         )
-    packed = _process(root, (uri,), main=True)
+    packed = _process(root, (uri,), read, main=True)
     used = {prefix: NAMESPACES[prefix] for prefix in _prefixes(packed)}
     return changed(packed, {"$namespaces": used}) if used else packed
 
 
-def _read(reference: str, stack: tuple[str, ...]) -> Mapping:
+def _read(reference: str, stack: tuple[str, ...], read: Reader) -> Mapping:
     if reference in stack:
         raise BadTemplate(f"{reference} runs itself; a template can't be recursive.", reference)
     uri = reference.partition("#")[0]
-    root = locate(read_source(uri).root, source=str(path_of(uri)))
+    root = locate(read(uri).root, source=str(path_of(uri)))
     # Before the schema's checks, which look for what a `run` names even on the network.
     check_references(root)
     try:
-        document = resolve(reference)
+        document = resolve(reference, read)
     except BadTemplate as fault:
         if fault.reason.startswith("not valid CWL"):
             explain(root)
@@ -51,7 +54,7 @@ def _read(reference: str, stack: tuple[str, ...]) -> Mapping:
     return located
 
 
-def _process(node: Mapping, stack: tuple[str, ...], main: bool = False) -> Mapping:
+def _process(node: Mapping, stack: tuple[str, ...], read: Reader, main: bool = False) -> Mapping:
     """The process without what belongs to its file alone, and with its steps' runs inside."""
     namespaces = node.get("$namespaces") or {}
     kept = changed(
@@ -63,17 +66,17 @@ def _process(node: Mapping, stack: tuple[str, ...], main: bool = False) -> Mappi
     for key in ("inputs", "outputs"):
         kept[key] = _each(kept.get(key), lambda port: _port(port, embed=not main))
     if kept.get("class") == "Workflow":
-        kept["steps"] = _each(kept.get("steps"), lambda step: _step(step, stack, namespaces))
+        kept["steps"] = _each(kept.get("steps"), lambda step: _step(step, stack, namespaces, read))
     return kept
 
 
-def _step(step: Mapping, stack: tuple[str, ...], namespaces: Any) -> Mapping:
+def _step(step: Mapping, stack: tuple[str, ...], namespaces: Any, read: Reader) -> Mapping:
     run = step.get("run")
     inner = stack
     if isinstance(run, str):
         inner = (*stack, run)
         try:
-            run = _read(run, stack)
+            run = _read(run, stack, read)
         except BadTemplate as fault:
             # A reference that can't be followed is a fault of the document that has it.
             if fault.line is None:
@@ -83,7 +86,11 @@ def _step(step: Mapping, stack: tuple[str, ...], namespaces: Any) -> Mapping:
         refuse(f"step {step.get('id')!r} has no `run`.", step, "run")
     if not run.get("$namespaces"):
         run["$namespaces"] = namespaces
-    changes: dict[str, Any] = {"run": _process(run, inner)}
+    type_defaults(step, run)
+    for port in step["in"]:
+        if "default" in port:
+            port["default"] = locate(port["default"], port.source, port.at("default"))
+    changes: dict[str, Any] = {"run": _process(run, inner, read)}
     changes.update({key: None for key in step if ":" in key})
     for key in ("requirements", "hints"):
         changes[key] = _classes(step.get(key), namespaces)
@@ -170,7 +177,7 @@ def _text(value: Mapping) -> str | None:
     if "location" not in value:
         return None
     path = _path(value)
-    if not path.is_file():
+    if not is_file(path):
         refuse(f"there is no file {str(path)!r}; correct its location.", value, "location")
     if path.stat().st_size > MAX_LITERAL_BYTES:
         return None

@@ -3,9 +3,10 @@
 from typing import Any
 
 from flows.compile import cwltypes
+from flows.compile.connect import Names, connect
 from flows.compile.located import Mapping, plain, refuse
 from flows.compile.requirements import Scope
-from flows.compile.wires import Names, Port, connect
+from flows.compile.wires import Port
 
 
 def bind(step: Mapping, names: Names, scope: Scope) -> list[Port]:
@@ -53,8 +54,6 @@ def _check_features(entry: Mapping, what: str, scope: Scope) -> None:
         need(scope, "MultipleInputFeatureRequirement", f"{what} has several sources", entry)
     if "valueFrom" in entry:
         need(scope, "StepInputExpressionRequirement", f"{what} has `valueFrom`", entry)
-    if "loadListing" in entry:
-        refuse(f"{what} has `loadListing`, which is for Directories; remove it.", entry)
 
 
 def need(scope: Scope, requirement: str, what: str, node: Mapping) -> None:

@@ -132,6 +132,10 @@ def _known_hint(entry: Mapping, warnings: list[str]) -> bool:
     return False
 
 
+_MOST = 10**12
+"""Cores or MiB beyond which a number is a mistake."""
+
+
 def resources(scope: Scope, devices: int, jobs_per_device: int = 1) -> Resources:
     """What a job reserves: CWL's ResourceRequirement with its defaults.
 
@@ -171,4 +175,6 @@ def _number(node: Mapping, key: str) -> float | None:
         )
     if value < 0 or (value == 0 and key.startswith(("cores", "ram"))):
         refuse(f"`{key}` is {value}; it must be above 0.", node, key)
+    if not value <= _MOST:
+        refuse(f"`{key}` is {value}; no node has so much.", node, key)
     return value

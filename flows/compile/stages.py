@@ -6,10 +6,12 @@ from dataclasses import replace
 from catalog.errors import BadName
 from catalog.names import check_name
 from flows.compile import checks, cwltypes, fits, hints, links, tool
-from flows.compile.located import Mapping, refuse
+from flows.compile.clashes import check_work_dir
+from flows.compile.connect import connect, gathered_output, several
+from flows.compile.located import Mapping, plain, refuse
 from flows.compile.ports import bind
 from flows.compile.requirements import Scope, resources
-from flows.compile.wires import Port, Wire, connect
+from flows.compile.wires import Port, Wire
 from flows.plan import FixedLink, Source, Stage, StageKind
 from workers.cwl.normal import has_expression
 from workers.spec import StepInput, StepSpec
@@ -37,9 +39,20 @@ class Builder:
         given: dict[str, Wire] = {}
         for output in node["outputs"]:
             what = f"output {output['id']!r}"
+            if not prefix and several(output, "outputSource"):
+                given[output["id"]] = gathered_output(output, known, what)
+                continue
             wire = connect(output, "outputSource", known, what)
             if wire is None:
                 refuse(f"{what} has no `outputSource`; name a step's output.", output)
+            if wire.parts:
+                refuse(
+                    f"{what} combines several values of one job into a list, which is not "
+                    "stored; name each as an output of its own, or write `pickValue: "
+                    "first_non_null` where branches meet again.",
+                    output,
+                    "outputSource",
+                )
             fits.check_output(output, wire, what, self.warnings)
             given[output["id"]] = wire
         return given
@@ -67,7 +80,7 @@ class Builder:
         self, step: Mapping, name: str, ports: list[Port], scope: Scope, inside: str | None
     ) -> dict[str, Wire]:
         run = step["run"]
-        checks.subworkflow(step, ports, scope)
+        checks.subworkflow(step, ports, scope, self.warnings)
         scattered = [port.wire for port in ports if port.scattered and port.wire is not None]
         links.check_scatter(step, scattered, inside)
         descent = scattered[0].descent if scattered else inside
@@ -87,8 +100,13 @@ class Builder:
                     "out",
                 )
             wire = given[port]
-            if not wire.per_key:
-                refuse(f"output {port!r} of step {name!r} is only an input passed on.", step, "out")
+            if scattered and not wire.per_key:
+                refuse(
+                    f"output {port!r} of step {name!r} is one of its inputs, the same for each of "
+                    "its jobs; connect what takes it to that input itself.",
+                    step,
+                    "out",
+                )
             passed[port] = replace(wire, array=True) if scattered else wire
         return passed
 
@@ -114,18 +132,16 @@ class Builder:
                 kind=kind,
                 step=StepSpec(
                     tool=document,
-                    inputs=tuple(
-                        StepInput(port.name, port.default, port.value_from, port.load_contents)
-                        for port in ports
-                    ),
+                    inputs=tuple(item for port in ports for item in _step_inputs(port)),
                     outputs=tuple(output.port for output in given.values()),
                     when=step.get("when"),
                 ),
                 links=found,
                 fixed=tuple(
-                    FixedLink(port.name, port.wire.fixed)
+                    FixedLink(feed.name, feed.wire.fixed)
                     for port in ports
-                    if port.wire is not None and port.wire.fixed is not None
+                    for feed in port.feeds()
+                    if feed.wire is not None and feed.wire.fixed is not None
                 ),
                 resources=resources(
                     scope, (devices or 1) if device == "GPU" else 0, hint.jobs_per_device
@@ -140,7 +156,27 @@ class Builder:
                 files_per_job=_files_per_job(scope, name, kind),
             )
         )
-        return _leaving(self.stages[-1], step, ports, given)
+        made, before = self.stages[-1], self.stages[:-1]
+        check_work_dir(made, ports, scope.get("InitialWorkDirRequirement"), before)
+        return _leaving(made, step, ports, given)
+
+
+def _step_inputs(port: Port) -> list[StepInput]:
+    """How a node makes the value of a port, after those of the sources that it gathers."""
+    own = StepInput(port.name, port.default, port.value_from, port.load_contents)
+    if port.wire is None or port.wire.gathering is None:
+        return [own]
+    how, feeds = port.wire.gathering, port.feeds()
+    parts = [
+        StepInput(
+            feed.name,
+            plain(feed.wire.default) if feed.wire is not None else None,
+            load_contents=feed.load_contents,
+        )
+        for feed in feeds
+    ]
+    names = tuple(feed.name for feed in feeds)
+    return [*parts, replace(own, gather=names, flattened=how.flattened, pick=how.pick)]
 
 
 def _leaving(
@@ -262,8 +298,8 @@ def _entering(port: Mapping, ports: list[Port], step: Mapping, scattering: bool)
     fits.check_type(bound, port, step)
     loads = wire.load_contents or bound.load_contents or bool(port.get("loadContents"))
     held = replace(wire, load_contents=loads)
-    if wire.default is None and not wire.array:
+    if wire.default is None and not wire.array and not wire.parts:
         held = replace(held, default=default)
-    if not wire.per_key and wire.fixed is None and wire.default is None:
+    if not wire.per_key and wire.fixed is None and wire.default is None and not wire.parts:
         return Wire(port["type"], default=default)
     return replace(held, array=False) if scattering and bound.scattered else held

@@ -11,7 +11,7 @@ from flows.compile.mask import check_syntax
 from flows.compile.requirements import EMPTY
 from flows.compile.stages import Builder
 from flows.compile.wires import Wire
-from flows.plan import FixedInput, Plan, Source, Stage
+from flows.plan import Companion, FixedInput, Plan, Source, Stage
 
 
 def build(root: Mapping) -> tuple[Plan, tuple[str, ...]]:
@@ -33,6 +33,11 @@ def build(root: Mapping) -> tuple[Plan, tuple[str, ...]]:
     if hints.MERGE in scope.hints:
         refuse(f"{hints.MERGE} belongs on the step that merges.", scope.hints[hints.MERGE])
     dataset = _dataset(root, hint.dataset, hint_node)
+    if dataset.get("default") is not None:
+        builder.warnings.append(
+            f"{root.source}:{dataset.at('default')}: the dataset {dataset['id']!r} has a default, "
+            "which is never used here."
+        )
     names = {port["id"]: _wire(port, port is dataset) for port in root["inputs"]}
     fixed = [_fixed(port) for port in root["inputs"] if port is not dataset]
     given = builder.workflow(root, names, scope.without((hints.TEMPLATE,)), "", None)
@@ -51,6 +56,7 @@ def build(root: Mapping) -> tuple[Plan, tuple[str, ...]]:
         derived=hint.derived,
         label=_text(root.get("label")),
         doc=_text(root.get("doc")),
+        companions=_companions(dataset),
     )
     return plan, tuple(dict.fromkeys(builder.warnings))
 
@@ -75,6 +81,15 @@ def _dataset(root: Mapping, named: str | None, hint: Mapping | None) -> Mapping:
             "dataset",
         )
     if not lists:
+        folders = [port for port in root["inputs"] if cwltypes.is_directory_array(port["type"])]
+        if folders:
+            refuse(
+                f"input {folders[0]['id']!r} is of type Directory[], and a dataset is made of "
+                "files; pack each folder into one file (`tar -cf`), declare `File[]`, and let the "
+                "tool unpack it.",
+                folders[0],
+                "type",
+            )
         refuse(
             "the workflow has no input of type File[], so no dataset can be given to it; declare "
             "one and scatter over it.",
@@ -92,24 +107,37 @@ def _dataset(root: Mapping, named: str | None, hint: Mapping | None) -> Mapping:
 
 def _checked_dataset(port: Mapping) -> Mapping:
     name = port["id"]
-    if port.get("secondaryFiles"):
-        refuse(
-            f"the dataset {name!r} asks for secondary files, which a dataset's files don't have; "
-            "remove `secondaryFiles`.",
-            port,
-            "secondaryFiles",
-        )
-    for key in ("default", "loadContents"):
-        if port.get(key):
-            refuse(f"the dataset {name!r} can't have `{key}`; remove it.", port, key)
+    for item in _companions(port):
+        if "$" in item.pattern or "/" in item.pattern or not item.suffix:
+            refuse(
+                f"the dataset {name!r} has `secondaryFiles` by the pattern {item.pattern!r}; write "
+                "an ending such as `.idx` or `^.idx`, since the files are found by their names.",
+                port,
+                "secondaryFiles",
+            )
     return port
+
+
+def _companions(port: Mapping) -> tuple[Companion, ...]:
+    return tuple(
+        Companion(item["pattern"], item.get("required") is not False)
+        for item in port.get("secondaryFiles") or ()
+    )
 
 
 def _wire(port: Mapping, dataset: bool) -> Wire:
     form = port.get("format")
     form = form if isinstance(form, str) and "$(" not in form else None
     if dataset:
-        return Wire(type="File", sources=(Source(None, port["id"]),), array=True, format=form)
+        return Wire(
+            type="File",
+            sources=(Source(None, port["id"]),),
+            array=True,
+            format=form,
+            load_contents=bool(port.get("loadContents")),
+            secondary=tuple(item.pattern for item in _companions(port)),
+            maybe=tuple(item.pattern for item in _companions(port) if not item.required),
+        )
     kind = port["type"]
     if port.get("default") is not None and cwltypes.is_optional(kind):
         kind = cwltypes.required(kind)

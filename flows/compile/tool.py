@@ -17,6 +17,7 @@ from workers.spec import OutputPort
 
 JAVASCRIPT = "InlineJavascriptRequirement"
 LOG_PORT = "log"
+_NAMES = ("entryname", "stdout", "stderr")
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def document(
 
 
 def _place(node: Any, reason: str) -> tuple[Any, str | int | None]:
-    """Where in a tool the expression stands that a reason quotes; the tool where none is."""
+    """Where in a tool the expression or name stands that a reason quotes; else the tool."""
     for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-        if isinstance(value, str) and has_expression(value) and repr(value) in reason:
+        quotable = key in _NAMES or has_expression(value)
+        if isinstance(value, str) and quotable and repr(value) in reason:
             return node, key
         if isinstance(value, (Mapping, Sequence)):
             found = _place(value, reason)
@@ -111,13 +113,6 @@ def outputs(run: Mapping, step: Mapping) -> dict[str, Output]:
             )
         check_port(name, given[name])
         found[name] = _output(given[name])
-    if not found:
-        refuse(
-            f"step {step['id']!r} passes no output on; name at least one in `out`, since jobs "
-            "are followed by what they give.",
-            step,
-            "out" if "out" in step else None,
-        )
     return found
 
 

@@ -12,18 +12,22 @@ from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.requests.processor import Processor, collect_rarely
 from catalog.settings import Settings, get_settings
+from catalog.troubles import Troubles
 from flows.intake import INTAKE
 from flows.intake.generator import Generator
 from flows.intake.housework import Housework
-from flows.intake.loops import Loop, Stopped
+from flows.intake.loops import Loop, Stopped, paced
 from flows.intake.spool import Spool
-from flows.intake.watch import Watches
+from flows.intake.watches import Watches
 from flows.leading import LEASE_S, lead, owner_name, prepare, stop_on_signals
+from flows.pulse import Pulse, tell
 
 log = logging.getLogger(__name__)
 
 _BEAT_S = 4.0
-_IDLE_S, _SPOOL_S = 0.15, 0.25
+_REQUESTS_S, _SPOOL_S = 0.15, 0.25
+_SWITCH_S = 0.00005
+"""How long one loop may compute while another wants to, as each does after every system call."""
 
 
 class Intake:
@@ -33,10 +37,12 @@ class Intake:
         self._catalog, self._settings = catalog, settings
         self.owner = owner_name()
         self.stop = threading.Event()
+        self._pulse = Pulse(settings, INTAKE)
+        self._troubles = Troubles(catalog, INTAKE)
 
     def run(self) -> None:
         """Wait for the lease, work while it is held, and give it back at the end."""
-        lead(self._catalog, INTAKE, self.owner, self.stop, self._lead)
+        lead(self._catalog, INTAKE, self.owner, self.stop, self._lead, self._pulse)
 
     def _lead(self, epoch: int) -> None:
         over = threading.Event()
@@ -48,19 +54,26 @@ class Intake:
         def beat() -> float:
             with self._catalog.write() as session:
                 fence(session)
+            tell(self._pulse, self._troubles, INTAKE)
             return _BEAT_S
 
         processor = Processor(self._catalog, fence)
         assert self._settings.spool is not None
         spool = Spool(self._settings.spool, self._catalog)
         housework = Housework(self._catalog, fence)
+        watches = Watches(self._catalog, self._settings.look_s)
         loops = [
-            Loop("beat", beat, over),
-            Loop("requests", lambda: 0.0 if processor.turn() else _IDLE_S, over),
-            Loop("housework", housework.turn, over),
-            Loop("watch", Watches(self._catalog).turn, over),
-            Loop("match", Generator(self._catalog, fence).turn, over),
-            Loop("spool", lambda: 0.0 if spool.look() else _SPOOL_S, over),
+            Loop("beat", beat, over, self._pulse),
+            Loop(
+                "requests",
+                paced(lambda: processor.turn(_REQUESTS_S), _REQUESTS_S),
+                over,
+                self._pulse,
+            ),
+            Loop("housework", housework.turn, over, self._pulse),
+            Loop("watch", watches.turn, over, self._pulse),
+            Loop("match", Generator(self._catalog, fence).turn, over, self._pulse),
+            Loop("spool", paced(spool.look, _SPOOL_S), over, self._pulse),
         ]
         for loop in loops:
             loop.start()
@@ -70,6 +83,7 @@ class Intake:
         over.set()
         for loop in loops:
             loop.join()
+        watches.close()
         processor.close()
         if lost:
             log.warning("intake lost its lease", extra={"owner": self.owner})
@@ -87,6 +101,7 @@ def main() -> int:
         log.error("no server: %s", error)
         return Unavailable.exit_code
     collect_rarely()
+    sys.setswitchinterval(_SWITCH_S)
     intake = Intake(get_catalog(), settings)
     stop_on_signals(intake.stop)
     intake.run()

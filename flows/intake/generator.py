@@ -15,8 +15,10 @@ from sqlmodel import Session
 
 from catalog import matches, workflows
 from catalog.db import Catalog
-from catalog.errors import SpdfError
 from catalog.matches import Unmatched
+from catalog.outage import isolated, sentence
+from catalog.troubles import Of, Troubles
+from flows.away import is_server_away
 from flows.deployments import sync_templates
 from flows.runs import start_run
 from flows.submit import Submission, submit
@@ -34,6 +36,7 @@ class Generator:
     def __init__(self, catalog: Catalog, fence: Callable[[Session], None]) -> None:
         self._catalog, self._fence = catalog, fence
         self._refused: dict[int, float] = {}
+        self._troubles = Troubles(catalog, "match")
 
     def turn(self) -> float:
         """Submit what matches; gives the seconds until the next turn."""
@@ -63,19 +66,21 @@ class Generator:
 
     def _submit(self, item: Unmatched, template: str) -> list[int]:
         """The workflow of a dataset; [] where it can't be defined now."""
-        try:
-            workflow, new = submit(self._catalog, Submission(template, item.name, {}))
-        except SpdfError as error:
-            log.warning(
-                "dataset could not be submitted",
-                extra={"dataset": item.name, "template": template, "why": str(error)},
-            )
+        found: list[int] = []
+
+        def refuse(error: Exception) -> None:
             self._refused[item.id] = time.monotonic() + _AGAIN_S
-            return []
-        self._settle([item.id])
-        if new:
-            log.info("workflow defined", extra={"workflow": workflow, "dataset": item.name})
-        return [workflow] if new else []
+            told = f"template {template} can't be applied to it: {sentence(error)}"
+            self._troubles.note(Of.DATASET, item.id, item.name, told)
+
+        with isolated("dataset", item.name, refuse):
+            workflow, new = submit(self._catalog, Submission(template, item.name, {}))
+            self._settle([item.id])
+            self._troubles.over(Of.DATASET, item.id)
+            if new:
+                log.info("workflow defined", extra={"workflow": workflow, "dataset": item.name})
+                found.append(workflow)
+        return found
 
     def _start(self, begun: Sequence[int]) -> None:
         """Start their flow runs; the watchdog does where the server is away."""
@@ -85,8 +90,9 @@ class Generator:
             with get_client(sync_client=True) as client:
                 sync_templates(client, self._catalog)
                 for workflow in begun:
-                    with self._catalog.read() as session:
-                        info = workflows.get(session, workflow)
-                    start_run(client, self._catalog, info)
+                    with isolated("workflow", workflow, outage=is_server_away):
+                        with self._catalog.read() as session:
+                            info = workflows.get(session, workflow)
+                        start_run(client, self._catalog, info)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("flow runs are left to the watchdog", extra={"why": str(error)})

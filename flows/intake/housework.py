@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -10,9 +12,14 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from sqlmodel import Session
 
-from catalog import datasets, deletion, lifecycle, singletons, uploads, usage
+from catalog import datasets, deletion, grace, lifecycle, singletons, troubles, uploads, usage
 from catalog.db import Catalog
+from catalog.inspection import findings
+from catalog.outage import is_outage, isolated, sentence
+from catalog.troubles import Of, Troubles
+from flows.away import is_server_away
 from flows.deletion import DELETION
+from flows.intake import INTAKE
 from flows.upload import UPLOAD, role_name
 
 log = logging.getLogger(__name__)
@@ -31,26 +38,70 @@ class Housework:
         self._sampled = float("-inf")
         self._released = 0
         self._again = Again()
+        self._troubles = Troubles(catalog, "housework")
 
     def turn(self) -> float:
         """Do what is due; gives the seconds until the next turn."""
-        with self._catalog.write() as session:
-            self._fence(session)
-            gone = deletion.expire(session)
-            released, self._released = lifecycle.release(session, self._released)
-            usage.fold(session)
-            changed = usage.press(session)
-            if time.monotonic() - self._sampled >= _SAMPLE_S:
-                usage.sample(session)
-                self._sampled = time.monotonic()
-        for name in gone:
+        for name, chore in (
+            ("lifetimes", self._expire),
+            ("what lies between stages", self._release),
+            ("usage", self._count),
+            ("history of usage", self._sample),
+        ):
+            with self._apart(name), self._catalog.write() as session:
+                self._fence(session)
+                chore(session)
+        with self._apart("grace of deletions"):
+            self._end_grace()
+        with self._apart("flow runs", outage=is_server_away):
+            self._start_runs()
+        return EVERY_S
+
+    @contextmanager
+    def _apart(
+        self, chore: str, outage: Callable[[BaseException], bool] = is_outage
+    ) -> Iterator[None]:
+        """A chore that fails keeps no other from being done, and is told of in rows."""
+        number = zlib.crc32(chore.encode())
+
+        def tell(error: Exception) -> None:
+            told = f"its chore `{chore}` fails: {sentence(error)}"
+            self._troubles.note(Of.SERVICE, number, INTAKE, told)
+
+        with isolated("chore", chore, tell, outage=outage):
+            yield
+            self._troubles.over(Of.SERVICE, number)
+
+    def _expire(self, session: Session) -> None:
+        for name in deletion.expire(session):
             log.info("dataset expired", extra={"dataset": name})
+
+    def _release(self, session: Session) -> None:
+        released, self._released = lifecycle.release(session, self._released)
         for name in released:
             log.info("dataset released", extra={"dataset": name})
-        for name, word in changed.items():
+
+    def _count(self, session: Session) -> None:
+        usage.fold(session)
+        for name, word in usage.press(session).items():
             log.warning("storage passed a mark", extra={"storage": name, "now": word})
-        self._start_runs()
-        return EVERY_S
+
+    def _end_grace(self) -> None:
+        with self._catalog.read() as session:
+            pressing = grace.in_the_way(session)
+        with self._catalog.write() as session:
+            self._fence(session)
+            ended = grace.end_due(session) + grace.end_early(session, pressing)
+        for name in ended:
+            log.info("grace of a deletion ended", extra={"dataset": name})
+
+    def _sample(self, session: Session) -> None:
+        if time.monotonic() - self._sampled >= _SAMPLE_S:
+            usage.sample(session)
+            troubles.forget_old(session)
+            for info in findings.bury(session):
+                log.warning("inspection died", extra={"inspection": info.id})
+            self._sampled = time.monotonic()
 
     def _start_runs(self) -> None:
         """Start the flow runs that have something to do, and don't go on."""
@@ -66,9 +117,12 @@ class Housework:
         try:
             with get_client(sync_client=True) as client:
                 for errand in due:
-                    found = client.read_deployment_by_name(f"{errand.flow}/{errand.flow}")
-                    client.create_flow_run_from_deployment(found.id, parameters=errand.parameters)
-                    self._again.started(errand)
+                    with isolated("errand", errand.role, outage=is_server_away):
+                        found = client.read_deployment_by_name(f"{errand.flow}/{errand.flow}")
+                        client.create_flow_run_from_deployment(
+                            found.id, parameters=errand.parameters
+                        )
+                        self._again.started(errand)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("runs could not be started", extra={"why": str(error)})
 

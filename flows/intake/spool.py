@@ -2,7 +2,8 @@
 
 A program writes `.name` and renames it to `name.json` (one document) or `name.jsonl` (one a line).
 A file is accepted whole, and is gone then; one that can't be goes to `rejected/`, with a sentence
-in `name.why`. While the catalog is away files stay where they are.
+in `name.why`. While the catalog is away files stay where they are. A file that is renamed over one
+while that is accepted is looked at next.
 """
 
 import json
@@ -10,14 +11,18 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from catalog.bulk import chunks
 from catalog.db import Catalog
-from catalog.errors import BadInput, SpdfError
+from catalog.errors import BadInput
 from catalog.failpoints import reach
+from catalog.outage import in_halves, is_outage, isolated, sentence
 from catalog.requests import RequestDocument, parse, submit
+from catalog.requests.clashes import clashes
+from flows.intake.spoolfiles import Stamp, give_back, is_taken, set_aside, stamp_of, taken
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +31,15 @@ REJECTED = "rejected"
 MOST = 2000
 """Files that one look takes, in the order of their names."""
 _BATCH = 200
+_MOST_STAYING = 10_000
+"""Files that can be neither taken nor moved, and are known as such."""
 MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class _Spooled:
     path: Path
+    stamp: Stamp
     documents: tuple[RequestDocument, ...]
 
 
@@ -40,6 +48,7 @@ class Spool:
 
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self.directory, self._catalog = directory, catalog
+        self._stays: set[str] = set()
 
     def look(self) -> int:
         """Accept the files that are there; gives how many were taken or rejected."""
@@ -52,12 +61,18 @@ class Spool:
     def _files(self) -> Sequence[Path]:
         try:
             with os.scandir(self.directory) as entries:
+                left = [entry.name for entry in entries if is_taken(entry.name)]
+            for name in left:
+                with isolated("file", name):
+                    give_back(self.directory / name)
+            with os.scandir(self.directory) as entries:
                 names = sorted(
                     entry.name
                     for entry in entries
                     if not entry.name.startswith(".")
                     and Path(entry.name).suffix in SUFFIXES
                     and entry.is_file(follow_symlinks=False)
+                    and entry.name not in self._stays
                 )
         except FileNotFoundError:
             return []
@@ -65,37 +80,65 @@ class Spool:
 
     def _read(self, path: Path) -> _Spooled | None:
         try:
-            return _Spooled(path, tuple(_documents(path)))
+            stamp = stamp_of(path)
         except FileNotFoundError:
             return None
-        except SpdfError as error:
-            self._reject(path, error)
+        try:
+            return _Spooled(path, stamp, tuple(_documents(path)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            if is_outage(error):
+                raise
+            self._reject(path, stamp, error)
             return None
 
     def _accept(self, batch: Sequence[_Spooled]) -> None:
-        """Accept files together; where one is refused, each alone, in their order."""
-        if not batch:
-            return
-        try:
-            with self._catalog.write() as session:
-                submit(session, [document for item in batch for document in item.documents])
-        except SpdfError as error:
-            if len(batch) == 1:
-                self._reject(batch[0].path, error)
-                return
-            for item in batch:
-                self._accept([item])
-            return
-        reach("spool.accepted")
-        for item in batch:
-            item.path.unlink(missing_ok=True)
+        """Accept files together; those that can't be are rejected, each by itself."""
+        accepted: list[_Spooled] = []
+        refused: list[tuple[_Spooled, Exception]] = []
+        with self._catalog.write() as session:
 
-    def _reject(self, path: Path, error: SpdfError) -> None:
-        folder = self.directory / REJECTED
-        folder.mkdir(exist_ok=True)
-        (folder / f"{path.name}.why").write_text(f"{error}\n")
-        path.rename(folder / path.name)
-        log.warning("spooled file rejected", extra={"file": str(path), "why": str(error)})
+            def write(items: Sequence[_Spooled]) -> None:
+                with session.begin_nested():
+                    # In one look: else each that clashes is searched for in ever smaller halves.
+                    why = clashes(session, [item.documents for item in items])
+                    told = list(zip(items, why, strict=True))
+                    fitting = [item for item, error in told if error is None]
+                    submit(session, [document for item in fitting for document in item.documents])
+                accepted.extend(fitting)
+                refused.extend((item, error) for item, error in told if error is not None)
+
+            in_halves(batch, write, lambda item, error: refused.append((item, error)))
+        reach("spool.accepted")
+        for item in accepted:
+            leave = partial(self._leave, item.path)
+            with isolated("file", item.path.name, leave), taken(item.path, item.stamp) as file:
+                if file is not None:
+                    file.unlink()
+        for item, error in refused:
+            self._reject(item.path, item.stamp, error)
+
+    def _reject(self, path: Path, stamp: Stamp, error: Exception) -> None:
+        """Put a file aside, with why; one that can't even be moved is not looked at again."""
+        why = sentence(error)
+        with isolated("file", path.name, partial(self._leave, path)):
+            folder = self.directory / REJECTED
+            folder.mkdir(exist_ok=True)
+
+            def tell(name: str) -> None:
+                with isolated("file", f"{name}.why", outage=lambda _error: False):
+                    (folder / f"{name}.why").write_text(f"{why}\n", errors="backslashreplace")
+
+            with taken(path, stamp) as file:
+                if file is None:
+                    return
+                set_aside(file, folder, path.name, tell)
+        log.warning("spooled file rejected", extra={"file": str(path), "why": why})
+
+    def _leave(self, path: Path, _error: Exception) -> None:
+        if len(self._stays) < _MOST_STAYING:
+            self._stays.add(path.name)
 
 
 def _documents(path: Path) -> list[RequestDocument]:

@@ -1,252 +1,366 @@
-"""Watching storages: files that arrive, and stay as they are, become requests.
+"""Watching for one rule: files that arrive, and stay as they are, become requests.
 
-What is asked for has a key made of the rule, the path and the file's state, so that a watch that
-begins anew asks for the same things. Only what isn't registered yet is kept in memory.
+What is asked for has a key made of the rule, the dataset, the path and the file's state, so that a
+watch that begins anew asks for the same things. Only what isn't registered yet is kept in memory,
+and when the files of OPEN datasets were written.
 """
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
-import sqlalchemy as sa
-from sqlmodel import Session, col
+from sqlmodel import Session
 
-from catalog import datasets, intakerules, manifests, storages
-from catalog.bulk import batches
+from catalog import arrivals, detached, intakelooks, refusals, storages
+from catalog.arrivals import Place
+from catalog.bulk import chunks
 from catalog.db import Catalog
-from catalog.drivers import ObjectInfo, StorageDriver, driver_for
-from catalog.errors import BadName, NotFound, SpdfError
-from catalog.intakerules import Filling, Rule
-from catalog.models import Replica
-from catalog.names import check_name, check_path
-from catalog.refs import StorageKind
-from catalog.requests import parse, submit
-from catalog.rowsets import among
+from catalog.drivers import driver_for
+from catalog.errors import BadInput
+from catalog.names import shown
+from catalog.outage import in_halves, sentence
+from catalog.refs import RefusalKind, Settlement, StorageInfo, StorageKind
+from catalog.refusals import MOST, MOST_DETACHED, NewRefusal
+from catalog.requests import queue
+from catalog.rule import Rule
+from catalog.states import DatasetState, RequestState
+from flows.intake import asking, closing
+from flows.intake.roles import Errand
+from flows.intake.rounds import Arrival, Round
+from flows.intake.sightings import Sighting, Take, look, object_of
 
 log = logging.getLogger(__name__)
 
 _PAGE = 2000
 _SHARE = 0.25
 """Part of its time that a watch lists; the rest it waits."""
+_LOOKS = 16
+"""Looks of which the shortest says how long one takes: others had to wait for the machine."""
 _LEAST_S, _MOST_S = 0.25, 60.0
-_AWAY_S = 5.0
-_MOST_TOLD = 10_000
-"""Names that can't be used, and were told of; beyond that they are told of again."""
+_NOTE_S = 10.0
+"""How often it is written down that looks go well."""
+MOST_WAITING = 200_000
+"""Files that may wait, to become older or to be registered; others are taken after them."""
+
+Look = Callable[[Errand, Take], None]
 
 
 @dataclass
 class _Pending:
     """A file that isn't asked for yet: how it was found, and since when it is so."""
 
-    info: ObjectInfo
+    state: tuple[int, int]
     since: float
 
 
 @dataclass
-class _Round:
-    """What one listing found: files that may be asked for, and markers, by dataset."""
+class _Asked:
+    """A file that was asked for: in which state, for which dataset, by which request.
 
-    ready: list[tuple[str, ObjectInfo]] = field(default_factory=list)
-    unready: set[str] = field(default_factory=set)
-    ended: set[str] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
+    `is_open`: whether the dataset took files, as far as was seen since.
+    """
+
+    state: tuple[int, int]
+    dataset_id: int
+    request_id: int
+    is_open: bool = True
+    is_done: bool = False
+    error: str | None = None
+
+    def learn(self, state: RequestState, reply: Mapping[str, Any]) -> None:
+        """It was answered."""
+        self.is_done, self.error = state is RequestState.DONE, None
+        if not self.is_done:
+            told = reply.get("error", "it has no reason")
+            self.error = f"request {self.request_id} was answered with {state}: {told}"
 
 
 class Watch:
-    """Follows one rule."""
+    """Follows one rule. `markers` are those of all rules of the storage; `looker` looks there."""
 
-    def __init__(self, rule: Rule, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        catalog: Catalog,
+        looker: Look | None = None,
+        markers: Sequence[str] = (),
+    ) -> None:
         self.rule, self._catalog = rule, catalog
         with catalog.read() as session:
             storage = storages.get(session, rule.storage_id)
+            self._told = {
+                item.path: NewRefusal(
+                    item.path, item.dataset, item.kind, item.reason, item.size_bytes, item.mtime_us
+                )
+                for item in refusals.of_rule(session, rule.id, MOST + MOST_DETACHED)
+            }
         self._storage = storage
-        self._driver: StorageDriver = driver_for(storage)
+        self._look = looker or _here(storage)
+        self.markers = tuple(markers)
         # Objects of S3 are there whole or not at all.
         self._stable_s = rule.stable_s if storage.kind is StorageKind.LOCAL else 0.0
         self._pending: dict[str, _Pending] = {}
-        self._asked: dict[str, ObjectInfo] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._taken: dict[str, int] = {}
         self._ended: set[str] = set()
-        self._told: set[str] = set()
+        self._closer = closing.Closer(rule, catalog)
+        self._took_s: deque[float] = deque(maxlen=_LOOKS)
+        self._noted: tuple[float, int] | None = None
+        self._learnt = time.monotonic()
 
     def turn(self) -> float:
-        """Look once; gives the seconds until the next look."""
-        begun = time.monotonic()
-        found = self._look()
-        self._ask(found)
-        self._close(found)
-        took_s = time.monotonic() - begun
-        return min(_MOST_S, max(_LEAST_S, took_s / _SHARE))
+        """Look once, and do what is due; gives the seconds until the next look."""
+        return self.act(self.look())
 
-    def _look(self) -> _Round:
-        """List the storage, and sort out what is new on it."""
-        found = _Round()
-        for page in batches(self._driver.list(self.rule.prefix), _PAGE):
-            infos = {info.path: info for info in page if not _is_hidden(info.path)}
-            found.ended |= {
-                ended for path in infos if (ended := self.rule.ended_by(path)) is not None
-            }
-            named = {path: name for path in infos if (name := self._dataset_of(path)) is not None}
-            with self._catalog.read() as session:
-                known = _known(session, self.rule.storage_id, list(named))
-            for path, name in named.items():
-                if path not in known:
-                    self._consider(found, name, infos[path])
-        self._forget(found.seen)
+    def look(self) -> Round:
+        """What is there now; raises `BadInput` for a rule that can't be followed."""
+        if (fault := self.rule.fault) is not None:
+            raise BadInput(fault)
+        found = Round(self._told)
+        # Before the look: what was done by then is seen as registered.
+        self._learn()
+        errand, begun = self._errand(), time.monotonic()
+        self._look(errand, lambda page: self._sort(found, page))
+        self._took_s.append(time.monotonic() - begun)
         return found
 
-    def _dataset_of(self, path: str) -> str | None:
-        """The dataset of a file; None where the rule isn't for it, or the names can't be used."""
-        name = self.rule.dataset_of(path)
-        if name is None:
-            return None
-        try:
-            check_path("path", path)
-            return check_name("dataset", name)
-        except BadName as error:
-            if path not in self._told:
-                self._told.add(path)
-                log.warning("file left alone", extra={"rule": self.rule.name, "why": str(error)})
-            return None
+    def act(self, found: Round) -> float:
+        """Do what the last look calls for; gives the seconds until the next one."""
+        self._forget(found)
+        self._ask(found)
+        # A listing that meets a marker may have passed files that came just before it; the next
+        # one has them all.
+        ended = found.markers.keys() & self._ended
+        self._ended = set(found.markers)
+        self._closer.close(found, ended)
+        self._remember(found)
+        return min(_MOST_S, max(_LEAST_S, min(self._took_s) / _SHARE))
 
-    def _consider(self, found: _Round, dataset: str, info: ObjectInfo) -> None:
-        """A file that isn't registered: ready to be asked for, asked for, or still changing."""
-        found.seen.add(info.path)
-        if self._asked.get(info.path) == info:
-            found.unready.add(dataset)
-            return
-        moment = time.monotonic()
-        pending = self._pending.get(info.path)
-        if pending is None or pending.info != info:
-            pending = self._pending[info.path] = _Pending(info, moment)
-        if moment - pending.since >= self._stable_s:
-            found.ready.append((dataset, info))
+    def _errand(self) -> Errand:
+        """What to look for, on the storage as it is known by now: it may have got its marker."""
+        rule = self.rule
+        with self._catalog.read() as session:
+            self._storage = storages.get(session, rule.storage_id)
+        return Errand(
+            self._storage, rule.prefix, rule.pattern, rule.dataset, rule.end_pattern, self.markers
+        )
+
+    def _sort(self, found: Round, page: Sequence[Sighting]) -> None:
+        """Sort out what is new of a page."""
+        files = {}
+        for sighting in page:
+            if sighting.refused is not None:
+                found.refuse(sighting, sighting.refused, sighting.reason)
+                found.all_busy |= self._may_hold_any(sighting)
+            elif sighting.is_marker:
+                assert sighting.dataset is not None
+                found.markers[sighting.dataset] = sighting
+            else:
+                files[sighting.path] = sighting
+        names = {str(sighting.dataset) for sighting in files.values()}
+        found.files += len(files)
+        found.filled |= names
+        with self._catalog.read() as session:
+            places = arrivals.places(session, names)
+            wanted = {
+                path: place.id
+                for path, sighting in files.items()
+                if (place := places.get(str(sighting.dataset))) is not None
+            }
+            known = arrivals.members(session, self.rule.storage_id, wanted)
+            new = [object_of(sighting) for path, sighting in files.items() if path not in known]
+            left = detached.unchanged(session, self.rule.storage_id, new)
+            names = {str(files[path].dataset) for path in left}
+            past = arrivals.known_names(session, names) if names else set()
+        for path, sighting in files.items():
+            if path in left:
+                # What stayed of a dataset that was deleted is no file of it any more.
+                if str(sighting.dataset) not in past or str(sighting.dataset) in places:
+                    self._leave(found, sighting)
+            else:
+                self._judge(found, sighting, places.get(str(sighting.dataset)), known.get(path))
+
+    def _leave(self, found: Round, sighting: Sighting) -> None:
+        """A detached file: that it stays out was a person's decision, so its dataset may close."""
+        found.refuse(
+            sighting,
+            RefusalKind.DETACHED,
+            "it stayed when the dataset that had it was deleted, and is as it was left; `spdf "
+            f"intake rescan --storage {self.rule.storage} --prefix {quote(shown(sighting.path))}` "
+            "lets rules take it",
+        )
+
+    def _may_hold_any(self, sighting: Sighting) -> bool:
+        """Whether files of any of the rule's datasets may lie in a folder that can't be read."""
+        if sighting.dataset is not None or sighting.refused is not RefusalKind.UNREADABLE:
+            return False
+        return self.rule.may_lie_below(sighting.path)
+
+    def _judge(
+        self, found: Round, sighting: Sighting, place: Place | None, size_bytes: int | None
+    ) -> None:
+        """What is to become of a file; it is in its dataset with `size_bytes`, None: it isn't."""
+        if place is None or place.state is DatasetState.OPEN:
+            # Asked at any size: one that is written anew may have its old size again later.
+            has_changed = size_bytes is not None and self._has_changed(found, sighting)
+            if size_bytes == sighting.size_bytes and not has_changed:
+                found.known(sighting)
+            else:
+                kind = RefusalKind.REFUSED if size_bytes is None else RefusalKind.CHANGED
+                self._consider(found, sighting, place, kind)
+        elif size_bytes is None:
+            found.refuse(
+                sighting,
+                RefusalKind.LATE,
+                f"it came when {sighting.dataset} was {place.state}, and is not in it; another "
+                "dataset can take it: `spdf dataset create`, then `spdf dataset add`",
+            )
+            # Who sent it finds an answer among the requests, too.
+            self._consider(found, sighting, place, RefusalKind.LATE)
+        elif size_bytes != sighting.size_bytes:
+            found.refuse(
+                sighting,
+                RefusalKind.CHANGED,
+                f"it has {sighting.size_bytes} bytes now, and {size_bytes} where it was registered",
+            )
         else:
-            found.unready.add(dataset)
+            found.known(sighting)
 
-    def _forget(self, seen: set[str]) -> None:
+    def _has_changed(self, found: Round, sighting: Sighting) -> bool:
+        """Whether a registered file was written to since, by its time."""
+        path = sighting.path
+        before = self._taken.get(path)
+        if before is None:
+            asked, told = self._asked.get(path), self._told.get(path)
+            if told is not None and told.kind is RefusalKind.CHANGED:
+                return True
+            before = sighting.mtime_us if asked is None else asked.state[1]
+        if len(found.taken) < MOST_WAITING:
+            found.taken[path] = before
+        return before != sighting.mtime_us
+
+    def _consider(
+        self, found: Round, sighting: Sighting, place: Place | None, kind: RefusalKind
+    ) -> None:
+        """A file that isn't registered as it is: ready, asked for, refused, or still changing.
+
+        `kind` is what it is once it was refused.
+        """
+        path, dataset = sighting.path, str(sighting.dataset)
+        found.seen.add(path)
+        dataset_id = None if place is None else place.id
+        asked = self._asked.get(path)
+        is_open = place is None or place.state is DatasetState.OPEN
+        # What was refused of a dataset that was going is asked for again once that is undone.
+        if asked is not None and (asked.is_open or not is_open) and (
+            asked.state, asked.dataset_id
+        ) == (sighting.state, dataset_id):  # fmt: skip
+            asked.is_open = is_open
+            if asked.error is not None and kind is not RefusalKind.LATE:
+                found.refuse(sighting, kind, asked.error)
+            elif not asked.is_done:
+                found.busy.add(dataset)
+                found.wait_for(sighting)
+            return
+        found.busy.add(dataset)
+        found.wait_for(sighting)
+        moment = time.monotonic()
+        pending = self._pending.get(path)
+        if pending is None or pending.state != sighting.state:
+            if pending is None and len(self._pending) + len(self._asked) >= MOST_WAITING:
+                return
+            pending = self._pending[path] = _Pending(sighting.state, moment)
+        if moment - pending.since >= self._stable_s:
+            found.ready.append(Arrival(sighting, dataset_id, is_open))
+
+    def _learn(self) -> None:
+        """What became of what was asked for; what was refused may have been asked for again."""
+        is_due = time.monotonic() - self._learnt >= _NOTE_S
+        if is_due:
+            self._learnt = time.monotonic()
+        by_id = {
+            item.request_id: item
+            for item in self._asked.values()
+            if not item.is_done and (item.error is None or is_due)
+        }
+        for batch in chunks(sorted(by_id), _PAGE):
+            with self._catalog.read() as session:
+                answers = queue.answers(session, batch)
+            for request_id, (state, reply) in answers.items():
+                by_id[request_id].learn(state, reply)
+
+    def _forget(self, found: Round) -> None:
         """Keep nothing of files that are registered, or gone."""
-        self._pending = {path: item for path, item in self._pending.items() if path in seen}
-        self._asked = {path: info for path, info in self._asked.items() if path in seen}
-        if len(self._told) > _MOST_TOLD:
-            self._told.clear()
+        self._pending = {p: item for p, item in self._pending.items() if p in found.seen}
+        self._asked = {p: item for p, item in self._asked.items() if p in found.seen}
+        self._taken = found.taken
+        for path, item in self._asked.items():
+            if item.is_done and len(self._taken) < MOST_WAITING:
+                # Written to, and the same bytes still.
+                self._taken[path] = item.state[1]
 
-    def _ask(self, found: _Round) -> None:
+    def _ask(self, found: Round) -> None:
         """Ask for the files that are ready, in the order of their times."""
-        ordered = sorted(found.ready, key=lambda item: (item[1].mtime, item[1].path))
-        for page in batches(iter(ordered), _PAGE):
-            with self._catalog.write() as session:
-                for name in sorted({name for name, _ in page}):
-                    self._make(session, name)
-                submit(session, [parse(self._request(name, info)) for name, info in page])
-            for _, info in page:
-                self._asked[info.path] = info
-                self._pending.pop(info.path, None)
+        ordered = sorted(found.ready, key=lambda a: (a.sighting.mtime_us, a.sighting.path))
+
+        def refuse(arrival: Arrival, error: Exception) -> None:
+            why = f"it can't be asked for: {sentence(error)}"
+            found.refuse(arrival.sighting, RefusalKind.REFUSED, why)
+
+        for page in chunks(ordered, _PAGE):
+            in_halves(page, self._ask_together, refuse)
         if ordered:
             log.info("files arrived", extra={"rule": self.rule.name, "files": len(ordered)})
 
-    def _make(self, session: Session, name: str) -> None:
-        """Have the dataset; one that is there already is only used."""
-        try:
-            datasets.by_name(session, name)
-        except NotFound:
-            datasets.create(session, name, lifetime_s=self.rule.lifetime_s, rule_id=self.rule.id)
+    def _ask_together(self, page: Sequence[Arrival]) -> None:
+        with self._catalog.write() as session:
+            asked = asking.ask(session, self.rule, self._storage, page)
+        for arrival, (dataset_id, request_id) in zip(page, asked, strict=True):
+            sighting = arrival.sighting
+            self._asked[sighting.path] = _Asked(
+                sighting.state, dataset_id, request_id, arrival.is_open
+            )
+            self._pending.pop(sighting.path, None)
 
-    def _request(self, dataset: str, info: ObjectInfo) -> dict[str, Any]:
-        state = f"{info.size_bytes}-{info.mtime.timestamp():.6f}"
-        return {
-            "kind": "file.input",
-            "key": f"intake:{self.rule.name}:{info.path}@{state}"[-500:],
-            "datasetId": dataset,
-            "files": [
-                {"storageId": self._storage.name, "path": info.path, "size": info.size_bytes}
-            ],
-        }
-
-    def _close(self, found: _Round) -> None:
-        """Ask for the close of datasets that have ended, and of which no file is on its way."""
-        busy = found.unready | {name for name, _ in found.ready}
-        # A listing that meets a marker may have passed files that came just before it; the next
-        # one has them all.
-        ended, self._ended = found.ended & self._ended, found.ended
-        with self._catalog.read() as session:
-            due = [
-                item
-                for item in intakerules.filling(session, self.rule.id)
-                if item.name not in busy and self._has_ended(session, item, ended)
-            ]
-        if not due:
+    def _remember(self, found: Round) -> None:
+        """Write down what isn't taken, and that the look went well."""
+        new = [item for path, item in found.refused.items() if self._told.get(path) != item]
+        over = self._told.keys() - found.refused.keys() - found.waiting
+        moment = time.monotonic()
+        is_noted = self._noted is not None and (
+            moment - self._noted[0] < _NOTE_S and self._noted[1] == found.refusals
+        )
+        if not (new or over) and is_noted:
             return
         with self._catalog.write() as session:
-            submit(
-                session,
-                [
-                    parse(
-                        {
-                            "kind": "dataset.close",
-                            "key": f"intake:{self.rule.name}:close:{item.id}",
-                            "datasetId": item.name,
-                        }
-                    )
-                    for item in due
-                ],
+            self._settle(session, found, over)
+            refusals.note(session, self.rule.id, self.rule.storage_id, new)
+            intakelooks.good(session, self.rule.id, files=found.files, refused=found.refusals)
+        still = {path: self._told[path] for path in self._told.keys() & found.waiting}
+        self._told, self._noted = {**still, **found.refused}, (moment, found.refusals)
+        for item in new:
+            log.warning(
+                "left alone", extra={"rule": self.rule.name, "path": item.path, "why": item.reason}
             )
 
-    def _has_ended(self, session: Session, item: Filling, ended: set[str]) -> bool:
-        rule = self.rule
-        if item.name in ended:
-            return True
-        if item.filled_at is None:
-            return False
-        if rule.quiet_s is not None and item.quiet_for_s >= rule.quiet_s:
-            return True
-        wanted = rule.close_count
-        return wanted is not None and manifests.count(session, item.id) >= wanted
+    def _settle(self, session: Session, found: Round, over: Iterable[str]) -> None:
+        registered = [path for path in over if path in found.registered]
+        gone = [path for path in over if path not in found.registered]
+        refusals.settle(session, self.rule.id, registered, Settlement.REGISTERED)
+        refusals.settle(session, self.rule.id, gone, Settlement.GONE)
+
+    def failed(self, why: str) -> None:
+        """Write down that a look went wrong."""
+        self._noted = None
+        with self._catalog.write() as session:
+            intakelooks.failed(session, self.rule.id, why)
 
 
-def _is_hidden(path: str) -> bool:
-    """Whether a file isn't whole yet: who writes renames it to a name without a dot then."""
-    return path.rpartition("/")[2].startswith(".")
-
-
-def _known(session: Session, storage_id: int, paths: Sequence[str]) -> set[str]:
-    """Those of the paths that are registered."""
-    if not paths:
-        return set()
-    query = sa.select(col(Replica.path)).where(
-        col(Replica.storage_id) == storage_id, among(session, col(Replica.path), paths)
-    )
-    return set(session.scalars(query))
-
-
-class Watches:
-    """Follows all rules that there are, each at its own pace."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._watches: dict[int, Watch] = {}
-        self._due: dict[int, float] = {}
-
-    def turn(self) -> float:
-        """Look where it is due; gives the seconds until the next look."""
-        with self._catalog.read() as session:
-            rules = {rule.id: rule for rule in intakerules.active(session)}
-        for gone in self._due.keys() - rules.keys():
-            self._watches.pop(gone, None)
-            del self._due[gone]
-        for rule in rules.values():
-            if self._due.get(rule.id, 0.0) <= time.monotonic():
-                self._due[rule.id] = time.monotonic() + self._one(rule)
-        if not self._due:
-            return 1.0
-        return max(0.05, min(1.0, min(self._due.values()) - time.monotonic()))
-
-    def _one(self, rule: Rule) -> float:
-        try:
-            if rule.id not in self._watches:
-                self._watches[rule.id] = Watch(rule, self._catalog)
-            return self._watches[rule.id].turn()
-        except SpdfError as error:
-            log.warning("rule waits", extra={"rule": rule.name, "why": str(error)})
-            return _AWAY_S
+def _here(storage: StorageInfo) -> Look:
+    """A look in this process."""
+    driver = driver_for(storage)
+    return lambda errand, take: look(driver, errand, take)

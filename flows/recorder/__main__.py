@@ -13,6 +13,7 @@ from catalog import singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.settings import Settings, get_settings
+from catalog.troubles import Troubles
 from flows.leading import (
     LEASE_S,
     LONGEST_BACKOFF_S,
@@ -21,6 +22,7 @@ from flows.leading import (
     prepare,
     stop_on_signals,
 )
+from flows.pulse import Pulse, tell
 from flows.recorder.api import TaskRunApi
 from flows.recorder.names import RECORDER
 from flows.recorder.pace import Pace
@@ -46,10 +48,12 @@ class Recorder:
         self._database = server_database(settings)
         self._written: TaskRunRows | None = None
         self._asked = False
+        self._pulse = Pulse(settings, RECORDER)
+        self._troubles = Troubles(catalog, RECORDER)
 
     def run(self) -> None:
         """Wait for the lease, record while it is held, and give it back at the end."""
-        lead(self.catalog, RECORDER, self.owner, self.stop, self._lead)
+        lead(self.catalog, RECORDER, self.owner, self.stop, self._lead, self._pulse)
 
     def _lead(self, epoch: int) -> None:
         """Record until asked to stop, and then a little longer; ends at once without the lease."""
@@ -59,9 +63,11 @@ class Recorder:
         while until is None or time.monotonic() < until:
             counts = Counts()
             try:
-                with self.catalog.write() as session:
-                    fence(session)
-                counts = record_once(self.catalog, self.api, self.pace, fence, self._rows())
+                with self._pulse.turn("rounds"):
+                    with self.catalog.write() as session:
+                        fence(session)
+                    counts = record_once(self.catalog, self.api, self.pace, fence, self._rows())
+                tell(self._pulse, self._troubles, RECORDER)
                 wait_s, backoff_s = IDLE_S if counts.idle else BUSY_S, 1.0
             except LostLease:
                 logger.warning("recorder lost its lease", extra={"owner": self.owner})

@@ -8,6 +8,15 @@ RECORDER = "recorder"
 TASK_KEY = "run_job"
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a flow run can have that id; a server asked for another refuses all asked with it."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def task_run_id(flow_run_id: str, attempt_id: int) -> UUID:
     """The task run that shows an attempt."""
     return uuid5(UUID(flow_run_id), f"attempt:{attempt_id}")

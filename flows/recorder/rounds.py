@@ -29,10 +29,11 @@ from catalog.attempts_shown import (
 )
 from catalog.db import Catalog
 from catalog.errors import Unavailable
+from catalog.outage import Over, in_halves, sentence
 from catalog.states import AttemptState
 from flows.recorder.api import PAGE, Refused, TaskRunApi
 from flows.recorder.events import STATES, log_entry, state_event
-from flows.recorder.names import task_run_id
+from flows.recorder.names import is_run_id, task_run_id
 from flows.recorder.pace import Pace
 from flows.recorder.rows import TaskRunRows
 
@@ -62,7 +63,7 @@ class Counts:
         return not (self.posted or self.confirmed or self.missing or self.waiting)
 
 
-class LostLease(Exception):
+class LostLease(Over):
     """Another process is the recorder now; nothing of the step was written."""
 
 
@@ -168,24 +169,20 @@ def _write(rows: TaskRunRows, attempts: Sequence[FinishedAttempt]) -> tuple[set[
 
 
 def _send(send: Callable[[Sequence[Told]], None], attempts: Sequence[Told]) -> list[int]:
-    """Send attempts together or, where that is refused, each alone; gives those refused by id."""
-    try:
-        send(attempts)
-        return []
-    except Refused as refusal:
-        logger.warning(
-            "a batch was refused", extra={"attempts": len(attempts), "why": str(refusal)}
+    """Send attempts together or, where that fails, in halves; gives those that can't be, by id.
+
+    Raises `Unavailable`.
+    """
+    refused: list[int] = []
+
+    def give_up(attempt: Told, error: Exception) -> None:
+        refused.append(attempt.attempt_id)
+        logger.error(
+            "an attempt can't be shown",
+            extra={"attempt": attempt.attempt_id, "why": sentence(error)},
         )
-    refused = []
-    for attempt in attempts:
-        try:
-            send([attempt])
-        except Refused as refusal:
-            refused.append(attempt.attempt_id)
-            logger.error(
-                "an attempt can't be shown",
-                extra={"attempt": attempt.attempt_id, "why": str(refusal)},
-            )
+
+    in_halves(attempts, send, give_up)
     return refused
 
 
@@ -202,7 +199,7 @@ def _post_batch(step: Recording, room: int) -> tuple[int, int]:
         return 0, 0
     # One event of an unknown flow run makes the server lose the whole batch.
     wanted = {attempt.flow_run_id for attempt in attempts}
-    gone = wanted - step.api.existing_flow_runs(wanted)
+    gone = wanted - step.api.existing_flow_runs({run for run in wanted if is_run_id(run)})
     dropped = 0
     if gone:
         with step.write() as session:
@@ -218,12 +215,9 @@ def _post(step: Recording, attempts: Sequence[DueAttempt]) -> int:
     """Note the posts, then post: an attempt noted and not posted is found missing later on."""
     with step.write() as session:
         mark_posted(session, [(attempt.attempt_id, attempt.state) for attempt in attempts])
-    events = {
-        attempt.attempt_id: state_event(attempt, step.pace.later.pop(attempt.attempt_id, None))
-        for attempt in attempts
-    }
+    later = {a.attempt_id: step.pace.later.pop(a.attempt_id, None) for a in attempts}
     refused = _send(
-        lambda some: step.api.post_events([events[attempt.attempt_id] for attempt in some]),
+        lambda some: step.api.post_events([state_event(a, later[a.attempt_id]) for a in some]),
         attempts,
     )
     if refused:

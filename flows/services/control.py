@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from catalog.settings import Settings
 from flows.containers import DOCKER, check_docker
 from flows.server import Server, prefect_home, prepare_server, read_server
 from flows.services import children
-from flows.services.health import Health, check
+from flows.services.health import DOWN, Condition, Health, Word, check
 from flows.services.processes import ProcessId, end, wait_gone
 from flows.services.records import (
     SUPERVISOR,
+    Record,
     log_path,
     only_one,
     read_records,
@@ -55,17 +56,25 @@ class UpInfo:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One service: `pid` is None where it doesn't run."""
+    """One service: `pid` is None where it doesn't run.
+
+    `state` is down, starting, unhealthy or healthy; `why` says why it isn't the last.
+    """
 
     name: str
     pid: int | None
     healthy: bool
     restarts: int
+    state: str = Word.DOWN.value
+    why: str | None = None
 
 
 @dataclass(frozen=True)
 class Status:
-    """Whether the embedded profile is up, and each of its services."""
+    """Whether the embedded profile is up and well, and each of its services.
+
+    `state` is that of the whole: down, starting, unhealthy or healthy.
+    """
 
     up: bool
     supervisor_pid: int | None
@@ -73,6 +82,7 @@ class Status:
     api_url: str | None
     services: tuple[ServiceStatus, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    state: str = Word.DOWN.value
 
 
 class StartFailed(Unavailable):
@@ -142,19 +152,48 @@ def status(settings: Settings) -> Status:
         return Status(up=False, supervisor_pid=None, ui_url=None, api_url=None)
     health = check(settings, server)
     services = tuple(
-        ServiceStatus(r.name, r.pid if r.alive else None, _is_healthy(r.name, health), r.restarts)
-        for r in records.values()
-        if r.kind not in _NOT_SHOWN
+        _service(record, health.get(record.name, DOWN))
+        for record in records.values()
+        if record.kind not in _NOT_SHOWN
     )
     problems = [] if supervisor else ["the supervisor is gone: run `spdf up` to start anew"]
-    problems += [f"{s.name} is not healthy: see {log_path(settings, s.name)}"
-                 for s in services if not s.healthy]  # fmt: skip
+    problems += [
+        f"{s.name} is {s.state}{f': {s.why}' if s.why else ''}; see {log_path(settings, s.name)}"
+        for s in services
+        if not s.healthy
+    ]
     pid = supervisor.pid if supervisor else None
-    return Status(not problems, pid, server.ui_url, server.api_url, services, tuple(problems))
+    state = _whole(records, health, supervised=supervisor is not None)
+    return Status(
+        state is Word.HEALTHY,
+        pid,
+        server.ui_url,
+        server.api_url,
+        services,
+        tuple(problems),
+        state.value,
+    )
 
 
-def _is_healthy(name: str, health: Health) -> bool:
-    return name in health.healthy
+def _service(record: Record, condition: Condition) -> ServiceStatus:
+    word = condition.word
+    return ServiceStatus(
+        record.name,
+        record.pid if record.alive else None,
+        word is Word.HEALTHY,
+        record.restarts,
+        word.value,
+        condition.why,
+    )
+
+
+def _whole(records: Mapping[str, Record], health: Health, *, supervised: bool) -> Word:
+    """The state of all, the worst of each; what was not started yet waits for the set-up."""
+    words = {health.get(r.name, DOWN).word for r in records.values() if r.name != SUPERVISOR}
+    if not supervised or words & {Word.UNHEALTHY, Word.DOWN}:
+        return Word.UNHEALTHY
+    is_laid_down = any(r.kind == children.SETUP for r in records.values())
+    return Word.HEALTHY if words == {Word.HEALTHY} and is_laid_down else Word.STARTING
 
 
 def _supervisor(settings: Settings) -> ProcessId | None:
@@ -237,8 +276,8 @@ def _wait_healthy(
 
 
 def _missing(settings: Settings, server: Server, names: list[str]) -> list[str]:
-    healthy = check(settings, server).healthy
-    return [name for name in names if name not in healthy]
+    health = check(settings, server)
+    return [name for name in names if health.get(name, DOWN).word is not Word.HEALTHY]
 
 
 def _failure(settings: Settings, name: str, why: str) -> StartFailed:

@@ -16,6 +16,7 @@ from catalog.errors import Conflict, Unavailable
 from catalog.outage import ride_out
 from catalog.settings import Settings
 from catalog.states import NodeState
+from flows.probing import Prober
 from flows.queues import CONTROL
 from flows.server import node_env
 from flows.services import children, pace
@@ -53,6 +54,8 @@ class Daemon:
         self._stopping: str | None = None
         self._displaced = False
         self._program = program_version()
+        self._prober = Prober(self._catalog, settings)
+        self._out = False
         self._beaten = self._cleaned = self._paced = 0.0
 
     def run(self) -> None:
@@ -114,7 +117,8 @@ class Daemon:
             if now - self._beaten >= self._settings.heartbeat_s:
                 self._beaten = now
                 self._beat()
-            if now - self._paced >= _PACE_S:
+                self._prober.tick()
+            if now - self._paced >= _PACE_S or self._out is not self._is_out():
                 self._paced = now
                 self._set_pace()
             if now - self._cleaned >= _CLEAN_S:
@@ -136,11 +140,20 @@ class Daemon:
         if program_version() != self._program:
             self._start_anew()
 
+    def _is_out(self) -> bool:
+        """Whether the node can't run anything now, as its last look at itself said."""
+        return self._prober.node_is_out
+
     def _set_pace(self) -> None:
-        """Let the worker ask for pilots as often as the number of nodes allows."""
+        """Let the worker ask for pilots as often as the number of nodes allows.
+
+        Of a node that is out it asks for none that others may have.
+        """
         with self._catalog.read() as session:
             count = nodes.count_online(session, self._pool)
-        pace.tell(self._pace_file, pace.period_s(count, self._settings.worker_polls_per_s))
+        self._out = self._is_out()
+        period_s = pace.period_s(count, self._settings.worker_polls_per_s)
+        pace.tell(self._pace_file, pace.NEVER_S if self._out else period_s)
 
     def _start_anew(self) -> None:
         """Become the program that is installed now; pilots that run go on."""

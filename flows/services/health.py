@@ -1,7 +1,10 @@
-"""Which services of the embedded profile do their work, asked of the server and the catalog."""
+"""How the services of the embedded profile do, by the server, the catalog and their pulses."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,39 +16,90 @@ from catalog.errors import Unavailable
 from catalog.models import Singleton
 from catalog.settings import Settings
 from flows.intake import INTAKE
+from flows.pulse import read_pulse
 from flows.recorder.names import RECORDER
 from flows.server import Server, call_api
 from flows.services import children
 from flows.services.children import worker_name
 from flows.services.records import Record, read_records, written_at
 
+START_S = {children.SERVER: 120.0, children.WORKER: 120.0}
+_START_S = 60.0
+"""A service may take so long from its start until it does its work; a kind may take longer."""
+
+
+class Word(StrEnum):
+    """How a service does, in a word."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    UNHEALTHY = "unhealthy"
+    HEALTHY = "healthy"
+
 
 @dataclass(frozen=True)
-class Health:
-    """Names of the services that answered, or were seen at work."""
+class Condition:
+    """How a service does, and why it isn't well.
 
-    healthy: frozenset[str]
+    `is_mendable` says that a new process of it may do better: none mends an outage.
+    """
+
+    word: Word
+    why: str | None = None
+    is_mendable: bool = False
+
+
+WELL = Condition(Word.HEALTHY)
+DOWN = Condition(Word.DOWN, "it has no process")
+
+Health = Mapping[str, Condition]
+"""The condition of each service, by name."""
 
 
 def check(settings: Settings, server: Server) -> Health:
-    """Ask the server, its workers' heartbeats, and the leases of the recorder and the intake."""
-    healthy = set()
+    """Ask the server, its workers' heartbeats, and of recorder and intake their pulse and role."""
     records = read_records(settings)
-    if _answers(server, records.get("server")):
-        healthy.add("server")
-        workers = [r for r in records.values() if r.kind == children.WORKER and r.alive]
-        beats = _worker_beats(server) if workers else {}
-        healthy |= {r.name for r in workers if _beats(settings, r, beats)}
-    for record in records.values():
-        if record.kind == children.SETUP and record.last_exit == 0 and record.pid == 0:
-            healthy.add(record.name)
-        if record.kind == children.BACKEND and record.alive:
-            healthy.add(record.name)
-    for name, role in ((children.RECORDER, RECORDER), (children.INTAKE, INTAKE)):
-        leader = records.get(name)
-        if leader is not None and leader.alive and _leads(leader, role):
-            healthy.add(name)
-    return Health(frozenset(healthy))
+    answers = _answers(server, records.get("server"))
+    workers = [r for r in records.values() if r.kind == children.WORKER and r.alive]
+    beats = _worker_beats(server) if answers and workers else None
+    return {
+        record.name: _condition(settings, record, answers=answers, beats=beats)
+        for record in records.values()
+    }
+
+
+def _condition(
+    settings: Settings, record: Record, *, answers: bool, beats: Mapping[str, datetime] | None
+) -> Condition:
+    if record.kind == children.SETUP and record.last_exit == 0 and record.pid == 0:
+        return WELL
+    if not record.alive:
+        if record.kind == children.SETUP and record.last_exit is not None:
+            told = f"it failed with exit code {record.last_exit}, and is tried again"
+            return Condition(Word.UNHEALTHY, told)
+        return DOWN
+    why: str | None
+    match record.kind:
+        case children.SETUP:
+            return Condition(Word.STARTING, "it lays down pools and deployments")
+        case children.SERVER:
+            why = None if answers else "it doesn't answer"
+        case children.WORKER:
+            why = _silence(settings, record, beats)
+        case children.RECORDER | children.INTAKE:
+            return _pulse(settings, record)
+        case _:
+            why = None
+    mendable = record.kind == children.SERVER or beats is not None
+    return WELL if why is None else _not_yet(settings, record, why, mendable=mendable)
+
+
+def _not_yet(settings: Settings, record: Record, why: str, *, mendable: bool) -> Condition:
+    """Of a service that isn't at work: it is starting, for as long as that may take."""
+    age_s = time.time() - written_at(settings, record)
+    if age_s < START_S.get(record.kind, _START_S):
+        return Condition(Word.STARTING, why)
+    return Condition(Word.UNHEALTHY, why, mendable)
 
 
 def _answers(server: Server, record: Record | None) -> bool:
@@ -58,13 +112,22 @@ def _answers(server: Server, record: Record | None) -> bool:
     return True
 
 
-def _beats(settings: Settings, record: Record, beats: dict[str, datetime]) -> bool:
-    """Whether the server heard of this very process, not only of one before of its name."""
+def _silence(
+    settings: Settings, record: Record, beats: Mapping[str, datetime] | None
+) -> str | None:
+    """Why a worker can't be told to be at work.
+
+    The server must have heard of this very process, not only of one before of its name.
+    """
+    if beats is None:
+        return "the server doesn't tell whether it has heard of it"
     beat = beats.get(worker_name(settings, record.name))
-    return beat is not None and beat.timestamp() >= written_at(settings, record)
+    if beat is None or beat.timestamp() < written_at(settings, record):
+        return "the server hasn't heard of it"
+    return None
 
 
-def _worker_beats(server: Server) -> dict[str, datetime]:
+def _worker_beats(server: Server) -> Mapping[str, datetime] | None:
     """The last heartbeat of each worker that the server takes for online, in all pools."""
     online = {"workers": {"status": {"any_": ["ONLINE"]}}}
     try:
@@ -73,20 +136,33 @@ def _worker_beats(server: Server) -> dict[str, datetime]:
         for pool in pools:
             found += call_api(server, "POST", f"/work_pools/{pool['name']}/workers/filter", online)
     except Unavailable:
-        return {}
+        return None
     return {
         worker["name"]: datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in found
     }
 
 
-def _leads(record: Record, role: str) -> bool:
-    """Whether the role's lease is held by that process: an owner's name ends with its pid."""
+def _pulse(settings: Settings, record: Record) -> Condition:
+    """The condition of a service that leads a role, and writes how its loops do."""
+    beat = read_pulse(settings, record.name, record.pid)
+    if beat is None:
+        return _not_yet(settings, record, "it has not begun to work", mendable=True)
+    if (trouble := beat.trouble(time.monotonic())) is not None:
+        return Condition(Word.UNHEALTHY, *trouble)
+    owner = _owner({children.RECORDER: RECORDER, children.INTAKE: INTAKE}[record.kind])
+    if owner is not None and owner.endswith(f":{record.pid}"):
+        return WELL
+    why = f"it waits for its role, which {owner or 'nobody'} has"
+    return _not_yet(settings, record, why, mendable=False)
+
+
+def _owner(role: str) -> str | None:
+    """Who holds the lease of a role: an owner's name ends with its pid."""
     held = sa.select(col(Singleton.owner)).where(
         col(Singleton.name) == role, col(Singleton.lease_until) > now()
     )
     try:
         with get_catalog().read() as session:
-            owner = session.execute(held).scalar()
+            return session.execute(held).scalar()
     except SQLAlchemyError:
-        return False
-    return owner is not None and owner.endswith(f":{record.pid}")
+        return None

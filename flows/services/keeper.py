@@ -1,6 +1,7 @@
 """Keeping processes alive: started, written down, and started anew when they end."""
 
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from flows.services.records import Record
 logger = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 30.0
+LONGEST_SICK_S = 300.0
+"""The longest that a service which gets nowhere, whatever process it has, waits for the next."""
 SETTLED_S = 60.0
 """A service that lived this long starts anew without a backoff."""
 
@@ -32,6 +35,9 @@ class Service:
     restarts: int = 0
     last_exit: int | None = None
     done: bool = False
+    sick: int = 0
+    """How often in a row it was ended because it got nowhere."""
+    ended_at: float | None = None
 
     @property
     def due(self) -> bool:
@@ -77,6 +83,25 @@ class Keeper:
         logger.info("service started", extra={"service": service.child.name, "pid": process.pid})
         self._record(service)
 
+    def end_sick(self, service: Service, why: str, number: signal.Signals) -> None:
+        """End a service that runs and gets nowhere; it is started anew, ever later."""
+        if service.process is None or service.ended_at is not None:
+            return
+        service.sick += 1
+        service.ended_at = time.monotonic()
+        logger.warning(
+            "unhealthy service is started anew",
+            extra={"service": service.child.name, "why": why, "times": service.sick},
+        )
+        service.process.send_signal(number)
+
+    def kill_unwilling(self, grace_s: float) -> None:
+        """Kill those that were asked to end and did not, within that time."""
+        for service in self.services:
+            ended = service.ended_at
+            if service.process and ended is not None and time.monotonic() - ended > grace_s:
+                service.process.kill()
+
     def reap(self) -> None:
         """Learn which services have ended, and plan their next start."""
         for service in self.services:
@@ -108,6 +133,9 @@ def _plan_restart(service: Service) -> None:
     lived = time.monotonic() - service.began
     service.quick_ends = 0 if lived > SETTLED_S else service.quick_ends + 1
     backoff = min(2.0 ** (service.quick_ends - 1), LONGEST_BACKOFF_S)
+    if service.ended_at is not None:
+        backoff = min(2.0**service.sick, LONGEST_SICK_S)
+        service.ended_at = None
     service.not_before = time.monotonic() + backoff
     service.restarts += 1
     logger.warning(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 BASE_S = 1.0
 """As often as a node asks where there are few."""
+NEVER_S = 1e9
+"""As often as a node asks that is out; it is told otherwise as soon as it is well."""
 PROMPT_S = 10.0
 """How long a node asks that often after a pilot of it has ended: the next one is on its way."""
 
@@ -22,9 +24,14 @@ def period_s(nodes: int, polls_per_s: float) -> float:
 
 def tell(path: Path, seconds: float) -> None:
     """Set the period of the worker that reads `path`."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(f"{seconds:.3f}\n")
-    new.replace(path)
+    new, text = path.with_name(f".{path.name}.new"), f"{seconds:<20.3f}\n"
+    try:
+        new.write_text(text)
+        new.replace(path)
+    except OSError:
+        # A disk without room still takes other bytes in the place of as many.
+        with path.open("r+") as file:
+            file.write(text)
 
 
 class Pace:
@@ -46,6 +53,8 @@ class Pace:
         """Whether to ask now. The next time is then a period away, give or take: nodes spread."""
         now = time.monotonic() if now is None else now
         period_s = self.period_s
+        if period_s >= NEVER_S:
+            return False
         if period_s <= BASE_S or now < self._prompt_until:
             return True
         if now < self._next <= now + 2 * period_s:

@@ -36,7 +36,7 @@ def stop_services(
         process.send(signal.SIGSTOP)
     flow_runs = stop_flow_runs(server.instance, settings.drain_s + FLOW_RUN_SPARE_S, tick)
     end(workers, grace_s=SERVICE_GRACE_S, tick=tick)
-    for kind in (children.SETUP, children.RECORDER, children.SERVER):
+    for kind in (children.SETUP, children.INTAKE, children.RECORDER, children.SERVER):
         end(by_kind.get(kind, []), grace_s=SERVICE_GRACE_S, tick=tick)
     # PostgreSQL takes SIGTERM for "wait until all clients have gone".
     end(by_kind.get(children.BACKEND, []), grace_s=SERVICE_GRACE_S, stop=signal.SIGINT, tick=tick)

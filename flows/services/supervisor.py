@@ -7,18 +7,22 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 
 from catalog.errors import SpdfError
+from catalog.outage import isolated
 from catalog.settings import Settings, get_settings
 from flows.logs import log_to_stderr
 from flows.server import Server, read_server
 from flows.services import children
 from flows.services.burial import bury_dead_runs
+from flows.services.health import Word
 from flows.services.keeper import Keeper
 from flows.services.processes import ProcessId
 from flows.services.records import SUPERVISOR, Record, log_path, write_record
-from flows.services.stopping import stop_services
+from flows.services.stopping import SERVICE_GRACE_S, stop_services
+from flows.services.watcher import Watcher
 from workers.devices import has_gpu
 
 logger = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ class Supervisor:
             note=lambda record: write_record(settings, record),
         )
         self.stopping = False
+        self.watcher = Watcher(settings, server)
         self._logs_checked = 0.0
         self._graves_checked = 0.0
         self._began = datetime.now(UTC)
@@ -53,8 +58,10 @@ class Supervisor:
         assert own is not None
         write_record(self.settings, Record(SUPERVISOR, SUPERVISOR, own.pid, own.started))
         logger.info("supervisor started", extra={"home": str(self.settings.home)})
+        self.watcher.start()
         while not self.stopping:
-            self._tick()
+            with isolated("errand", "supervision", outage=_never):
+                self._tick()
             time.sleep(TICK_S)
         stop_services(self.settings, self.server, tick=self.keeper.reap)
         logger.info("supervisor stopped")
@@ -65,20 +72,39 @@ class Supervisor:
     def _tick(self) -> None:
         """Start what is due and allowed: nothing but the server until it is set up."""
         self.keeper.reap()
-        self._bound_logs()
+        with isolated("errand", "logs", outage=_never):
+            self._bound_logs()
         for service in self.keeper.services:
             if self.stopping:
                 return
             if service.due:
-                self.keeper.start(service)
+                # One that can't be started now (no process, no log file) keeps no other from it.
+                with isolated("service", service.child.name, outage=_never):
+                    self.keeper.start(service)
             if service.child.kind == children.SETUP and not service.done:
                 return
-        self._bury()
+        self._mend()
+        with isolated("errand", "burial", outage=_never):
+            self._bury()
+
+    def _mend(self) -> None:
+        """Start those anew that run and get nowhere."""
+        self.keeper.kill_unwilling(SERVICE_GRACE_S)
+        for service in self.keeper.services:
+            name, process = service.child.name, service.process
+            condition = self.watcher.condition(name, process.pid if process else 0)
+            if condition.word is Word.HEALTHY:
+                service.sick = 0
+            if condition.word is Word.UNHEALTHY and condition.is_mendable:
+                # A worker that is asked to end takes its flow runs with it; killed, it leaves them.
+                is_worker = service.child.kind == children.WORKER
+                number = signal.SIGKILL if is_worker else signal.SIGTERM
+                self.keeper.end_sick(service, condition.why or "", number)
 
     def _bury(self) -> None:
         if time.monotonic() - self._graves_checked > BURIAL_S:
-            bury_dead_runs(self.server, self._began)
             self._graves_checked = time.monotonic()
+            bury_dead_runs(self.server, self._began)
 
     def _bound_logs(self) -> None:
         """Keep each log under twice LOG_BYTES: services hold it open, so it is copied and cut."""
@@ -86,9 +112,23 @@ class Supervisor:
             return
         self._logs_checked = time.monotonic()
         for path in log_path(self.settings, "x").parent.glob("*.log"):
-            if path.stat().st_size > LOG_BYTES:
-                shutil.copyfile(path, path.with_suffix(".log.1"))
-                os.truncate(path, 0)
+            with isolated("log", path.name, outage=_never):
+                if path.stat().st_size > LOG_BYTES:
+                    _cut(path)
+
+
+def _cut(log: Path) -> None:
+    """Begin a log anew; what was in it is kept beside, where there is room."""
+    try:
+        shutil.copyfile(log, log.with_suffix(".log.1"))
+    finally:
+        # Also where the copy found no room: a disk that is full gets none by a log that grows.
+        os.truncate(log, 0)
+
+
+def _never(_error: BaseException) -> bool:
+    """Nothing is an outage here: who keeps the others alive has nobody to leave it to."""
+    return False
 
 
 def main() -> int:

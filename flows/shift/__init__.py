@@ -6,39 +6,36 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from catalog import attempts, pilots, storages
+from catalog import attempts, outages, pilots, storages
 from catalog.db import Catalog
-from catalog.drivers import driver_for
-from catalog.errors import SpdfError
+from catalog.errors import SpdfError, Unavailable
 from catalog.outage import is_away, ride_out
 from catalog.refs import StorageInfo
 from catalog.settings import Settings
 from catalog.states import PilotState
+from flows.shift.alarms import Alarms, Unprepared
 from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 from flows.shift.heart import Heart
 from flows.shift.idle import Idle
 from flows.shift.leases import Leases
+from flows.shift.room import Roster as Roster
+from flows.shift.room import make_node, make_plan
 from flows.taskspecs import load_task
-from workers.crew import Crew, processes_for, threads_for
-from workers.cwl.containers import Containers
-from workers.job import RunningJob, run_attempt, unprepared
-from workers.node import Node
-from workers.orphans import PayloadLedger, clean_dead
-from workers.prepare import PreparedTask, prepare
-from workers.slotprocess import Plan
-from workers.slots import Capacity, Slots
+from workers.crew import Crew, CrewLost
+from workers.cwl.faults import of_node
+from workers.job import RunningJob, lost, unprepared
+from workers.orphans import clean_dead
 from workers.spec import JobResult
 
 log = logging.getLogger(__name__)
 
 Submit = Callable[[Sequence[RunningJob]], Iterable[object]]
-"""Starts jobs soon, each by a call of `Shift.run_job`; the window's futures are not kept."""
+"""Starts jobs, each by a call of `Shift.begin_job`; the window's futures are not kept."""
 
 _AHEAD_S = 1.0
 _POLL_S = 0.25
@@ -47,48 +44,18 @@ _RECENT = 20
 """Jobs that the mean time of recent ones looks back on, roughly."""
 
 
-@dataclass(frozen=True)
-class Roster:
-    """Who a pilot is: where it runs, for which task, and how much it may do."""
-
-    task_id: int
-    pool: str
-    capacity: Capacity
-    flow_run_id: str | None
-
-    @property
-    def slots(self) -> int:
-        """How many jobs of one core run at once."""
-        return self.capacity.cores
-
-
 class Shift:
-    """One pilot at work. Use as a context manager; leaving it drains.
+    """One pilot at work. Use as a context manager; leaving it drains."""
 
-    With `processes` jobs run in processes of their own (`begin_job`), else in the threads of
-    whoever calls `run_job`.
-    """
-
-    def __init__(
-        self, catalog: Catalog, settings: Settings, roster: Roster, *, processes: bool = False
-    ) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, roster: Roster) -> None:
         self._catalog, self._settings, self._roster = catalog, settings, roster
         assert settings.work_dir is not None
+        self._alarms = Alarms(roster.task_id, settings.node)
         clean_dead(settings.work_dir)
-        places = ride_out(self._sign_on, limit_s=settings.outage_s)
-        ledger = PayloadLedger(settings.work_dir, self.pilot_id)
-        engine = settings.container_engine
-        self._node = Node(
-            name=settings.node,
-            ledger=ledger,
-            slots=Slots(settings.work_dir / "slots", roster.capacity),
-            storages={place.id: driver_for(place, settings) for place in places},
-            verify_linked=settings.verify_inputs,
-            patience_s=settings.outage_s,
-            containers=Containers(engine, str(ledger.directory)) if engine else None,
-        )
+        self._places = ride_out(self._sign_on, limit_s=settings.outage_s)
         self._hand = Hand()
-        self._leases = Leases(catalog, settings, self.pilot_id, self._spec, self._hand)
+        known = {place.id for place in self._places}
+        self._leases = Leases(catalog, settings, self.pilot_id, self._spec, self._hand, known)
         self._heart = Heart(
             catalog,
             self._hand,
@@ -96,18 +63,8 @@ class Shift:
             beat_s=settings.heartbeat_s,
             lease_s=settings.lease_s,
         )
-        self._committer = Committer(
-            catalog,
-            self._node,
-            self._hand,
-            self.pilot_id,
-            retry=self._spec.retry,
-            most=settings.commit_jobs,
-            wait_s=settings.commit_s,
-        )
         self._idle = Idle(catalog, settings, roster.task_id, roster.pool)
-        self._prepared: PreparedTask | None = None
-        self._plan = self._make_plan(places) if processes else None
+        self._ready = False
         self._crew: Crew | None = None
         self._fault: Exception = SpdfError("the task was not prepared")
         self._begun, self._recent_s = time.monotonic(), 0.0
@@ -129,23 +86,28 @@ class Shift:
             self._spec = load_task(session, roster.task_id)
             return tuple(storages.list_all(session))
 
-    def _make_plan(self, places: tuple[StorageInfo, ...]) -> Plan:
-        """What the processes of this pilot work on."""
-        settings, slots = self._settings, self._roster.slots
-        assert settings.work_dir is not None
-        processes = processes_for(slots)
-        return Plan(
-            name=settings.node,
-            task=self._spec,
-            work_dir=settings.work_dir,
-            directory=self._node.directory,
-            capacity=self._roster.capacity,
-            storages=places,
-            verify_linked=settings.verify_inputs,
-            patience_s=settings.outage_s,
-            engine=settings.container_engine or None,
-            processes=processes,
-            threads=threads_for(2 * slots, processes),
+    def _settle(self) -> None:
+        """Take up room on the node, and wait for it where a disk of the node is full."""
+        while True:
+            try:
+                self._node = make_node(
+                    self._settings, self._roster, self.pilot_id, self._places, self._alarms.put
+                )
+                break
+            except OSError as error:
+                if of_node(error) is None:
+                    raise
+                self._note_unprepared(error)
+            if not self._is_wanted():
+                raise Unavailable(f"the node can't run pilots: {self._reason}.")
+        self._committer = Committer(
+            self._catalog,
+            self._node,
+            self._hand,
+            self.pilot_id,
+            retry=self._spec.retry,
+            most=self._settings.commit_jobs,
+            wait_s=self._settings.commit_s,
         )
 
     @property
@@ -158,8 +120,13 @@ class Shift:
         return self._roster.slots if short else 2 * self._roster.slots
 
     def __enter__(self) -> "Shift":
-        """Start the heartbeat and the committer."""
+        """Start the heartbeat and, as soon as the node has room for a pilot, the committer."""
         self._heart.start()
+        try:
+            self._settle()
+        except BaseException as error:
+            self._sign_off(f"stopped by {type(error).__name__}")
+            raise
         self._committer.start()
         return self
 
@@ -172,27 +139,35 @@ class Shift:
             self._drain()
         if self._crew is not None:
             self._crew.close()
+        if broken:
+            self._lose_all()
         self._committer.close()
         self._committer.join(self._settings.lease_s)
         self._committer.give_up.set()
-        self._heart.stop()
-        self._tell(lambda session: pilots.end(session, self.pilot_id, self._reason))
+        self._sign_off(self._reason)
         if broken:
             # Payloads may be left: the next pilot or the node's worker kills what the ledger names.
             raise RuntimeError(self._reason)
+        self._node.reapers.close()
         self._node.ledger.close()
         self._node.slots.close()
 
+    def _sign_off(self, reason: str) -> None:
+        self._heart.stop()
+        self._tell(lambda session: pilots.end(session, self.pilot_id, reason))
+
     def work(self, submit: Submit) -> int:
-        """Work until there is nothing left to do or the shift is over; gives the jobs done."""
-        try:
-            self._prepare()
-        except (SpdfError, OSError) as error:
-            log.warning("task can't be prepared", extra={"fault": str(error)})
-            self._fault = error
+        """Work until there is nothing left to do or the shift is over; gives the jobs done.
+
+        Raises `CrewLost` where the processes of its own can't be started.
+        """
+        while not self._ready and self._is_wanted():
+            self._ready = self._prepare()
         self._begun = time.monotonic()
         self._idle.over()
-        while self._on_duty():
+        while self._ready and self._on_duty():
+            self._heed_outages()
+            self._leases.settle()
             if window := self._take_on():
                 self._hand.add(window)
                 submit(window)
@@ -207,12 +182,42 @@ class Shift:
             self._hand.wait(_POLL_S)
         return self._committer.done
 
-    def _prepare(self) -> None:
-        """Make the task ready to be run. Raises `SpdfError`, `OSError` where it can't be."""
-        if self._plan is None:
-            self._prepared = prepare(self._node, self._spec)
-            return
-        crew = Crew(self._plan, self._node.ledger.held, self._ended)
+    def _is_wanted(self) -> bool:
+        """Whether to begin: once no outage keeps the task's jobs from this node."""
+        while self._on_duty():
+            try:
+                self._idle.work_there()
+                if not self._idle.blocked:
+                    return True
+            except DBAPIError as error:
+                if not is_away(error):
+                    raise
+            if self._leave():
+                return False
+            self._idle.wait()
+        return False
+
+    def _prepare(self) -> bool:
+        """Make the task ready to be run; False where it can't be for now, and no job shall try."""
+        try:
+            self._make_ready()
+        except CrewLost:
+            raise
+        except (SpdfError, OSError) as error:
+            log.warning("task can't be prepared", extra={"fault": str(error)})
+            self._fault = error
+            return not self._note_unprepared(error)
+        return True
+
+    def _note_unprepared(self, error: Exception) -> bool:
+        """Whether no job need meet what this pilot met: all know of it now."""
+        met = Unprepared(self._settings.node, self._roster.pool, self._roster.task_id, error)
+        return ride_out(lambda: met.note(self._catalog), limit_s=self._settings.outage_s)
+
+    def _make_ready(self) -> None:
+        """Raise `SpdfError`, `OSError` where the task can't be run."""
+        plan = make_plan(self._settings, self._roster, self._node, self._spec, self._places)
+        crew = Crew(plan, self._node.ledger.held, self._ended, self._alarms.put)
         try:
             crew.prepare()
         except BaseException:
@@ -220,36 +225,49 @@ class Shift:
             raise
         self._crew = crew
 
+    def _heed_outages(self) -> None:
+        """Say what is out, and take no more of this task's jobs to it than have begun."""
+        if met := self._alarms.met():
+            self._tell(lambda session: outages.note(session, met))
+        if self._alarms.rung() and self._crew is not None:
+            self._return(self._crew.recall())
+
+    def _return(self, unstarted: Sequence[RunningJob]) -> None:
+        """Hand back leases that have not begun."""
+        if unstarted:
+            pairs = [(job.spec.job_id, job.spec.number) for job in unstarted]
+            # First from the hand: the heart stops what it finds there without a lease.
+            self._hand.drop(pairs)
+            if not self._tell(lambda session: attempts.hand_back(session, self.pilot_id, pairs)):
+                self._leases.doubt()
+
+    def _lose_all(self) -> None:
+        """Give back what is in hand: the processes that ran it are gone, and none is to blame."""
+        for job in self._hand.all():
+            self._committer.put(lost(job, "is gone with all of its pilot's", None))
+
     def begin_job(self, running: RunningJob) -> "Future[JobResult]":
         """Have a process run one attempt, whose end then goes to the committer."""
         if self._crew is not None:
             return self._crew.submit(running)
+        result = unprepared(running, self._fault)
+        running.ended = True
+        self._committer.put(result)
         future: Future[JobResult] = Future()
-        future.set_result(self.run_job(running))
+        future.set_result(result)
         return future
 
     def _ended(self, result: JobResult) -> None:
         """Take the end of an attempt that a process has run."""
         if result.usage.wall_s:
             self._recent_s += (result.usage.wall_s - self._recent_s) / _RECENT
+        self._alarms.see(result)
         self._committer.put(result)
-
-    def run_job(self, running: RunningJob) -> JobResult:
-        """Run one attempt in this thread and hand its end to the committer."""
-        begun = time.monotonic()
-        if self._prepared is None:
-            result = unprepared(running, self._fault)
-        else:
-            result = run_attempt(self._node, self._prepared, running)
-        running.ended = True
-        self._recent_s += (time.monotonic() - begun - self._recent_s) / _RECENT
-        self._committer.put(result)
-        return result
 
     @property
     def _whole(self) -> bool:
         whole = self._crew is None or self._crew.fault is None
-        return whole and self._heart.is_alive() and self._committer.is_alive()
+        return whole and self._heart.is_alive() and (not self._ready or self._committer.is_alive())
 
     def _on_duty(self) -> bool:
         if not self._whole:
@@ -259,6 +277,9 @@ class Shift:
             return False
         if self._heart.state is not PilotState.ACTIVE:
             self._reason = f"told to stop: {self._heart.state}"
+            return False
+        if self._leases.stale:
+            self._reason = "end of shift: a storage was added"
             return False
         if self._leases.count >= self._settings.pilot_shift_jobs:
             self._reason = "end of shift: jobs"
@@ -301,8 +322,11 @@ class Shift:
         self._reason = reason or self._reason
         return reason is not None
 
-    def _tell(self, what: Callable[[Session], object]) -> None:
-        """One last transaction of a pilot that leaves; if it can't be, the lease's end says it."""
+    def _tell(self, what: Callable[[Session], object]) -> bool:
+        """One transaction, while a lease lasts; False where the catalog was away for so long.
+
+        Of a pilot that leaves the lease's end says the rest.
+        """
 
         def transaction() -> None:
             with self._catalog.write() as session:
@@ -311,17 +335,15 @@ class Shift:
         try:
             ride_out(transaction, limit_s=self._settings.lease_s)
         except DBAPIError as error:
-            log.warning("catalog away at the end", extra={"fault": str(error.orig)})
+            log.warning("catalog away too long", extra={"fault": str(error.orig)})
+            return False
+        return True
 
     def _drain(self) -> None:
         """Hand back leases that have not begun; give the others `drain_s`, then stop them."""
         back = self._crew.recall() if self._crew is not None else []
         recalled = {id(job) for job in back}
-        unstarted = [job for job in self._hand.all() if job.abandon() or id(job) in recalled]
-        if unstarted:
-            pairs = [(job.spec.job_id, job.spec.number) for job in unstarted]
-            self._tell(lambda session: attempts.hand_back(session, self.pilot_id, pairs))
-            self._hand.drop((job.spec.job_id, job.spec.number) for job in unstarted)
+        self._return([job for job in self._hand.all() if job.abandon() or id(job) in recalled])
         deadline = time.monotonic() + self._settings.drain_s
         while len(self._hand) and time.monotonic() < deadline:
             self._hand.wait(_POLL_S)

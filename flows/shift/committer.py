@@ -10,7 +10,9 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from catalog import completion
 from catalog.db import Catalog
 from catalog.errors import Conflict, ErrorCode, StorageError
+from catalog.outage import sentence
 from catalog.refs import JobResult, NewFile, Outcome
+from catalog.states import Phase
 from flows.shift.hand import Hand
 from workers.node import Node
 from workers.stageout import discard, make_durable
@@ -80,7 +82,7 @@ class Committer(threading.Thread):
 
     def _commit(self, group: Sequence[JobResult]) -> None:
         """Register a group; a transaction whose answer was lost is looked up, then tried again."""
-        ends = self._stored([r for r in group if r.outcome is not Outcome.STOPPED])
+        ends = self._stored([_ended(result) for result in group])
         accepted = self._register(ends) if ends else frozenset()
         if accepted is None:
             return
@@ -100,7 +102,14 @@ class Committer(threading.Thread):
             if error := faults.get((file.storage_id, file.path)):
                 self._discard([result])
                 failed = replace(result, outcome=Outcome.FAILED, files=(), values={}, log=None)
-                return replace(failed, error=error.code, message=str(error))
+                return replace(
+                    failed,
+                    error=error.code,
+                    message=str(error),
+                    phase=Phase.STAGE_OUT,
+                    storage_id=file.storage_id,
+                    needed_bytes=file.size_bytes,
+                )
         return result
 
     def _register(self, ends: Sequence[JobResult]) -> frozenset[int] | None:
@@ -114,7 +123,7 @@ class Committer(threading.Thread):
                     return known | completion.finish(
                         session, self._pilot_id, open_ends, retry=self._retry
                     )
-            except (Conflict, IntegrityError, DataError) as error:
+            except (Conflict, IntegrityError, DataError, OverflowError) as error:
                 return self._one_by_one(ends, error)
             except DBAPIError as error:
                 log.warning("commit failed", extra={"fault": str(error.orig), "jobs": len(ends)})
@@ -130,7 +139,7 @@ class Committer(threading.Thread):
         (result,) = ends
         log.error("result refused", extra={"job": result.job_id, "fault": str(error)})
         if result.outcome is Outcome.FAILED and not result.files and result.log is None:
-            return frozenset()
+            return self._register_barely(result, error)
         refused = replace(
             result,
             outcome=Outcome.FAILED,
@@ -144,6 +153,15 @@ class Committer(threading.Thread):
         self._discard(ends)
         return accepted
 
+    def _register_barely(self, result: JobResult, error: Exception) -> frozenset[int] | None:
+        """Register that a job has failed, and nothing else: with a lease that its pilot renews and
+        nobody in charge it would run for ever."""
+        bare = JobResult(result.job_id, result.attempt_id, result.number, Outcome.FAILED)
+        if result == replace(bare, error=result.error, message=result.message):
+            return frozenset()
+        message = f"the catalog refused what is known of its end: {sentence(error)}"
+        return self._register([replace(bare, error=ErrorCode.INTERNAL, message=message)])
+
     def _discard(self, refused: Sequence[JobResult]) -> None:
         """Remove the bytes of superseded attempts: no row names them."""
         for result in refused:
@@ -151,6 +169,17 @@ class Committer(threading.Thread):
                 discard(self._node, _files(result))
             except StorageError as error:
                 log.warning("outputs stay as dark data", extra={"fault": str(error)})
+
+
+def _ended(result: JobResult) -> JobResult:
+    """The result as it is registered, which changes only what is still its pilot's.
+
+    A job is stopped that isn't any more; if it is all the same, it must not stay so.
+    """
+    if result.outcome is not Outcome.STOPPED:
+        return result
+    message = "it was stopped, though it was still its pilot's"
+    return replace(result, outcome=Outcome.FAILED, error=ErrorCode.PILOT_STOPPED, message=message)
 
 
 def _files(result: JobResult) -> list[NewFile]:

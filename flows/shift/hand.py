@@ -22,6 +22,11 @@ class Hand:
         with self.changed:
             return len(self._jobs)
 
+    def __contains__(self, job: RunningJob) -> bool:
+        """Whether it is in hand by this very lease."""
+        with self.changed:
+            return self._jobs.get(job.spec.job_id) is job
+
     def add(self, jobs: Iterable[RunningJob]) -> None:
         """Take new leases in hand."""
         with self.changed:

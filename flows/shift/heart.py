@@ -58,6 +58,8 @@ class Heart(threading.Thread):
         self._hand.told(phases)
         self.state = beat.state
         for job in mine:
-            if job.spec.job_id not in beat.held:
+            # One handed back meanwhile may be ours again, under the same number: a word to stop it
+            # would reach the new lease.
+            if job.spec.job_id not in beat.held and job in self._hand:
                 job.abandon()
                 job.halt()

@@ -8,6 +8,7 @@ from catalog.db import Catalog
 from catalog.settings import Settings
 from catalog.signs import TaskSigns
 from flows.lookout import Pause
+from flows.probing import Prober
 
 _THINK_S = 2.0
 """Time between two thoughts of going."""
@@ -37,6 +38,7 @@ class Idle:
         self._quiet_s, self._counted, self._look_at = 0.0, -math.inf, 0.0
         self._signs = TaskSigns(catalog, task_id, pool=pool, node=settings.node, long_s=_START_S)
         self._pause = Pause()
+        self._prober = Prober(catalog, settings)
         self.over()
 
     def over(self) -> None:
@@ -44,6 +46,11 @@ class Idle:
         self._since = time.monotonic()
         self._thought = self._since - _THINK_S
         self._pause.reset()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the last look found jobs that an outage keeps from this node."""
+        return self._signs.blocked
 
     @property
     def idle_s(self) -> float:
@@ -56,6 +63,9 @@ class Idle:
             return False
         if self._signs.work_there():
             return True
+        if self.blocked:
+            self._prober.tick()
+            return False
         self._count_peers()
         self._look_at = time.monotonic() + self._quiet_s
         return False
@@ -84,6 +94,7 @@ class Idle:
         room = seen.here < self._settings.pilots_at_once
         if seen.others_waited if room else seen.others_wait:
             return "other tasks wait"
-        if not seen.more_may_come:
+        if not seen.more_may_come and not self.blocked:
             stay_s = min(stay_s, _OVER_S)
-        return "no jobs left" if self.idle_s > max(stay_s, 2 * self._quiet_s) else None
+        left = "what its jobs need is out" if self.blocked else "no jobs left"
+        return left if self.idle_s > max(stay_s, 2 * self._quiet_s) else None

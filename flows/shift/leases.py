@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from catalog import attempts, jobs
+from catalog import attempts, jobfiles
 from catalog.attempts import Lease
 from catalog.db import Catalog
 from catalog.outage import is_away, ride_out
@@ -28,13 +28,22 @@ class Leases:
     """The leases of one pilot. `count` is how many it has had so far."""
 
     def __init__(
-        self, catalog: Catalog, settings: Settings, pilot_id: int, task: TaskSpec, hand: Hand
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        pilot_id: int,
+        task: TaskSpec,
+        hand: Hand,
+        known: Collection[int],
     ) -> None:
         self._catalog, self._settings, self._pilot_id = catalog, settings, pilot_id
         self._task, self._hand = task, hand
         self._program = program_version()
         self._turn = Turn()
         self._doubtful = self._alone = False
+        self._known = frozenset(known)
+        self.stale = False
+        """Whether files are on storages that were added after this pilot began."""
         self.count = 0
 
     def take(self, room: int) -> list[RunningJob]:
@@ -45,8 +54,7 @@ class Leases:
         if self._alone and len(self._hand):
             return []
         try:
-            if self._doubtful:
-                self._return_unheard()
+            self._return_unheard()
             with self._catalog.write() as session:
                 after = self._turn.after()
                 leases = self._lease(session, room, after, alone=False)
@@ -61,11 +69,46 @@ class Leases:
             self._doubtful = True
             time.sleep(_AWAY_S)
             return []
-        self.count += len(leases)
-        return self._running(leases) if leases else []
+        running = self._running(leases) if leases else []
+        if any(self._is_new(job) for job in running):
+            # The next pilot knows them.
+            self.stale = True
+            self._give_back(leases)
+            return []
+        self.count += len(running)
+        return running
+
+    def _is_new(self, job: RunningJob) -> bool:
+        refs = [ref for listed in job.spec.files.values() for ref in listed]
+        refs += [other for ref in refs for other in ref.secondary]
+        return any(place.storage_id not in self._known for ref in refs for place in ref.replicas)
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        pairs = [(lease.job_id, lease.number) for lease in leases]
+
+        def transaction() -> None:
+            with self._catalog.write() as session:
+                attempts.hand_back(session, self._pilot_id, pairs)
+
+        ride_out(transaction, limit_s=self._settings.outage_s)
+
+    def doubt(self) -> None:
+        """The catalog may have leases of this pilot that it doesn't have in hand."""
+        self._doubtful = True
+
+    def settle(self) -> None:
+        """Hand back what is held and not in hand: the heart would keep it for ever."""
+        try:
+            self._return_unheard()
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            time.sleep(_AWAY_S)
 
     def _return_unheard(self) -> None:
         """Hand back what was leased by a transaction whose answer was lost."""
+        if not self._doubtful:
+            return
         in_hand = {(job.spec.job_id, job.spec.number) for job in self._hand.all()}
         with self._catalog.write() as session:
             held = attempts.held(session, self._pilot_id)
@@ -107,4 +150,4 @@ class Leases:
 
     def _files(self, leases: Sequence[Lease]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
         with self._catalog.read() as session:
-            return jobs.inputs(session, [lease.job_id for lease in leases])
+            return jobfiles.inputs(session, [lease.job_id for lease in leases])

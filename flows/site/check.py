@@ -10,12 +10,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from catalog import nodes, schema, storages
+from catalog import nodes, schema, standing, storages
 from catalog.checksums import DEFAULT, file_checksum
 from catalog.db import get_catalog
-from catalog.drivers import driver_for
+from catalog.drivers import driver_for, undo
 from catalog.errors import SpdfError, Unavailable
+from catalog.overlaps import overlaps
 from catalog.settings import Settings
+from catalog.standing import Standing
 from catalog.storages import StorageInfo
 from flows.queues import CONTROL, CONTROL_QUEUES, CPU, POOLS
 from flows.server import ask, client_env
@@ -43,7 +45,7 @@ def check_site(settings: Settings) -> list[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     catalog = get_catalog()
-    where = catalog.url.render_as_string(hide_password=True)
+    where = catalog.where
     if catalog.is_missing:
         yield Finding("database", where, False, "is not there", "`spdf up` makes it")
         return
@@ -153,8 +155,16 @@ def _storages() -> Iterator[Finding]:
         return
     if not known:
         yield Finding("storage", "–", False, "there is none", "`spdf site setup` adds the defaults")
-    for storage in known:
-        yield _storage(storage)
+    standing.adopt_all(get_catalog())
+    with get_catalog().read() as session:
+        known = storages.list_all(session)
+    for found in standing.look_all(known):
+        if found.standing is Standing.ITSELF:
+            yield _storage(found.storage)
+        else:
+            yield Finding("storage", found.storage.name, False, found.why)
+    for told in standing.told_overlaps(overlaps(known, resolve=True)):
+        yield Finding("storages", "that share a place", False, told)
 
 
 def _storage(storage: StorageInfo) -> Finding:
@@ -170,7 +180,7 @@ def _storage(storage: StorageInfo) -> Finding:
                 driver.get(path, target)
                 same = file_checksum(target, DEFAULT) == file_checksum(source, DEFAULT)
             finally:
-                driver.delete(path)
+                undo(driver, [path])
     except SpdfError as error:
         return _wrong("storage", storage.name, error, f"see what is at {storage.url}")
     if not same:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import BadInput, Conflict
+from catalog.places import kept_path
 from flows.containers import own_image
 from flows.server import (
     QUIET_SETTINGS,
@@ -120,7 +121,7 @@ def _check_host(host: str) -> None:
 
 
 def _empty(directory: Path) -> Path:
-    directory = directory.expanduser().absolute()
+    directory = kept_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Conflict(
             f"{directory} is not empty, and a site's passwords are never overwritten; "

@@ -210,7 +210,7 @@ def test_its_intake_does_what_requests_ask_for(host: ControlHost, tmp_path: Path
     site = WholeSite(host.home, {**host.environment("spdf.env"), "SPDF_HOME": str(host.home)})
     request = tmp_path / "request.json"
     request.write_text('{"kind": "dataset.input", "key": "k", "name": "by-request"}')
-    assert "1 requests answered, 0" in site.spdf("register", request, "--wait")
+    assert "1 request answered, 0" in site.spdf("register", request, "--wait")
     assert site.json("dataset", "show", "by-request")["state"] == "OPEN"
 
 

@@ -67,9 +67,9 @@ def test_a_run_goes_from_its_first_file_to_the_archive_and_is_deleted(site: Site
     site.spdf("storage", "add", "archive", archive, "--role", "output")
     site.spdf("dataset", "upload", out, "--to", "archive")
     until(lambda: site.json("dataset", "show", out)["uploads"][0]["state"] == "DONE", "uploaded")
-    assert sum(path.is_file() for path in archive.rglob("*")) == COUNT
+    assert sum(path.is_file() for path in archive.rglob("[!.]*")) == COUNT
 
-    site.spdf("dataset", "delete", "daq-1")
+    site.spdf("dataset", "delete", "daq-1", "--yes", "--grace", "0s", "--remove-originals")
     until(lambda: state(site, "daq-1") == "DELETED", "the raw data gone", 60)
     assert not list((site.home / "storage" / "input" / "daq-1").glob("*.raw"))
     for storage in ("buffer", "internal", "output", "archive"):

@@ -128,7 +128,8 @@ def test_a_worker_that_was_killed_is_followed_by_one_that_cleans_up(
     node.process.wait()
     prefect = prefect_workers(node)
     pilot = site.one(
-        "SELECT flow_run_id FROM pilot JOIN task ON task.id = task_id WHERE workflow_id = ?",
+        "SELECT flow_run_id FROM pilot JOIN task ON task.id = task_id"
+        " WHERE workflow_id = ? AND pilot.state = 'ACTIVE'",
         workflow,
     )
     (engine,) = [p for p in node.mine() if pilot in p.environment.values() and ENGINE in p.command]

@@ -27,24 +27,27 @@ def workflow(site: Site, nap_files: dict[str, bytes]) -> int:
 
 
 def test_a_second_up_says_that_it_is_up(site: Site) -> None:
-    before = {p.pid for p in site.mine() if "prefect.engine" not in p.command}
+    before = {service["name"]: service["pid"] for service in site.json("status")["services"]}
+    assert all(before.values())
     assert "spdf is up already." in site.spdf("up")
     status = site.json("status")
     assert status["up"] and all(service["healthy"] for service in status["services"])
-    assert before <= {p.pid for p in site.mine()}, "nothing was started anew"
+    after = {service["name"]: service["pid"] for service in status["services"]}
+    assert after == before, "nothing was started anew"
 
 
 @pytest.mark.usefixtures("_up_again")
 def test_down_in_mid_run_hands_everything_back_and_up_resumes_it(site: Site, workflow: int) -> None:
-    site.in_progress(workflow, 10)
+    site.in_progress(workflow)
     assert "supervisor" in site.spdf("down")
     assert site.mine() == []
     left = site.jobs(workflow)
-    assert left == {"READY": 20, "FINISHED": 10}, "nothing is left as running"
+    assert set(left) == {"READY", "FINISHED"}, "nothing is left as running"
+    assert left["READY"] >= 20, "those that wait"
     assert site.state(workflow) == "IN_PROGRESS"
     assert "spdf was not up." in site.spdf("down")
     status = json.loads(site.run("status", "--json").stdout)
-    assert not status["up"] and status["jobs"] == {"READY": 20}
+    assert not status["up"] and status["jobs"] == {"READY": left["READY"]}
 
     site.spdf("up", limit_s=240)
     until(lambda: len(site.payloads()) >= 2, "payloads run again")

@@ -150,7 +150,7 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
     ),
     "duplicate step names": (
         lambda b: b.steps(GOOD + GOOD),
-        'bad.cwl:10: not valid YAML: found duplicate key "copy"',
+        'bad.cwl:10: duplicate key "copy", which stands in line 9 too',
     ),
     "a dataset name with `..`": (lambda _: ["dataset", "create", "run-..-1"], "'run-..-1'"),
     "a storage name with `..`": (

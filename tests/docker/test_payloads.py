@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,10 @@ from tests.servers.dockerd import Dockerd
 from tests.servers.podman import Podman
 from workers.cwl import ToolFailure, ToolStopped, load_tool, run_tool
 from workers.cwl.containers import Containers
+from workers.cwl.failures import NotEnded
 from workers.cwl.images import Image
 from workers.orphans import clean_dead
+from workers.reapers import Reapers
 from workers.spec import ToolOutcome, ToolRun
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -41,6 +44,7 @@ class Box:
     containers: Containers
     runs: int = 0
     last: Path = field(default_factory=Path)
+    reapers: Reapers = field(default_factory=Reapers)
 
     def run(
         self,
@@ -73,7 +77,9 @@ class Box:
             log=self.last / "log",
             **(options or {}),
         )
-        return run_tool(load_tool(tool), run, stop=stop, containers=self.containers)
+        return run_tool(
+            load_tool(tool), run, reapers=self.reapers, stop=stop, containers=self.containers
+        )
 
     @property
     def log(self) -> str:
@@ -114,6 +120,7 @@ def box(
             monkeypatch.setenv(key, value)
     made = Box(tmp_path, image, engine, Containers(name))
     yield made
+    made.reapers.close()
     assert made.left() == []
 
 
@@ -248,6 +255,46 @@ def test_a_stop_leaves_no_container(box: Box) -> None:
     assert box.left() == []
 
 
+def processes(words: str) -> list[int]:
+    """Processes of this machine, in any container, that were started with these words."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if words in line:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_what_a_payload_leaves_in_its_container_ends_with_it(box: Box) -> None:
+    daemon = "setsid sh -c 'while true; do echo later >> out; sleep 0.1; done # left behind' &"
+    box.run(f"{daemon} sleep 1; echo done")
+    assert box.left() == []
+    assert not processes("# left behind")
+    before = (box.last / "out" / "out").read_bytes()
+    time.sleep(0.3)
+    assert (box.last / "out" / "out").read_bytes() == before
+
+
+def test_a_container_that_can_not_be_removed_fails_its_job(
+    box: Box, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which(name)
+    engine = tmp_path / name
+    engine.write_text(
+        f'#!/bin/sh\n[ "$1" = rm ] && {{ echo busy >&2; exit 1; }}\nexec {real} "$@"\n'
+    )
+    engine.chmod(0o755)
+    monkeypatch.setattr(box, "containers", Containers(str(engine)))
+    with pytest.raises(NotEnded, match="may still run") as caught:
+        box.run("true")
+    assert caught.value.code is ErrorCode.CONTAINER_FAILED
+    for one in box.left():
+        Containers(name)._remove(one)
+
+
 def test_a_time_limit_ends_the_container(box: Box) -> None:
     with pytest.raises(ToolFailure) as caught:
         box.run("sleep 600", options={"time_limit_s": 1.0})
@@ -303,6 +350,7 @@ from pathlib import Path
 from workers.cwl import load_tool, run_tool
 from workers.cwl.containers import Containers
 from workers.orphans import PayloadLedger
+from workers.reapers import Reapers
 from workers.spec import ToolRun
 root, image, engine = Path(sys.argv[1]), *sys.argv[2:]
 ledger = PayloadLedger(root, 7)
@@ -316,7 +364,7 @@ tool = load_tool({
 })
 here = ledger.directory
 run = ToolRun({}, here / "out", here / "tmp", here / "stage", here / "log", keep=(ledger.held,))
-run_tool(tool, run, started=ledger.started, containers=Containers(engine, str(here)))
+run_tool(tool, run, reapers=Reapers(ledger.started), containers=Containers(engine, str(here)))
 """
 
 

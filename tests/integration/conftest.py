@@ -12,6 +12,8 @@ from catalog.errors import Unavailable
 from catalog.settings import Settings
 from flows.server import Server, call_api, prefect_home, prepare_server
 from flows.services.children import services
+from tests.servers.rgw import s3_logins as s3_logins
+from tests.servers.rgw import s3_server as s3_server
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +33,7 @@ def prefect_server(server_settings: Settings) -> Iterator[Server]:
 @contextmanager
 def serve(settings: Settings) -> Iterator[Server]:
     """A server of these settings, while the block runs."""
-    prefect_home(settings).mkdir(parents=True)
+    prefect_home(settings).mkdir(parents=True, exist_ok=True)
     server = prepare_server(settings)
     log = settings.home / "server.log"
     with log.open("wb") as stream:

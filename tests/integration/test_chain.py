@@ -1,20 +1,21 @@
 """Whole chains on real files, with a pilot's shift and the advancer, without a Prefect server."""
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from catalog import (
     datasets,
     intake,
+    jobfiles,
     jobs,
     lineage,
     manifests,
@@ -100,11 +101,8 @@ class Site:
     def shift(self, chain: Chain, stage: str) -> int:
         """A pilot's whole shift for one stage."""
         roster = Roster(chain.task_ids[stage], "cpu", Capacity(2, 8192), None)
-        with (
-            ThreadPoolExecutor(4) as pool,
-            Shift(self.catalog, self.settings, roster) as shift,
-        ):
-            return shift.work(submitter(pool, shift))
+        with Shift(self.catalog, self.settings, roster) as shift:
+            return shift.work(submitter(shift))
 
     def run(self, chain: Chain, rounds: int = 30) -> WorkflowState:
         """Advance and send pilots in turn until the workflow ends."""
@@ -132,10 +130,8 @@ class Site:
         return found
 
 
-def submitter(
-    pool: ThreadPoolExecutor, shift: Shift
-) -> Callable[[Sequence[RunningJob]], list[Any]]:
-    return lambda window: [pool.submit(shift.run_job, job) for job in window]
+def submitter(shift: Shift) -> Callable[[Sequence[RunningJob]], list[Any]]:
+    return lambda window: [shift.begin_job(job) for job in window]
 
 
 @pytest.fixture
@@ -297,9 +293,71 @@ def test_an_input_that_the_payload_changes_is_found_and_its_replica_is_bad(
     assert site.run(chain) is WorkflowState.FAILED
     with site.catalog.read() as session:
         (row,) = jobs.list_jobs(session, workflow_id=chain.workflow_id)
-        (refs,) = jobs.file_refs(session, [1]).values()
+        (refs,) = jobfiles.file_refs(session, [1]).values()
     assert (row.error, row.attempt) == ("INPUT_MODIFIED", 1)
     assert refs.replicas == (), "a replica that was written to is no longer AVAILABLE"
+
+
+MERGING = """
+cwlVersion: v1.2
+class: Workflow
+requirements: {ScatterFeatureRequirement: {}, InlineJavascriptRequirement: {}}
+inputs: {files: "File[]", x: double}
+outputs: {all: {type: File, outputSource: merge/all}}
+steps:
+  map:
+    scatter: file
+    in: {file: files}
+    out: [sum]
+    run: {class: CommandLineTool, baseCommand: cat, stdin: $(inputs.file.path),
+          stdout: sum.txt, inputs: {file: File}, outputs: {sum: stdout}}
+  merge:
+    in: {sums: map/sum, x: x}
+    out: [all]
+    run:
+      class: CommandLineTool
+      requirements:
+        InitialWorkDirRequirement: {listing: [LISTED]}
+      baseCommand: [sh, -c, 'cat "$@"; echo $0']
+      arguments: [$(inputs.x)]
+      stdout: all.txt
+      inputs: {sums: {type: "File[]", inputBinding: {position: 1}}, x: double}
+      outputs: {all: stdout}
+"""
+LINES = {f"{n}.raw": f"line {n}\n".encode() for n in range(3)}
+
+
+def test_inputs_of_one_name_in_one_work_folder_fail_and_are_named(
+    site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "listing.cwl"
+    path.write_text(MERGING.replace("LISTED", '"$(inputs.sums.slice())"'))
+    site.dataset("run-1", LINES)
+    chain = site.submit(site.template(path, "run-[0-9]"), "run-1", x="1")
+    assert site.run(chain) is WorkflowState.FAILED
+    with site.catalog.read() as session:
+        rows = jobs.list_jobs(session, task_id=chain.task_ids["merge"])
+        history = jobs.attempts(session, [row.id for row in rows])
+    (row,) = rows
+    assert (row.error, len(history[row.id])) == (ErrorCode.BAD_JOB_INPUT, 1)
+    message = history[row.id][0].message or ""
+    assert message.count(".sum.txt") == 2 and "at 'sum.txt'" in message
+
+
+@pytest.mark.parametrize("spelt", ["1e16", "10000000000000000"])
+def test_a_merge_has_every_input_of_one_name_and_a_number_as_it_was(
+    site: Site, tmp_path: Path, spelt: str
+) -> None:
+    path = tmp_path / "merging.cwl"
+    path.write_text(MERGING.replace("LISTED", ""))
+    site.dataset("run-1", LINES)
+    chain = site.submit(site.template(path, "run-[0-9]"), "run-1", x=spelt)
+    assert site.run(chain) is WorkflowState.FINISHED
+    (made,) = site.contents("run-1.merging.v1.merge.all").values()
+    assert made == b"line 0\nline 1\nline 2\n10000000000000000\n"
+    with site.catalog.read() as session:
+        kept = workflows.get(session, chain.workflow_id).inputs["x"]
+    assert (kept, type(kept)) == (1e16, float)
 
 
 SLEEPER = """
@@ -431,30 +489,25 @@ def test_the_end_of_a_lone_job_is_committed_without_waiting_for_company(
     assert watched.finished() == 1
 
 
-@pytest.mark.parametrize("processes", [False, True])
-def test_a_shift_that_is_over_keeps_nothing_of_the_node_open(site: Site, processes: bool) -> None:
+def test_a_shift_that_is_over_keeps_nothing_of_the_node_open(site: Site) -> None:
     site.dataset("files-1", {"a": b"a", "b": b"b"})
     chain = site.submit(site.template(EXAMPLES / "md5" / "md5.cwl"), "files-1")
     advance(chain)
     roster = Roster(chain.task_ids["md5sum"], "cpu", Capacity(2, 8192), None)
-    with Shift(site.catalog, site.settings, roster, processes=processes) as shift:
-        assert shift.work(lambda window: [shift.begin_job(job) for job in window]) == 2
+    with Shift(site.catalog, site.settings, roster) as shift:
+        assert shift.work(submitter(shift)) == 2
     assert site.settings.work_dir is not None
     opened = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
     assert [path for path in opened if path.is_relative_to(site.settings.work_dir)] == []
 
 
 def children(program: str) -> list[int]:
-    """Processes of that program that this process started."""
+    """Processes of that program below this one."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except OSError:
-            continue
-        name, rest = text.rpartition(")")[0].partition("(")[2], text.rpartition(")")[2].split()
-        if name == program and int(rest[1]) == os.getpid():
-            found.append(int(stat.parent.name))
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.name() == program and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
     return found
 
 
@@ -503,9 +556,9 @@ def test_an_output_that_is_gone_before_it_is_on_the_disk_is_made_again(site: Sit
         shift._committer.put = losing  # type: ignore[method-assign]
 
     roster = Roster(chain.task_ids["md5sum"], "cpu", Capacity(2, 8192), None)
-    with ThreadPoolExecutor(4) as pool, Shift(site.catalog, site.settings, roster) as shift:
+    with Shift(site.catalog, site.settings, roster) as shift:
         lose_one(shift)
-        shift.work(submitter(pool, shift))
+        shift.work(submitter(shift))
     site.run(chain)
     assert len(lost) == 1
     with site.catalog.read() as session:
@@ -514,7 +567,7 @@ def test_an_output_that_is_gone_before_it_is_on_the_disk_is_made_again(site: Sit
         history = jobs.attempts(session, [rows["b"].id])[rows["b"].id]
     assert {key: job.attempt for key, job in rows.items()} == {"a": 1, "b": 2, "c": 1}
     assert [(one.state, one.error) for one in history] == [
-        (AttemptState.FAILED, ErrorCode.STORAGE_UNAVAILABLE), (AttemptState.FINISHED, None),
+        (AttemptState.FAILED, ErrorCode.OUTPUT_UNWRITABLE), (AttemptState.FINISHED, None),
     ]  # fmt: skip
     outputs = site.contents("files-1.md5.v1.md5sum.digest")
     assert sorted(name.split("/")[1] for name in outputs) == ["a", "b", "c"]

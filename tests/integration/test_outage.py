@@ -7,7 +7,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,11 +154,8 @@ class Pilots(threading.Thread):
     def run(self) -> None:
         while not self.end.wait(0.1):
             try:
-                with (
-                    ThreadPoolExecutor(4) as pool,
-                    Shift(self._catalog, self._settings, self._roster) as shift,
-                ):
-                    shift.work(lambda window: [pool.submit(shift.run_job, job) for job in window])
+                with Shift(self._catalog, self._settings, self._roster) as shift:
+                    shift.work(lambda window: [shift.begin_job(job) for job in window])
             except Exception as error:  # noqa: BLE001 - whatever it is, the test tells
                 self.faults.append(error)
 

@@ -8,8 +8,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.settings import Settings
 from tests.servers.postgres import free_port
 from tests.servers.rgw import S3Server
-from tests.servers.rgw import s3_server as s3_server
+from workers.node import Node
+from workers.orphans import PayloadLedger
 from workers.patience import patiently, put_patiently
+from workers.slots import Capacity, Slots
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -305,8 +308,20 @@ def test_memory_stays_small_however_large_the_file(
     assert int(done.stdout) < 120 * 1024
 
 
+@pytest.fixture
+def node(driver: S3Driver, tmp_path: Path) -> Iterator[Node]:
+    """A node that waits a minute for the storage, which is the first one."""
+    ledger = PayloadLedger(tmp_path / "node", 1)
+    with closing(ledger), closing(Slots(tmp_path / "slots", Capacity(1, 64))) as slots:
+        yield Node("here", ledger, slots, {1: driver}, patience_s=60.0)
+
+
 def test_a_download_goes_on_where_the_killed_server_left_it(
-    s3_server: S3Server, driver: S3Driver, tmp_path: Path, write: Callable[[str, bytes], Path]
+    s3_server: S3Server,
+    driver: S3Driver,
+    node: Node,
+    tmp_path: Path,
+    write: Callable[[str, bytes], Path],
 ) -> None:
     content = os.urandom(60 * MIB)
     driver.put(write("a", content), "x")
@@ -323,7 +338,7 @@ def test_a_download_goes_on_where_the_killed_server_left_it(
 
     killer = threading.Thread(target=cut_off)
     killer.start()
-    found = patiently(lambda: driver.get("x", target, checksum="adler32"), patience_s=60)
+    found = patiently(lambda: driver.get("x", target, checksum="adler32"), node)
     killer.join()
     assert cut.is_set()
     assert target.read_bytes() == content
@@ -332,14 +347,14 @@ def test_a_download_goes_on_where_the_killed_server_left_it(
 
 
 def test_an_upload_waits_for_a_server_that_is_away(
-    s3_server: S3Server, driver: S3Driver, write: Callable[[str, bytes], Path]
+    s3_server: S3Server, driver: S3Driver, node: Node, write: Callable[[str, bytes], Path]
 ) -> None:
     content = os.urandom(12 * MIB)
     s3_server.kill("rgw")
     back = threading.Timer(2.0, s3_server.start, ["rgw"])
     back.start()
     stored = put_patiently(
-        driver, write("a", content), "x", checksum="sha256", move=True, patience_s=60
+        node, 1, write("a", content), "x", checksum="sha256", move=True, size_bytes=len(content)
     )
     back.join()
     assert stored.checksum == sha256(content) == driver.checksum("x", "sha256")

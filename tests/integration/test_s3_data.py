@@ -1,7 +1,6 @@
 """Data on a real S3 server: watched, uploaded to and from, deleted and inspected."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,30 +12,18 @@ from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import Settled, settle
 from catalog.intakerules import Rule
 from catalog.models import StorageKind, StorageRole
-from catalog.requests.processor import Processor
-from catalog.settings import get_settings
+from catalog.refs import Originals
 from catalog.states import DatasetState, InspectionState, UploadState
 from catalog.storages import StorageInfo
 from flows.intake.watch import Watch
+from tests.processing import do_all
 from tests.servers.rgw import S3Server
-from tests.servers.rgw import s3_server as s3_server
 
-pytestmark = pytest.mark.xdist_group("s3")
+pytestmark = [pytest.mark.xdist_group("s3"), pytest.mark.usefixtures("s3_logins")]
 
 MANY = 1100
 """More than a page of S3's listing."""
 LOOK = Options(sample_percent=100.0, grace_s=0.0, limit_percent=100.0)
-
-
-@pytest.fixture(autouse=True)
-def _logins(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    settings = s3_server.settings(tmp_path)
-    monkeypatch.setenv("SPDF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SPDF_S3_ACCESS_KEY", settings.s3_access_key.get_secret_value())
-    monkeypatch.setenv("SPDF_S3_SECRET_KEY", settings.s3_secret_key.get_secret_value())
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
 
 
 @pytest.fixture
@@ -60,13 +47,6 @@ def put(storage: StorageInfo, tmp_path: Path, name: str, content: bytes) -> None
     driver_for(storage).put(path, name)
 
 
-def work(catalog: Catalog) -> None:
-    processor = Processor(catalog, lambda _session: None)
-    while processor.turn():
-        pass
-    processor.close()
-
-
 def watched(catalog: Catalog, tmp_path: Path, bucket: StorageInfo, count: int) -> dict[str, bytes]:
     """A run of objects, taken in by a rule and closed by its marker; content by name."""
     contents = {f"run-1/f{i:04}.raw": os.urandom(20 + i % 7) for i in range(count)}
@@ -79,7 +59,7 @@ def watched(catalog: Catalog, tmp_path: Path, bucket: StorageInfo, count: int) -
         watch = Watch(intakerules.add(session, rule), catalog)
     for _ in range(3):
         watch.turn()
-        work(catalog)
+        do_all(catalog)
     return contents
 
 
@@ -114,11 +94,44 @@ def test_datasets_go_from_s3_to_a_disk_and_back_to_s3(
                 assert stream.read() == content
     assert list((tmp_path / "scratch").iterdir()) == []
     with catalog.write() as session:
-        assert deletion.mark(session, run, "a test")
+        assert deletion.mark(session, run, "a test", by=Originals.BY_WORD)
     assert deletion.remove(catalog, run).faults == ()
     for storage in (bucket, disk, tape):
         left = {found.path for found in driver_for(storage).list()}
         assert left <= {"run-1/END"}
+
+
+def test_an_object_that_came_to_a_reserved_place_stays_there(
+    catalog: Catalog, bucket: StorageInfo, tmp_path: Path, s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Somebody's object comes between the reservation and the copy, and the dataset is deleted."""
+    contents = watched(catalog, tmp_path, bucket, 3)
+    with catalog.write() as session:
+        url = s3_server.bucket(tmp_path)
+        tape = storages.add(session, "tape", StorageKind.S3, StorageRole.OUTPUT, url)
+        made = datasets.by_name(session, "run-1").id
+        upload = uploads.ask(session, made, tape.id)
+    name = min(contents)
+
+    def reach(point: str) -> None:
+        if point == "upload.reserved":
+            put(tape, tmp_path, f"run-1/{name}", contents[name].swapcase()[::-1])
+
+    monkeypatch.setattr(transfers, "reach", reach)
+    info = transfers.transfer(catalog, upload, tmp_path / "scratch")
+    assert info.state is UploadState.DONE
+    driver = driver_for(tape)
+    assert driver.open(f"run-1/{name}").read() == contents[name].swapcase()[::-1]
+    with catalog.read() as session:
+        members = list(manifests.all_members(session, made))
+    for member in members:
+        (place,) = [place for place in member.replicas if place.storage_id == tape.id]
+        assert driver.open(place.path).read() == contents[member.name]
+    with catalog.write() as session:
+        deletion.mark(session, made, "a test")
+    deletion.remove(catalog, made)
+    assert [item.path for item in driver.list()] == [f"run-1/{name}"]
 
 
 def test_faults_in_a_bucket_are_found_and_settled(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def test_a_service_that_dies_is_started_again(home: Home) -> None:
 def test_a_flow_run_that_died_with_its_worker_gives_its_slot_back(home: Home) -> None:
     """A dead watchdog that holds its slot for ever would leave every workflow to its fate."""
     worker = home.pid("worker-watchdog")
-    run_id, process = until(lambda: engine_process(home), 90)
+    run_id, process = until(lambda: halted_run(home), 90)
     os.kill(worker, signal.SIGKILL)
     os.kill(process, signal.SIGKILL)
     until(lambda: run_state(home, run_id) == "CRASHED", 90)
@@ -147,6 +148,19 @@ def engine_process(home: Home) -> tuple[str, int] | None:
     for process, command in marked(home.server.instance).items():
         if "prefect.engine" in command:
             return environment_of(process).get("PREFECT__FLOW_RUN_ID", ""), process.pid
+    return None
+
+
+def halted_run(home: Home) -> tuple[str, int] | None:
+    """A flow run that is at work, and its process, halted: it can't end before it is killed."""
+    if (found := engine_process(home)) is None:
+        return None
+    run_id, process = found
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGSTOP)
+        if run_id and run_state(home, run_id) == "RUNNING":
+            return found
+        os.kill(process, signal.SIGCONT)
     return None
 
 

@@ -1,16 +1,14 @@
-"""A job that a storage or its node fails: tried again or held, as the error's class says."""
+"""A job that a storage or its node fails: it waits for the end of the outage, and pays nothing."""
 
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from catalog import datasets, holding, intake, jobs, ownership, storages, templates
+from catalog import datasets, intake, jobs, outages, ownership, storages, templates
 from catalog.db import Catalog
 from catalog.errors import ERRORS, ErrorClass, ErrorCode
 from catalog.jobs import AttemptInfo, JobInfo
@@ -21,30 +19,12 @@ from flows import templates as template_files
 from flows.advance import Chain, advance, load
 from flows.shift import Roster, Shift
 from flows.submit import Submission, submit
+from tests.documents import copying
 from tests.servers.rgw import S3Server
-from tests.servers.rgw import s3_server as s3_server
 from workers.slots import Capacity
 
 pytestmark = pytest.mark.xdist_group("s3")
 
-COPY = """
-cwlVersion: v1.2
-class: Workflow
-requirements: {ScatterFeatureRequirement: {}}
-inputs: {files: "File[]"}
-outputs: {out: {type: "File[]", outputSource: copy/out}}
-steps:
-  copy:
-    scatter: file
-    in: {file: files}
-    out: [out]
-    run:
-      class: CommandLineTool
-      inputs: {file: {type: File, inputBinding: {}}}
-      baseCommand: cat
-      stdout: copy.dat
-      outputs: {out: stdout}
-"""
 BYTES = 3 * 2**20
 
 
@@ -61,11 +41,8 @@ class OneJob:
     def shift(self, settings: Settings | None = None) -> None:
         """One pilot's shift."""
         roster = Roster(self.chain.task_ids["copy"], "cpu", Capacity(1, 1024), None)
-        with (
-            ThreadPoolExecutor(2) as pool,
-            Shift(self.catalog, settings or self.settings, roster) as shift,
-        ):
-            shift.work(lambda window: [pool.submit(shift.run_job, job) for job in window])
+        with Shift(self.catalog, settings or self.settings, roster) as shift:
+            shift.work(lambda window: [shift.begin_job(job) for job in window])
 
     def seen(self) -> tuple[JobInfo, AttemptInfo]:
         """The job, and its last attempt."""
@@ -74,9 +51,7 @@ class OneJob:
             return job, jobs.attempts(session, [job.id])[job.id][-1]
 
     def ends(self) -> None:
-        """Let the job go on, with nothing in its way, until the workflow ends."""
-        with self.catalog.write() as session:
-            holding.release(session, workflow_id=self.chain.workflow_id)
+        """See the job go on by itself, with nothing in its way, until the workflow ends."""
         until = time.monotonic() + 90
         while advance(self.chain) is not WorkflowState.FINISHED:
             assert time.monotonic() < until, self.seen()
@@ -107,7 +82,7 @@ def one(
         dataset = datasets.create(session, "run-1")
         intake.add(session, dataset, measured)
         datasets.close(session, dataset)
-    (tmp_path / "copy.cwl").write_text(COPY)
+    (tmp_path / "copy.cwl").write_text(copying())
     info, _ = template_files.create(catalog, tmp_path / "copy.cwl", mask="run-?")
     with catalog.write() as session:
         reference = templates.activate(session, info.id).ref
@@ -127,26 +102,31 @@ def check(one: OneJob, code: ErrorCode, sentence: str) -> None:
     assert (attempt.state, attempt.error) == (AttemptState.FAILED, code), attempt.message
     assert sentence in str(attempt.message)
     assert "\n" not in str(attempt.message)
-    held = ERRORS[code].error_class is ErrorClass.OPERATOR
-    assert job.state is (JobState.HELD if held else JobState.READY)
+    assert ERRORS[code].error_class is ErrorClass.OUTAGE
+    assert (job.state, job.failures) == (JobState.READY, 0)
+    with one.catalog.read() as session:
+        (outage,) = outages.current(session)
+    assert outage.code is code
 
 
-def test_a_wrong_login_holds_the_job(one: OneJob) -> None:
-    one.shift(one.settings.model_copy(update={"s3_secret_key": SecretStr("wrong")}))
+def test_a_wrong_login_is_waited_for(one: OneJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as wrong:
+        wrong.setenv("SPDF_S3_SECRET_KEY", "wrong")
+        one.shift()
     check(one, ErrorCode.STORAGE_DENIED, "correct SPDF_S3_ACCESS_KEY and SPDF_S3_SECRET_KEY")
     one.ends()
 
 
-def test_a_bucket_that_vanished_holds_the_job(one: OneJob) -> None:
+def test_a_bucket_that_vanished_is_waited_for(one: OneJob) -> None:
     name = one.buckets[StorageRole.OUTPUT].rpartition("/")[2]
     _admin(one, "bucket", "rm", "--bucket", name, "--purge-objects")
     one.shift()
-    check(one, ErrorCode.STORAGE_GONE, "bring it back, then release the held jobs")
+    check(one, ErrorCode.STORAGE_GONE, "bring it back")
     _make_bucket(one, name)
     one.ends()
 
 
-def test_a_full_storage_is_tried_again(one: OneJob) -> None:
+def test_a_full_storage_is_waited_for(one: OneJob) -> None:
     name = one.buckets[StorageRole.OUTPUT].rpartition("/")[2]
     scope = ("--quota-scope", "bucket", "--bucket", name)
     _admin(one, "quota", "set", *scope, "--max-size", "1024")
@@ -157,7 +137,7 @@ def test_a_full_storage_is_tried_again(one: OneJob) -> None:
     one.ends()
 
 
-def test_a_server_that_is_away_for_long_is_tried_again(one: OneJob) -> None:
+def test_a_server_that_is_away_for_long_is_waited_for(one: OneJob) -> None:
     one.server.kill("rgw")
     try:
         one.shift()
@@ -168,7 +148,7 @@ def test_a_server_that_is_away_for_long_is_tried_again(one: OneJob) -> None:
     one.ends()
 
 
-def test_a_full_work_disk_is_tried_again_and_not_counted(one: OneJob, tmp_path: Path) -> None:
+def test_a_full_work_disk_is_waited_for(one: OneJob, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     done = subprocess.run(
@@ -181,8 +161,6 @@ def test_a_full_work_disk_is_tried_again_and_not_counted(one: OneJob, tmp_path: 
     finally:
         subprocess.run(["umount", small], check=True)
     check(one, ErrorCode.NODE_DISK_FULL, "space")
-    job, _ = one.seen()
-    assert job.failures == 0
     one.ends()
 
 

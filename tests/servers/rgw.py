@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.settings import Settings
+from catalog.settings import Settings, get_settings
 from flows.services.rgw import PACKAGES, ObjectStore, program
 from flows.site.buckets import ensure_bucket
 from tests.servers.install import need
@@ -82,3 +82,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def s3_logins(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The server's login in the environment, from which all settings are made meanwhile."""
+    settings = s3_server.settings(tmp_path)
+    monkeypatch.setenv("SPDF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SPDF_S3_ACCESS_KEY", settings.s3_access_key.get_secret_value())
+    monkeypatch.setenv("SPDF_S3_SECRET_KEY", settings.s3_secret_key.get_secret_value())
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()

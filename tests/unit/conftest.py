@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from catalog import datasets, files, storages
+from catalog import datasets, files, standing, storages
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.files import NewFileRow
@@ -30,10 +30,11 @@ from catalog.storages import StorageInfo
 
 @pytest.fixture
 def storage(catalog: Catalog, tmp_path: Path) -> StorageInfo:
-    """A local storage for input."""
+    """A local storage for input, with its marker."""
     with catalog.write() as session:
         directory = tmp_path / "raw"
-        return storages.add(session, "raw", StorageKind.LOCAL, StorageRole.INPUT, str(directory))
+        made = storages.add(session, "raw", StorageKind.LOCAL, StorageRole.INPUT, str(directory))
+    return standing.mark(catalog, made.id).storage
 
 
 def row_of(name: str, content: bytes | None = None, scope: str = "raw") -> NewFileRow:
@@ -50,11 +51,12 @@ def new_rows() -> Callable[..., list[NewFileRow]]:
 
 @pytest.fixture
 def add_files(catalog: Catalog, storage: StorageInfo) -> Callable[[int, Sequence[str]], list[int]]:
-    """Register files by name and attach them to a dataset; gives their ids."""
+    """Register files as copies of the product's, and attach them to a dataset; gives their ids."""
 
     def add(dataset_id: int, names: Sequence[str]) -> list[int]:
         with catalog.write() as session:
-            ids = files.register(session, storage.id, [row_of(name) for name in names])
+            rows = [row_of(name) for name in names]
+            ids = files.register(session, storage.id, rows, in_place=False)
             datasets.attach(session, dataset_id, [*map(Member, ids, names)])
         return ids
 

@@ -24,6 +24,11 @@ EMPTY_SHA = hashlib.sha256(b"").hexdigest()
         (EMPTY_SHA, f"sha256:{EMPTY_SHA}"),
         ("Adler32:0000ABCD", "adler32:0000abcd"),
         (f" md5:{EMPTY_MD5.upper()}\n", f"md5:{EMPTY_MD5}"),
+        ("adler32:1", "adler32:00000001"),
+        ("adler32:0xABC1234", "adler32:0abc1234"),
+        ("ADLER32: 0x1", "adler32:00000001"),
+        ("0x0ABC1234", "adler32:0abc1234"),
+        (f"SHA-256:{EMPTY_SHA.upper()}", f"sha256:{EMPTY_SHA}"),
     ],
 )
 def test_checksums_are_normalised(text: str, expected: str) -> None:
@@ -32,12 +37,28 @@ def test_checksums_are_normalised(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "md5:", "xyz", "0000000", "adler32:1", f"adler32:{EMPTY_MD5}", "md5:0000000g",
+    ["", ":", "md5:", "xyz", "0000000", "adler32:0x", f"adler32:{EMPTY_MD5}", "md5:0000000g",
      ":00000001", "1:2:00000001", "sha1:" + "0" * 40, "0" * 40, "adler32=00000001", "٠" * 8],
 )  # fmt: skip
 def test_malformed_checksums_are_refused(text: str) -> None:
     with pytest.raises(BadInput):
         normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("abc1234", "has 7 hex digits, by which nobody can tell its algorithm; write `adler32:abc"),
+        ("sha1:" + "0" * 40, "algorithm 'sha1' is not known; take one of adler32, md5, sha256"),
+        ("0" * 40, "malformed; write `algorithm:hex` with up to 8 hex digits for adler32, 32 for"),
+        ("md5:12", "32 for md5"),
+        ("adler32:123456789", "up to 8 hex digits for adler32"),
+    ],
+)
+def test_what_is_refused_is_refused_with_a_true_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        normalise(text)
+    assert sentence in str(refused.value)
 
 
 def test_an_unknown_algorithm_is_named_with_those_there_are() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from catalog import drivers
-from catalog.drivers import StorageDriver, driver_for, local, posix
+from catalog.drivers import Drivers, StorageDriver, driver_for, local, posix
 from catalog.drivers.local import LocalDriver
 from catalog.errors import BadInput, BadName, ErrorCode, StorageError
 from catalog.models import StorageKind, StorageRole
@@ -462,7 +462,7 @@ def test_what_is_no_regular_file_is_not_stored(
 def test_every_driver_offers_the_protocol() -> None:
     offered: StorageDriver = LocalDriver("disk", Path("/"))
     methods = [name for name in vars(drivers.StorageDriver) if not name.startswith("_")]
-    assert len(methods) == 10 and all(callable(getattr(offered, name)) for name in methods)
+    assert len(methods) == 13 and all(callable(getattr(offered, name)) for name in methods)
 
 
 def test_a_bucket_without_a_login_is_refused_by_name(tmp_path: Path) -> None:
@@ -478,6 +478,9 @@ def test_a_bucket_without_a_login_is_refused_by_name(tmp_path: Path) -> None:
         ("http://me:secret@here:9000/bucket", "holds a login"),
         ("http://here:9000", "no S3 storage"),
         ("s3://bucket/prefix", "no S3 storage"),
+        ("http://here:port/bucket", "no S3 storage"),
+        ("http://here:99999/bucket", "no S3 storage"),
+        ("http://[here/bucket", "no S3 storage"),
         ("http://here:9000/bucket?x=1", "leave the rest out"),
         ("http://here:9000/bucket/../other", "leave the rest out"),
     ],
@@ -493,3 +496,19 @@ def test_an_address_that_is_no_bucket_is_refused_without_showing_a_login(
 def test_an_address_has_host_bucket_and_prefix() -> None:
     assert place_of("https://here/bucket") == Place("here", True, "bucket", "")
     assert place_of("http://here:9000/b/p/q/") == Place("here:9000", False, "b", "p/q/")
+
+
+def test_a_storage_without_a_login_holds_up_no_other(
+    root: Path, source: Path, tmp_path: Path
+) -> None:
+    near = StorageInfo(1, "disk", StorageKind.LOCAL, StorageRole.OUTPUT, str(root))
+    far = StorageInfo(2, "far", StorageKind.S3, StorageRole.OUTPUT, "http://127.0.0.1:1/bucket")
+    known = Drivers([near, far], Settings(_env_file=None, home=tmp_path))
+    assert known[1].put(source, "x").size_bytes == 2_800_000
+    for storage_id, code in ((2, ErrorCode.STORAGE_DENIED), (3, ErrorCode.STORAGE_UNAVAILABLE)):
+        with pytest.raises(StorageError) as caught:
+            known[storage_id]
+        assert caught.value.code is code
+    more = known.also(0, known[1])
+    assert (list(more), len(more), more[0]) == ([1, 2, 0], 3, known[1])
+    assert list(known) == [1, 2]

@@ -160,14 +160,17 @@ def test_a_bad_replica_is_available_when_its_bytes_are_registered_again(
         assert files.replicas(session, [file_id])[file_id] == (ReplicaRef(storage.id, "a"),)
 
 
-def test_the_path_of_a_deleted_replica_is_not_used_again(
+def test_the_path_of_a_replica_that_is_being_deleted_is_not_used_again(
     catalog: Catalog, storage: StorageInfo, new_rows: NewRows
 ) -> None:
     with catalog.write() as session:
         (file_id,) = files.register(session, storage.id, new_rows("a"))
         ids = [replica.id for replica in files.all_replicas(session, file_id)]
         move(session, Replica, ids, ReplicaState.DELETING)
-    with pytest.raises(Conflict, match="DELETING and is not used"), catalog.write() as session:
+    with (
+        pytest.raises(Conflict, match="is being deleted; register it once"),
+        catalog.write() as session,
+    ):
         files.register(session, storage.id, new_rows("a"))
 
 

@@ -15,8 +15,10 @@ from catalog import (
     clock,
     completion,
     datasets,
+    definition,
     events,
     history,
+    jobfiles,
     jobs,
     lineage,
     pilots,
@@ -27,6 +29,7 @@ from catalog import (
     workflows,
 )
 from catalog.db import Catalog
+from catalog.definition import NewTask
 from catalog.errors import NotFound
 from catalog.jobs import NewJob
 from catalog.models import (
@@ -46,7 +49,6 @@ from catalog.refs import JobResult, NewFile, Outcome
 from catalog.requests import parse, queue
 from catalog.requests.queue import Answer
 from catalog.states import JobState, RequestState, TaskState, WorkflowState
-from catalog.workflows import NewTask
 
 DAY_S = 86400.0
 OLD_S = 30 * DAY_S
@@ -116,7 +118,8 @@ class Past:
     def output(self, key: str, port: str = "out") -> int:
         with self.catalog.read() as session:
             out = tasks.outputs(session, [self.task])[self.task][port]
-            return jobs.files_by_name(session, out.dataset_id, [f"{key}/{port}"])[f"{key}/{port}"]
+            name = f"{key}/{port}"
+            return jobfiles.files_by_name(session, out.dataset_id, [name])[name]
 
 
 @pytest.fixture
@@ -137,7 +140,7 @@ def begin(
         files = add_files(dataset, [f"{name}-{i}" for i in range(count)])
         outputs = {"out": internal.id, "log": internal.id}
         with catalog.write() as session:
-            workflow, _ = workflows.define(
+            workflow, _ = definition.define(
                 session, template.id, dataset, [NewTask("step", "cpu", 0, outputs)],
                 inputs={}, rank=0,
             )  # fmt: skip

@@ -11,6 +11,7 @@ from catalog import datasets, files, intake, manifests, storages
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict
 from catalog.intake import Expected
+from catalog.names import MARKER
 from catalog.storages import StorageInfo
 
 
@@ -87,7 +88,8 @@ def test_the_innermost_storage_counts(
     catalog: Catalog, storage: StorageInfo, raw: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with catalog.write() as session:
-        inner = storages.add(session, "inner", "local", "input", str(raw[2].parent))
+        place = str(raw[2].parent)
+        inner = storages.add(session, "inner", "local", "input", place, alone=False)
     monkeypatch.chdir(raw[2].parent)
     for path in (raw[2], Path("c.raw"), Path("../sub/c.raw")):
         (measured,) = intake.measure([path], [storage, inner])
@@ -140,7 +142,7 @@ def test_a_copy_that_is_not_as_expected_changes_nothing(
         intake.copy_in(paths, storage, "run", expected={paths[1]: Expected(size_bytes=7)})
     with pytest.raises(BadInput, match="not the adler32:00000001 given"):
         intake.copy_in(paths, storage, "run", expected={paths[1]: Expected(checksum="00000001")})
-    assert list(Path(storage.url).iterdir()) == []
+    assert [path.name for path in Path(storage.url).iterdir()] == [MARKER]
 
 
 def test_a_copy_over_other_bytes_is_refused_and_undone(

@@ -20,10 +20,11 @@ from catalog import clock, pilots, requests, schema
 from catalog.db import Catalog
 from catalog.errors import Conflict, Unavailable
 from catalog.requests import parse
+from catalog.schema import SchemaMismatch
 
 Rows = dict[str, list[dict[str, Any]]]
 
-OWN = {"alembic_version", "schema_info"}
+OWN = {"alembic_version", "catalog_info", "schema_info"}
 COUNT = 3
 
 
@@ -160,6 +161,31 @@ def test_every_migration_says_which_programs_can_work_with_it() -> None:
     declared = [schema.oldest_program(revision) for revision in revisions()]
     assert declared == sorted(declared), "what was dropped doesn't come back"
     assert all(old <= new for old, new in zip(declared, revisions(), strict=True))
+
+
+@pytest.mark.parametrize("program", ["0005", "0007", "0009"])
+def test_a_program_that_would_break_what_the_schema_promises_is_refused(
+    bare: Catalog, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows no grace and no originals, or takes a storage's marker for dark data."""
+    schema.upgrade(bare)
+    monkeypatch.setattr(schema, "HEAD", program)
+    for refuses in (schema.check, schema.require, schema.upgrade):
+        with pytest.raises(SchemaMismatch, match=r"not for programs before .* install a newer"):
+            refuses(bare)
+
+
+@pytest.mark.parametrize("promise", ["0008", "0010"])
+def test_each_promise_is_declared_where_it_is_made(promise: str) -> None:
+    assert schema.oldest_program(promise) == promise
+
+
+def test_a_program_that_does_without_what_was_added_goes_on(
+    bare: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.upgrade(bare)
+    monkeypatch.setattr(schema, "HEAD", schema.oldest_program(schema.HEAD))
+    assert schema.require(bare).is_usable
 
 
 @pytest.fixture

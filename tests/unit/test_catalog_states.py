@@ -28,8 +28,8 @@ from catalog.models import (
     Upload,
     Workflow,
 )
-from catalog.states import ALLOWED, DatasetState, TemplateState, sources
-from catalog.transitions import change, move, move_one
+from catalog.states import ALLOWED, DatasetState, TemplateState, is_final, sources
+from catalog.transitions import change, move, move_one, record_change
 
 MODELS: list[type[SQLModel]] = [
     Template, Dataset, Replica, Workflow, Task, Job, Attempt, Pilot, Node, Request,
@@ -97,6 +97,48 @@ def test_no_state_leads_to_itself_and_each_is_reachable(states: type[StrEnum]) -
     for state in states:
         assert state not in sources(state)
         assert state is first or sources(state)
+
+
+FINALS = {
+    "WorkflowState": "FINISHED FAILED CANCELLED",
+    "TaskState": "FINISHED FAILED CANCELLED",
+    "JobState": "FINISHED FAILED SKIPPED CANCELLED",
+    "AttemptState": "FINISHED FAILED LOST CANCELLED",
+    "PilotState": "DONE LOST",
+    "DatasetState": "DELETED",
+    "ReplicaState": "DELETED",
+    "TemplateState": "ARCHIVED",
+    "NodeState": "",
+    "RequestState": "DONE",
+    "UploadState": "DONE FAILED CANCELLED",
+    "InspectionState": "DONE FAILED",
+    "FindingState": "RECOVERED REMOVED CLEARED",
+}
+
+
+@pytest.mark.parametrize("states", ALLOWED, ids=lambda states: states.__name__)
+def test_work_has_ended_in_these_states_and_in_no_others(states: type[StrEnum]) -> None:
+    assert [state for state in states if is_final(state)] == FINALS[states.__name__].split()
+
+
+def test_what_is_no_change_of_a_state_is_an_event_of_its_entity_alone(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        record_change(session, Dataset, 7, "HELD", "by a person")
+    with catalog.read() as session:
+        (event,) = events.history(session, "dataset", 7)
+        assert (event.before, event.after, event.message) == (None, "HELD", "by a person")
+        assert events.history(session, "dataset", 8) == []
+
+
+def test_one_change_says_why_in_its_event(catalog: Catalog) -> None:
+    with catalog.write() as session:
+        session.add(Dataset(name="d"))
+        session.flush()
+        dataset = session.execute(sa.select(Dataset.id)).scalar_one()
+        move_one(session, Dataset, dataset, DatasetState.CLOSED, name="d", message="all there")
+    with catalog.read() as session:
+        (event,) = events.history(session, "dataset", dataset)
+        assert event.message == "all there"
 
 
 def test_move_one_names_entity_state_and_reason(catalog: Catalog) -> None:

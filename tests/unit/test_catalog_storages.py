@@ -42,6 +42,7 @@ def test_a_taken_name_or_place_is_refused(
             storages.add(session, name, "local", role, url)
     with catalog.read() as session:
         assert storages.list_all(session) == [storage]
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_is_no_directory_is_refused(catalog: Catalog, tmp_path: Path) -> None:

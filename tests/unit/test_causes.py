@@ -54,7 +54,7 @@ def test_an_open_dataset_names_its_requests_and_its_rule(
     assert f"request {bad} (file.input) was answered with ERROR" in told
     assert f"`spdf request retry {bad}`" in told
     assert "(dataset.close) is QUEUED" in told
-    assert "intake rule daq fills it; it closes on 9 files or 60 s without a file" in told
+    assert "intake rule daq fills it; it closes on 9 files or 1 min without files" in told
     assert "no rule of the intake closes it; `spdf dataset close by-hand`" in why(
         catalog, "by-hand"
     )

@@ -7,6 +7,7 @@ from typing import Any
 from catalog.drivers.local import LocalDriver
 from catalog.errors import ErrorCode
 from catalog.refs import JobResult, NewFile, Outcome
+from catalog.states import Phase
 from flows.shift.committer import Committer
 from flows.shift.hand import Hand
 
@@ -21,11 +22,13 @@ def end(job: int, *paths: str) -> JobResult:
 def test_a_job_whose_file_is_not_on_the_disk_fails_alone(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)
-    node: Any = SimpleNamespace(storages={7: LocalDriver("disk", tmp_path)})
+    place, scratch = LocalDriver("disk", tmp_path), tmp_path.parent
+    node: Any = SimpleNamespace(storages={7: place}, directory=scratch)
     nowhere: Any = None
     committer = Committer(nowhere, node, Hand(), 1, retry=0, most=10, wait_s=0.1)
     good, lost, other = committer._stored([end(1, "a"), end(2, "b", "gone"), end(3, "c")])
     assert (good, other) == (end(1, "a"), end(3, "c"))
-    assert (lost.outcome, lost.error) == (Outcome.FAILED, ErrorCode.STORAGE_UNAVAILABLE)
+    assert (lost.outcome, lost.error) == (Outcome.FAILED, ErrorCode.OUTPUT_UNWRITABLE)
+    assert (lost.storage_id, lost.phase) == (7, Phase.STAGE_OUT), "the storage itself is well"
     assert not lost.files and not lost.values and lost.message and "gone" in lost.message
     assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}, "the rest of it is removed"

@@ -49,7 +49,9 @@ inputs: {file: File}
 outputs: {out: int}
 expression: "${ return {out: 1}; }"
 """
+MAYBES_TOOL = LISTS_TOOL.replace('"File[]"', '"File[]?"')
 TOOLS = {
+    "maybes": MAYBES_TOOL,
     "file": FILE_TOOL,
     "two": TWO_TOOL,
     "list": LIST_TOOL,
@@ -235,10 +237,17 @@ a:
         MERGE + "a: {run: file.cwl, scatter: file, in: {file: m/out}, out: [out]} # HERE",
         r"a single File here; remove `scatter`",
     ),
-    "list made by one job": (
+    "list that may be null made by one job": (
+        "l: {run: maybes.cwl, scatter: file, in: {file: files}, out: [out]}\n"
+        "a: {run: list.cwl, scatter: file, when: $(inputs.file !== null), in: {file: l/out}, "
+        "out: [out]} # HERE",
+        r"takes File\[\]\? of each job; give its source the type `File\[\]`",
+    ),
+    "lists made by jobs merged": (
         "l: {run: lists.cwl, scatter: file, in: {file: files}, out: [out]}\n"
-        "a: {run: list.cwl, scatter: file, in: {file: l/out}, out: [out]} # HERE",
-        r"can be stored, but no step can take it",
+        "a: {run: {class: CommandLineTool, baseCommand: x, outputs: {o: stdout}, inputs: {l: Any}},"
+        " in: {l: l/out}, out: [o]} # HERE",
+        r"only single files are merged",
     ),
     "list of values": (
         """\
@@ -249,7 +258,7 @@ a:
           in: {n: v/out} # HERE
           out: [out]
         """,
-        r"only files are merged",
+        r"only single files are merged",
     ),
     "nested list": (
         SINGLE + "m: {run: list.cwl, in: {file: [a/out, files]}, out: [out]} # HERE",
@@ -278,10 +287,6 @@ a:
         + "b: {run: file.cwl, scatter: file, out: [out], # HERE\n"
         + "    in: {file: {source: [a/out, files], linkMerge: merge_flattened}}}",
         r"in which a key may stand twice",
-    ),
-    "no out": (
-        "a: {run: file.cwl, scatter: file, in: {file: files}, out: []} # HERE",
-        r"no output",
     ),
     "out missing": (
         "a: {run: file.cwl, scatter: file, in: {file: files}} # HERE",
@@ -421,6 +426,44 @@ a:
         """,
         r"`valueFrom`: expression",
     ),
+    "two entries of one name": (
+        """\
+        a:
+          scatter: file
+          in: {file: files}
+          out: [out]
+          run:
+            class: CommandLineTool
+            requirements:
+              InitialWorkDirRequirement:
+                listing:
+                  - {entryname: run.sh, entry: "echo one"}
+                  - {entryname: ./run.sh, entry: "echo $(inputs.file.path)"} # HERE
+            baseCommand: [sh, run.sh]
+            stdout: out.txt
+            inputs: {file: File}
+            outputs: {out: stdout}
+        """,
+        r"'./run.sh' would be two things in one work directory",
+    ),
+    "stdout over an entry": (
+        """\
+        a:
+          scatter: file
+          in: {file: files}
+          out: [out]
+          run:
+            class: CommandLineTool
+            requirements:
+              InitialWorkDirRequirement:
+                listing: [{entryname: list, entry: "$(inputs.file.path)\\n"}] # HERE
+            baseCommand: [sort, list]
+            stdout: list/sorted
+            inputs: {file: File}
+            outputs: {out: stdout}
+        """,
+        r"'list/sorted' would lie below 'list'",
+    ),
     "operation": (
         """\
         a:
@@ -508,7 +551,7 @@ INPUT_CASES = {
     "inputs: {number: int} # HERE\noutputs: []\n": "no input of type File[]",
     "inputs:\n  files: File[]\n  more: File[] # HERE\noutputs: []\n": "say which is the dataset",
     "inputs:\n  files: File[]\n  number: int\n  where: Directory # HERE\noutputs: []\n": "tar -cf",
-    "inputs:\n  files: {type: 'File[]', secondaryFiles: .idx} # HERE\noutputs: []\n": "secondary",
+    "inputs:\n  files: {type: 'File[]', secondaryFiles: a/.i} # HERE\noutputs: []\n": "secondary",
     "inputs:\n  files: File[]\n  number: itn # HERE\noutputs: []\n": "itn",
 }
 
@@ -519,7 +562,7 @@ def test_workflow_input_is_refused(inputs, tmp_path):
 
 
 DOCUMENTS = {
-    "": "mapping",
+    "": "is empty",
     "just a text\n": "mapping",
     "a: [1, 2\nb: 3\n": "YAML",
     "class: Workflow\n": "cwlVersion",
@@ -534,6 +577,11 @@ def test_document_that_is_no_workflow_is_refused(text, tmp_path):
     if text.startswith("cwlVersion: v1.2\nclass: Workflow"):
         text = text.replace(" # HERE", "").replace("inputs: []", "inputs: [] # HERE")
     assert DOCUMENTS.get(text, "File[]") in refused(tmp_path, text).reason
+
+
+def test_a_dataset_of_directories_is_refused_with_the_mend(tmp_path):
+    text = steps(SINGLE, "inputs:\n  files: Directory[] # HERE\n  number: int\noutputs: []\n")
+    assert "pack each folder into one file" in refused(tmp_path, text).reason
 
 
 def test_file_that_does_not_exist_is_refused(tmp_path):
@@ -626,7 +674,7 @@ SUBWORKFLOWS = {
         """,
         "write `when: $(inputs.file !== null)`",
     ),
-    "branches without a pick": (
+    "list of lists of one job": (
         """\
         s:
           scatter: x
@@ -638,10 +686,18 @@ SUBWORKFLOWS = {
             outputs: {out: {type: File, outputSource: c/out}}
             steps:
               a: {run: file.cwl, in: {file: x}, out: [out]}
-              b: {run: file.cwl, in: {file: x}, out: [out]}
-              c: {run: list.cwl, in: {file: [a/out, b/out]}, out: [out]} # HERE
+              b:
+                run:
+                  class: Workflow
+                  inputs: {l: "File[]", y: File}
+                  outputs: {out: {type: File, outputSource: d/out}}
+                  steps:
+                    d: {run: list.cwl, in: {file: [l, y]}, out: [out]} # HERE
+                in: {l: [a/out, x], y: x}
+                out: [out]
+              c: {run: file.cwl, in: {file: b/out}, out: [out]}
         """,
-        "first_non_null",
+        "combines what is itself combined",
     ),
 }
 

@@ -10,14 +10,16 @@ from typing import Any
 import psutil
 import pytest
 
-from catalog.errors import ErrorCode
+from catalog.errors import ERRORS, ErrorClass, ErrorCode
 from catalog.refs import StorageInfo, StorageKind, StorageRole
+from catalog.states import Phase
 from tests.acceptance.machine import until
-from workers.crew import Crew
-from workers.cwl import ToolFailure
+from tests.making import made_in
+from workers.crew import Crew, CrewLost, Unready
 from workers.job import RunningJob
 from workers.messages import Channel, connection
 from workers.orphans import PayloadLedger
+from workers.reaper import look
 from workers.slotprocess import Plan
 from workers.slots import Capacity
 from workers.spec import (
@@ -36,16 +38,24 @@ OUTPUT, LOGS = 1, 2
 
 
 class Pilot:
-    """A crew, and the ends that it told of."""
+    """A crew, and the ends that it told of. Each end has a text of `long` characters."""
 
-    def __init__(self, folder: Path, *, processes: int = 2, devices: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, processes: int = 2, devices: int = 0, long: int = 0, doc: str = ""
+    ) -> None:
+        js = [{"class": "InlineJavascriptRequirement"}]
+        text = {"outputEval": f"${{ return 'x'.repeat({long}); }}"}
         tool: dict[str, Any] = {
-            "class": "CommandLineTool", "cwlVersion": "v1.2", "id": "say",
-            "baseCommand": ["sh", "-c"], "stdout": "said", "requirements": [], "hints": [],
+            "class": "CommandLineTool", "cwlVersion": "v1.2", "id": "say", "doc": doc,
+            "baseCommand": ["sh", "-c"], "stdout": "said", "requirements": js, "hints": [],
             "inputs": [{"id": "script", "type": "string", "inputBinding": {"position": 1}}],
-            "outputs": [{"id": "said", "type": "stdout"}],
+            "outputs": [
+                {"id": "said", "type": "stdout"},
+                {"id": "text", "type": "string", "outputBinding": text},
+            ],
         }  # fmt: skip
-        step = StepSpec(tool, (StepInput("script"),), (OutputPort("said", "File"),))
+        ports = OutputPort("said", "File"), OutputPort("text", "value")
+        step = StepSpec(tool, (StepInput("script"),), ports)
         targets = {"said": OutputTarget(1, "out", OUTPUT), "log": OutputTarget(2, "logs", OUTPUT)}
         resources = Resources(devices=devices)
         task = TaskSpec(1, "say", 1, step, resources, 1, "digest", {}, {}, targets)
@@ -83,15 +93,17 @@ class Pilot:
 
 @pytest.fixture
 def pilot(tmp_path: Path) -> Iterator[Callable[..., Pilot]]:
-    made: list[Pilot] = []
+    yield from made_in(tmp_path, Pilot)
 
-    def make(**how: int) -> Pilot:
-        made.append(Pilot(tmp_path, **how))
-        return made[-1]
 
-    yield make
-    for one in made:
-        one.close()
+def halted(pilot: Callable[..., Pilot]) -> tuple[Pilot, int]:
+    """A pilot with one process that runs jobs, which is stopped; and that."""
+    one = pilot(processes=1)
+    one.crew.prepare()
+    (member,) = one.members
+    os.kill(member, signal.SIGSTOP)
+    until(lambda: psutil.Process(member).status() == psutil.STATUS_STOPPED, "it is stopped", 20)
+    return one, member
 
 
 def job(number: int, script: str) -> RunningJob:
@@ -181,13 +193,53 @@ def test_more_jobs_at_once_where_it_is_made_larger(pilot: Callable[..., Pilot]) 
     assert {future.result(20).outcome for future in futures} == {Outcome.STOPPED}
 
 
-def test_a_process_that_dies_is_told_of(pilot: Callable[..., Pilot]) -> None:
+def test_a_process_that_dies_loses_its_own_job_and_is_replaced(
+    pilot: Callable[..., Pilot], tmp_path: Path
+) -> None:
     one = pilot()
     one.crew.prepare()
+    stay = [job(n, f"echo $$ > {tmp_path}/{n}; exec sleep 60") for n in (1, 2)]
+    futures = [one.crew.submit(each) for each in stay]
+    until(lambda: all((tmp_path / n).exists() for n in "12"), "both are at work", 20)
+    before = set(one.members)
+    os.kill(next(iter(before)), signal.SIGKILL)
+    until(lambda: any(future.done() for future in futures), "one is lost", 20)
+    (gone,) = (future.result() for future in futures if future.done())
+    assert (gone.outcome, gone.error, gone.phase) == (
+        Outcome.LOST, ErrorCode.PROCESS_LOST, Phase.PAYLOAD,
+    )  # fmt: skip
+    assert "killed by signal 9" in str(gone.message)
+    until(lambda: len(one.members) == 2 and set(one.members) != before, "another is there", 20)
     assert one.crew.fault is None
-    os.kill(one.members[0], signal.SIGKILL)
-    until(lambda: one.crew.fault is not None, "the pilot knows", 20)
-    assert "-9" in str(one.crew.fault)
+    assert one.crew.submit(job(3, "echo more")).result(20).outcome is Outcome.FINISHED
+    stay[gone.job_id == 1].halt()
+    assert [future.result(20).outcome for future in futures].count(Outcome.STOPPED) == 1
+
+
+def test_each_job_ends_once_however_often_a_process_dies(pilot: Callable[..., Pilot]) -> None:
+    one = pilot()
+    one.crew.prepare()
+    futures = [one.crew.submit(job(number, "sleep 0.02")) for number in range(1, 121)]
+    for _ in range(4):
+        time.sleep(0.2)
+        os.kill(one.members[0], signal.SIGKILL)
+    results = [future.result(60) for future in futures]
+    assert sorted(result.job_id for result in results) == list(range(1, 121))
+    assert len(one.ends) == 120
+    lost = [result for result in results if result.outcome is Outcome.LOST]
+    assert len(lost) <= 4, "each had one in hand"
+    assert {r.outcome for r in results if r not in lost} == {Outcome.FINISHED}
+
+
+def test_a_job_that_a_process_had_only_just_read_is_run_by_another(
+    pilot: Callable[..., Pilot],
+) -> None:
+    one, member = halted(pilot)
+    futures = [one.crew.submit(job(number, "true")) for number in (1, 2)]
+    read = one.crew._recalled.receive()
+    os.kill(member, signal.SIGKILL)
+    assert [future.result(30).outcome for future in futures] == [Outcome.FINISHED] * 2
+    assert read.job_id == 1
 
 
 def test_the_processes_end_with_their_pilot_and_kill_their_payloads(
@@ -199,7 +251,7 @@ def test_the_processes_end_with_their_pilot_and_kill_their_payloads(
     one.crew.submit(running)
     until(lambda: running.phase is not None, "it is at work", 20)
     tree = psutil.Process(one.first).children(recursive=True)
-    assert len(tree) == 3
+    assert len(tree) == 4, "two that run jobs, and below one of them a reaper with the payload"
     one.crew.close()
     until(lambda: not any(each.is_running() for each in tree), "all are gone", 20)
 
@@ -213,6 +265,80 @@ def test_they_die_when_the_first_of_them_is_killed(pilot: Callable[..., Pilot]) 
     until(lambda: one.crew.fault is not None, "the pilot knows", 20)
 
 
+LEAVES = """
+python3 - <<'P'
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 4096)
+        with open(PIDS, "w") as file:
+            file.write(str(os.getpid()))
+        os.execvp("sleep", ["sleep", "600"])
+    os._exit(0)
+P
+exec sleep 600
+"""
+"""A payload whose descendant leaves its group and session, and closes all that it inherited."""
+
+
+@pytest.fixture
+def leaver(tmp_path: Path) -> Callable[[Pilot], int]:
+    """Has such a payload run, and gives the number of the process that left it."""
+
+    def leave(one: Pilot) -> int:
+        one.crew.prepare()
+        pids = tmp_path / "pid"
+        one.crew.submit(job(1, LEAVES.replace("PIDS", repr(str(pids)))))
+        until(lambda: pids.exists() and bool(pids.read_text()), "it has left", 20)
+        return int(pids.read_text())
+
+    return leave
+
+
+@pytest.mark.parametrize("killed", ["first", "member", "all", "member and reaper"])
+def test_what_left_its_payload_ends_whoever_is_killed(
+    killed: str, pilot: Callable[..., Pilot], leaver: Callable[[Pilot], int]
+) -> None:
+    one = pilot(processes=1)
+    pid = leaver(one)
+    (member,) = one.members
+    (reaper,) = [child.pid for child in psutil.Process(member).children()]
+    doomed = {
+        "first": [one.first],
+        "member": [member],
+        "all": [one.first, member],
+        "member and reaper": [reaper, member],
+    }[killed]
+    for each in doomed:
+        os.kill(each, signal.SIGKILL)
+    until(lambda: look(pid) is None, "it is gone", 20)
+    until(lambda: look(reaper) is None, "its reaper, too", 20)
+
+
+def test_a_job_whose_reaper_is_killed_is_tried_again_and_nothing_of_it_lives_on(
+    pilot: Callable[..., Pilot], leaver: Callable[[Pilot], int]
+) -> None:
+    one = pilot(processes=1)
+    pid = leaver(one)
+    (reaper,) = [child.pid for child in psutil.Process(one.members[0]).children()]
+    os.kill(reaper, signal.SIGKILL)
+    until(lambda: bool(one.ends), "its end is told", 20)
+    assert one.ends[0].error is ErrorCode.REAPER_LOST
+    assert ERRORS[ErrorCode.REAPER_LOST].error_class is ErrorClass.SYSTEM
+    assert look(pid) is None
+    assert one.crew.submit(job(2, "echo on")).result(20).outcome is Outcome.FINISHED
+
+
+def test_a_crew_that_dies_before_it_is_ready_is_no_fault_of_the_task(
+    pilot: Callable[..., Pilot],
+) -> None:
+    one = pilot()
+    os.kill(one.first, signal.SIGKILL)
+    with pytest.raises(CrewLost, match="could not be started"):
+        one.crew.prepare()
+
+
 def test_they_leave_a_signal_to_their_pilot(pilot: Callable[..., Pilot]) -> None:
     one = pilot()
     one.crew.prepare()
@@ -223,7 +349,7 @@ def test_they_leave_a_signal_to_their_pilot(pilot: Callable[..., Pilot]) -> None
 
 
 def test_a_task_that_cannot_run_here_says_so(pilot: Callable[..., Pilot]) -> None:
-    with pytest.raises(ToolFailure, match="needs 1 GPU") as caught:
+    with pytest.raises(Unready, match="needs 1 GPU") as caught:
         pilot(devices=1).crew.prepare()
     assert caught.value.code is ErrorCode.NODE_TOO_SMALL
 

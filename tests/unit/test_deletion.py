@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,22 +19,25 @@ from sqlmodel import Session, col
 from catalog import (
     clock,
     datasets,
+    definition,
     deletion,
     events,
     files,
     lifecycle,
+    removal,
     storages,
     templates,
     usage,
-    workflows,
 )
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
 from catalog.failpoints import VARIABLE
 from catalog.files import NewFileRow
+from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import Settled, settle
 from catalog.models import Replica, Singleton, StorageKind, StorageRole, Task, Workflow
+from catalog.names import MARKER
 from catalog.states import DatasetState, ReplicaState, WorkflowState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
@@ -67,7 +71,7 @@ def state_of(catalog: Catalog, dataset_id: int) -> DatasetState:
 
 
 def there(storage: StorageInfo) -> list[str]:
-    return sorted(path.name for path in Path(storage.url).iterdir())
+    return sorted(path.name for path in Path(storage.url).iterdir() if path.name != MARKER)
 
 
 def held(catalog: Catalog) -> tuple[int, int]:
@@ -202,7 +206,28 @@ def test_a_lifetime_begins_with_the_close(catalog: Catalog) -> None:
             lifecycle.pin(session, short, "too late")
 
 
-def test_one_dataset_that_may_not_go_holds_up_no_other(catalog: Catalog, chain: object) -> None:
+def test_one_that_a_workflow_still_makes_holds_up_no_other(
+    catalog: Catalog, chain: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "MOST_EXPIRED", 1)
+    with catalog.write() as session:
+        session.execute(sa.update(Workflow).values(state=WorkflowState.IN_PROGRESS))
+        made = datasets.by_name(session, "run.md5.v1.merge.log").id
+        free = datasets.create(session, "free")
+        for one in (made, free):
+            datasets.close(session, one)
+            lifecycle.set_lifetime(session, one, 0.0)
+    clock.shift_clock(10)
+    with catalog.write() as session:
+        assert deletion.expire(session) == ["free"]
+        session.execute(sa.update(Workflow).values(state=WorkflowState.FINISHED))
+        assert deletion.expire(session) == ["run.md5.v1.merge.log"]
+
+
+def test_one_dataset_that_may_not_go_holds_up_no_other(
+    catalog: Catalog, chain: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "MOST_EXPIRED", 1)
     with catalog.write() as session:
         session.execute(sa.update(Workflow).values(state=WorkflowState.IN_PROGRESS))
         read = datasets.by_name(session, "run").id
@@ -230,6 +255,43 @@ def test_bytes_that_cannot_go_now_go_later(
     assert state_of(catalog, dataset) is DatasetState.DELETED
 
 
+def test_other_bytes_where_a_copy_was_missing_stay(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    """Of two copies that an inspection missed one is back, and somebody wrote under the other."""
+    with catalog.write() as session:
+        replicas = list(session.scalars(sa.select(col(Replica.id))))
+        move(session, Replica, replicas, ReplicaState.MISSING)
+        usage.away(session, replicas)
+    Path(storage.url, "a").write_text("A")
+    mark(catalog, dataset)
+    done = deletion.remove(catalog, dataset)
+    assert there(storage) == ["a"] and Path(storage.url, "a").read_text() == "A"
+    assert (done.copies, done.left) == (1, 1)
+    assert held(catalog) == (0, 0)
+
+
+def test_other_bytes_that_an_inspection_found_where_a_copy_was_missing_stay(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    """They made the copy BAD, and are nobody's that the catalog knows all the same."""
+    path, all_of_it = Path(storage.url, "a"), Options(grace_s=0.0, limit_percent=100.0)
+    path.unlink()
+    for text in (None, "other"):
+        if text is not None:
+            path.write_text(text)
+        inspect(catalog, storage.id, all_of_it)
+        assert settle(catalog, storage.id).marked == 1
+    with catalog.read() as session:
+        (copy,) = files.all_replicas(session, files.get(session, "raw", "a").id)
+    assert copy.state is ReplicaState.BAD
+    mark(catalog, dataset)
+    done = deletion.remove(catalog, dataset)
+    assert there(storage) == ["a"] and path.read_text() == "other"
+    assert (done.copies, done.left, done.faults) == (1, 1, ())
+    assert held(catalog) == (0, 0)
+
+
 def test_bytes_that_are_gone_already_are_no_fault(
     catalog: Catalog, storage: StorageInfo, dataset: int
 ) -> None:
@@ -244,12 +306,12 @@ def test_bytes_that_are_gone_already_are_no_fault(
     assert held(catalog) == (0, 0), "what was missing is not counted twice"
 
 
-def begun(catalog: Catalog, *names: str) -> list[deletion.Doomed]:
+def begun(catalog: Catalog, *names: str) -> list[removal.Doomed]:
     """Phase two was killed after it had marked the replicas of these files."""
     with catalog.write() as session:
         ids = [files.get(session, "raw", name).id for name in names]
-        found = deletion._lock(session, col(Replica.file_id).in_(ids))
-        return deletion._doom(session, found, "a test")
+        found = removal.lock(session, col(Replica.file_id).in_(ids))
+        return removal.doom(session, found, "a test")
 
 
 def test_what_was_missing_is_counted_once_after_a_kill(
@@ -275,8 +337,8 @@ def test_two_who_remove_the_same_bytes_count_them_once(
     rows = begun(catalog, "a", "b")
     assert deletion.remove(catalog, dataset).copies == 2
     with ThreadPoolExecutor(1) as pool:
-        late = deletion.remove_replicas(catalog, rows, deletion._drivers(catalog), pool)
-    assert late == deletion.Removed()
+        late = removal.remove_replicas(catalog, rows, removal.drivers(catalog), pool)
+    assert late == removal.Removed()
     assert held(catalog) == (0, 0)
 
 
@@ -344,11 +406,16 @@ def test_a_run_that_is_to_end_does_so_after_its_page(
     check_gone(catalog, storage, pages)
 
 
-@pytest.mark.parametrize("step", ["_doom", "_remove_bytes"])
+@pytest.mark.parametrize(("where", "step"), [(deletion, "doom"), (removal, "_remove_bytes")])
 def test_a_defect_on_a_page_is_raised_and_the_next_run_ends_it(
-    catalog: Catalog, storage: StorageInfo, pages: int, step: str, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog,
+    storage: StorageInfo,
+    pages: int,
+    where: ModuleType,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, calls = getattr(deletion, step), []
+    whole, calls = getattr(where, step), []
 
     def broken(*args: Any) -> Any:
         calls.append(step)
@@ -357,7 +424,7 @@ def test_a_defect_on_a_page_is_raised_and_the_next_run_ends_it(
         return whole(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deletion, step, broken)
+        patch.setattr(where, step, broken)
         with pytest.raises(RuntimeError, match="a defect"):
             deletion.remove(catalog, pages)
     assert not [t for t in threading.enumerate() if t.name.startswith(("doom", "delete"))]
@@ -370,7 +437,7 @@ def test_a_removal_whose_role_went_to_another_is_not_told_as_done(
 ) -> None:
     monkeypatch.setattr(roles, "_BEAT_S", 0.02)
 
-    def steal(_name: str, _so_far: deletion.Removed) -> None:
+    def steal(_name: str, _so_far: removal.Removed) -> None:
         with catalog.write() as session:
             session.execute(sa.update(Singleton).values(owner="another"))
         (beat,) = (t for t in threading.enumerate() if t.name == f"role-{flow.DELETION}")
@@ -438,7 +505,7 @@ def test_a_workflow_keeps_its_fixed_inputs_or_is_refused(
         file_id = files.get(session, "raw", "a").id
     inputs = {"geometry": {"class": "File", "file_id": file_id}}
     mark(catalog, dataset)
-    removed: list[deletion.Removed] = []
+    removed: list[removal.Removed] = []
     thread = threading.Thread(target=lambda: removed.append(deletion.remove(catalog, dataset)))
     with catalog.write() as session:
         workflow = defined(session, inputs)
@@ -464,19 +531,23 @@ def defined(session: Session, inputs: dict[str, Any], *, again: bool = False) ->
     template = templates.create(session, name, "*", {}, {}, name)
     templates.activate(session, template.id)
     source = datasets.create(session, name)
-    workflow, _ = workflows.define(session, template.id, source, [], inputs=inputs, rank=1)
+    workflow, _ = definition.define(session, template.id, source, [], inputs=inputs, rank=1)
     return workflow
 
 
-def test_a_file_that_is_registered_again_meanwhile_is_refused_or_kept(
+def test_a_file_that_went_is_registered_again_where_it_was(
     catalog: Catalog, storage: StorageInfo, dataset: int, add_files: AddFiles
 ) -> None:
     mark(catalog, dataset)
     deletion.remove(catalog, dataset)
     with catalog.write() as session:
+        before = files.get(session, "raw", "a").id
         other = datasets.create(session, "other")
-    with pytest.raises(Conflict, match="is DELETED and is not used again"):
-        add_files(other, ["a"])
+    assert add_files(other, ["a"]) == [before]
+    Path(storage.url, "a").write_text("a")
+    assert held(catalog) == (1, 1)
+    mark(catalog, other)
+    assert deletion.remove(catalog, other).copies == 1 and there(storage) == []
 
 
 def test_who_registers_a_file_while_its_dataset_goes_keeps_its_bytes(
@@ -485,7 +556,7 @@ def test_who_registers_a_file_while_its_dataset_goes_keeps_its_bytes(
     with catalog.write() as session:
         other = datasets.create(session, "other")
     mark(catalog, dataset)
-    removed: list[deletion.Removed] = []
+    removed: list[removal.Removed] = []
     thread = threading.Thread(target=lambda: removed.append(deletion.remove(catalog, dataset)))
     with catalog.write() as session:
         ids = files.register(session, storage.id, new_rows("a", "b"))

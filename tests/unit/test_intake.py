@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ from sqlmodel import Session
 
 from catalog import clock, datasets, durations, intakerules, manifests, requests, usage
 from catalog.db import Catalog
+from catalog.drivers import driver_for
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.failpoints import VARIABLE
 from catalog.intakerules import Rule
 from catalog.requests import queue
-from catalog.requests.processor import Processor
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
+from flows.intake.roles import Errand
+from flows.intake.sightings import Sighting, Take, look
 from flows.intake.spool import REJECTED, Spool
-from flows.intake.watch import Watch, Watches
+from flows.intake.watch import Watch
+from flows.intake.watches import Watches
+from tests.processing import do_all
 
 PATTERN = r"(?P<run>run-\d+)/.*\.raw"
 
@@ -46,14 +50,7 @@ def follow(catalog: Catalog, storage: StorageInfo) -> Callable[..., Watch]:
 @pytest.fixture
 def work(catalog: Catalog) -> Callable[[], None]:
     """Have all requests done."""
-
-    def all_done() -> None:
-        processor = Processor(catalog, lambda _session: None)
-        while processor.turn():
-            pass
-        processor.close()
-
-    return all_done
+    return lambda: do_all(catalog)
 
 
 def arrive(storage: StorageInfo, *names: str, content: bytes | None = None) -> None:
@@ -157,21 +154,25 @@ def test_a_marker_closes_its_dataset_behind_its_last_file(
 
 
 def test_a_file_that_a_listing_missed_before_its_marker_is_in_the_dataset(
-    catalog: Catalog, storage: StorageInfo, follow: Callable[..., Watch], work: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    catalog: Catalog, storage: StorageInfo, follow: Callable[..., Watch], work: Callable[[], None]
+) -> None:
     """A directory may be read past a name that is made just then, and the marker seen behind it."""
-    watch = follow(end_pattern=r"(?P<run>run-\d+)/END")
+    missed = "run-1/b.raw"
+
+    def passing_by(errand: Errand, take: Take) -> None:
+        def rest(page: Sequence[Sighting]) -> None:
+            take([sighting for sighting in page if sighting.path != missed])
+
+        look(driver_for(storage), errand, rest)
+
+    watch = Watch(follow(end_pattern=r"(?P<run>run-\d+)/END").rule, catalog, passing_by)
     arrive(storage, "run-1/a.raw")
     watch.turn()
     work()
     arrive(storage, "run-1/b.raw", "run-1/END")
-    everything = list(watch._driver.list())
-    with monkeypatch.context() as patch:
-        missed = [info for info in everything if info.path != "run-1/b.raw"]
-        patch.setattr(watch._driver, "list", lambda _prefix="": iter(missed))
-        watch.turn()
-        work()
+    watch.turn()
+    work()
+    missed = ""
     for _ in range(3):
         watch.turn()
         work()
@@ -190,7 +191,7 @@ def test_names_that_cannot_be_used_hold_up_no_others(
         watch.turn()
         work()
     assert names(catalog, "run-1") == ["run-1/a.raw"]
-    told = [r for r in caplog.records if r.getMessage() == "file left alone"]
+    told = [r for r in caplog.records if r.getMessage() == "left alone"]
     assert len(told) == 3, "each once"
     assert "dataset name 'run 2' can't be used" in told[0].why + told[1].why + told[2].why  # type: ignore[attr-defined]
 
@@ -309,12 +310,15 @@ def test_a_rule_is_added_once_and_its_name_is_free_after_its_end(
 def test_rules_come_and_go_while_the_intake_runs(
     catalog: Catalog, storage: StorageInfo, work: Callable[[], None], tmp_path: Path
 ) -> None:
-    watches = Watches(catalog)
+    watches = Watches(catalog, 60.0)
     arrive(storage, "run-1/a.raw")
     assert watches.turn() > 0
     with catalog.write() as session:
         intakerules.add(session, rule())
-    watches.turn()
+    for _ in range(600):
+        watches.turn()
+        if asked(catalog) and not watches._acting:
+            break
     work()
     assert names(catalog, "run-1") == ["run-1/a.raw"]
     aside = tmp_path / "aside"
@@ -329,6 +333,7 @@ def test_rules_come_and_go_while_the_intake_runs(
     watches.turn()
     work()
     assert names(catalog, "run-1") == ["run-1/a.raw"]
+    watches.close()
 
 
 # The spool.
@@ -404,6 +409,9 @@ LOOK = """
 import sys
 from pathlib import Path
 from catalog.db import Catalog
+from catalog.drivers import driver_for
+from flows.intake.roles import Errand
+from flows.intake.sightings import Sighting, Take, look
 from flows.intake.spool import Spool
 Spool(Path(sys.argv[2]), Catalog(sys.argv[1])).look()
 """

@@ -23,7 +23,7 @@ from catalog.refs import FileRef, ReplicaRef
 from catalog.storages import StorageInfo
 from cli.copies import Reader, Wanted
 from tests.servers.disks import mounted
-from workers.cwl.workdir import _copy as copy_writable
+from workers.cwl.layout import _copy as copy_writable
 from workers.node import Node
 from workers.orphans import PayloadLedger
 from workers.slots import Capacity, Slots
@@ -193,7 +193,7 @@ def test_a_file_that_changes_while_it_is_copied_in_is_refused(
         elsewhere.write_bytes(b"other")
         return done
 
-    monkeypatch.setattr("catalog.drivers.local.copy_file", copy_then_change)
+    monkeypatch.setattr("catalog.drivers.storing.copy_file", copy_then_change)
     with pytest.raises(BadInput, match="changed while it was read"):
         intake.copy_in([elsewhere], storage_at(root), "run")
     assert list(root.iterdir()) == []

@@ -1,5 +1,6 @@
 """Requests: accepted once, done in order, answered; whatever dies meanwhile."""
 
+import hashlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
-from catalog import datasets, deletion, manifests, requests, storages
+from catalog import datasets, deletion, files, manifests, requests, storages
 from catalog.db import Catalog
 from catalog.drivers.local import LocalDriver
 from catalog.errors import (
@@ -31,11 +32,12 @@ from catalog.inspection.scan import Options, inspect
 from catalog.models import StorageKind, StorageRole
 from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests
 from catalog.requests import processor as processing
-from catalog.requests.looks import Away
 from catalog.requests.processor import Processor
 from catalog.requests.queue import Answer
+from catalog.settings import get_settings
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
+from tests.processing import do_all
 
 Document = dict[str, Any]
 
@@ -57,9 +59,7 @@ def send(catalog: Catalog, processor: Processor) -> Callable[..., list[RequestIn
 
     def sent(*documents: Document) -> list[RequestInfo]:
         ids = submit_requests(catalog, documents)
-        for _ in range(20):
-            if not processor.turn():
-                break
+        do_all(catalog, processor)
         with catalog.read() as session:
             return [requests.get(session, request_id) for request_id in ids]
 
@@ -104,8 +104,8 @@ def closing(dataset: int | str = "run-1", key: str = "close", **more: Any) -> Do
     return {"kind": "dataset.close", "key": key, "datasetId": dataset, **more}
 
 
-def deleting(dataset: int | str = "run-1", key: str = "delete") -> Document:
-    return {"kind": "dataset.delete", "key": key, "datasetId": dataset}
+def deleting(dataset: int | str = "run-1", key: str = "delete", **more: Any) -> Document:
+    return {"kind": "dataset.delete", "key": key, "datasetId": dataset, **more}
 
 
 def names(catalog: Catalog, dataset: str = "run-1") -> list[str]:
@@ -264,11 +264,21 @@ def test_a_dataset_of_a_request_has_its_lifetime(
     assert abs((info.expires_at - info.closed_at).total_seconds() - 7200) < 1
 
 
-def test_a_dataset_is_deleted_with_its_bytes_and_only_then_answered(
+@pytest.fixture
+def originals_may_go(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The setting by which requests may remove what was registered in place."""
+    monkeypatch.setenv("SPDF_REQUESTS_REMOVE_ORIGINALS", "true")
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.mark.usefixtures("originals_may_go")
+def test_a_dataset_is_deleted_with_its_originals_and_only_then_answered(
     catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
 ) -> None:
     send(new_dataset(), with_files([written(storage, "f")]), closing())
-    (asked, again) = send(deleting(), closing(key="behind"))
+    (asked, again) = send(deleting(removeOriginals=True), closing(key="behind"))
     assert states([asked, again]) == ["QUEUED", "QUEUED"], "what is behind it waits"
     assert asked.begun_at is not None
     with catalog.read() as session:
@@ -277,9 +287,91 @@ def test_a_dataset_is_deleted_with_its_bytes_and_only_then_answered(
     assert info.state is DatasetState.DELETING and Path(storage.url, "f").exists()
     deletion.remove(catalog, info.id)
     assert not Path(storage.url, "f").exists()
-    asked, again = send(deleting(), closing(key="behind"))
+    asked, again = send(deleting(removeOriginals=True), closing(key="behind"))
     assert asked.state is RequestState.DONE
     assert "DELETED and can't become CLOSED" in error_of(again)
+
+
+def test_a_deletion_that_says_nothing_of_originals_leaves_them(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    send(new_dataset(), with_files([written(storage, "f")]), closing(), deleting())
+    with catalog.read() as session:
+        info = datasets.by_name(session, "run-1")
+    assert deletion.remove(catalog, info.id).detached == 1
+    (asked,) = send(deleting())
+    assert asked.state is RequestState.DONE and Path(storage.url, "f").exists()
+
+
+@pytest.mark.usefixtures("originals_may_go")
+@pytest.mark.parametrize("also", [{}, {"removeOriginals": True}])
+def test_a_request_changes_nothing_of_what_a_person_deleted_and_may_take_back(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
+    also: dict[str, bool],
+) -> None:  # fmt: skip
+    send(new_dataset(), with_files([written(storage, "f")]), closing())
+    with catalog.write() as session:
+        made = datasets.by_name(session, "run-1").id
+        deletion.mark(session, made, "told", grace_s=86400.0, by_person=True)
+        before = datasets.get(session, made)
+    (asked,) = send(deleting(**also))
+    if also:
+        assert "by a word that its originals stay" in error_of(asked)
+    with catalog.read() as session:
+        assert datasets.get(session, made) == before
+
+
+def test_a_request_may_remove_originals_only_where_that_is_allowed(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    send(new_dataset(), with_files([written(storage, "f")]), closing())
+    (asked,) = send(deleting(removeOriginals=True))
+    assert "SPDF_REQUESTS_REMOVE_ORIGINALS is off" in error_of(asked)
+    with catalog.read() as session:
+        assert datasets.by_name(session, "run-1").state is DatasetState.CLOSED
+
+
+def test_a_deletion_is_answered_though_another_has_the_name_by_then(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
+) -> None:
+    send(new_dataset(), with_files([written(storage, "f")]), closing(), deleting())
+    with catalog.write() as session:
+        gone = datasets.by_name(session, "run-1").id
+    deletion.remove(catalog, gone)
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1")
+    (asked,) = send(deleting())
+    assert asked.state is RequestState.DONE
+    with catalog.read() as session:
+        assert datasets.get(session, made).state is DatasetState.OPEN
+
+
+@pytest.mark.parametrize("verify", ["none", "size", "checksum"])
+def test_a_file_known_by_another_kind_of_checksum_is_read_and_is_the_same(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]], verify: str
+) -> None:
+    entry = written(storage, "f")
+    md5 = hashlib.md5(Path(storage.url, "f").read_bytes()).hexdigest()
+    by_md5 = {**entry, "checksum": f"MD5:{md5.upper()}"}
+    found = send(
+        new_dataset("run-1"),
+        with_files([by_md5], "run-1", "first"),
+        new_dataset("run-2"),
+        with_files([{**entry, "checksum": None}], "run-2", "read"),
+        new_dataset("run-3"),
+    )
+    assert "only reading the file tells" in error_of(found[3]), "it was looked at before the first"
+    with catalog.write() as session:
+        queue.retry(session, found[3].id)
+    assert states(send(new_dataset("run-4"))) == ["DONE"]
+    again = {**with_files([written(storage, "f")], "run-3", "adler"), "verify": verify}
+    wrong = {**by_md5, "checksum": "sha256:" + "0" * 64}
+    found = send(again, {**with_files([wrong], "run-3", "wrong"), "verify": verify})
+    assert found[0].state is RequestState.DONE, found[0].reply
+    assert "has the checksum sha256:" in error_of(found[1])
+    assert names(catalog, "run-1") == names(catalog, "run-2") == names(catalog, "run-3") == ["f"]
+    with catalog.read() as session:
+        assert files.find(session, "raw:f").checksum == f"md5:{md5}"
 
 
 # What can't be done.
@@ -331,7 +423,7 @@ def test_a_close_that_announces_other_files_leaves_the_dataset_open(
     catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
 ) -> None:
     _, _, early = send(new_dataset(), with_files([written(storage, "a")]), closing(fileCount=2))
-    assert "has 1 files, not the 2 announced" in error_of(early)
+    assert "has 1 file, not the 2 announced" in error_of(early)
     send(with_files([written(storage, "b")], key="rest"))
     with catalog.write() as session:
         queue.retry(session, early.id)
@@ -426,7 +518,7 @@ def test_requests_wait_while_their_storage_is_away(
     ]  # fmt: skip
     assert states(send(*documents)) == ["DONE", "DONE", "QUEUED", "QUEUED", "DONE"]
     aside.rename(other.url)
-    processor._away = Away()
+    processor.try_again()
     assert states(send(*documents)) == ["DONE"] * 5
     assert names(catalog, "run-1") == ["there"]
 
@@ -447,11 +539,12 @@ def test_a_storage_that_is_away_is_not_tried_by_every_request_that_needs_it(
     entry = written(storage, "f")
     submit_requests(catalog, [with_files([entry], name, f"files {name}") for name in names])
     monkeypatch.setattr(LocalDriver, "stat", away)
+    monkeypatch.setattr(LocalDriver, "list", away)
     for _ in range(3):
         assert processor.turn() == 0
     assert 1 <= len(tries) <= 8, "as many as look at the same time, once"
     monkeypatch.undo()
-    processor._away = Away()
+    processor.try_again()
     assert processor.turn() == len(names)
 
 
@@ -519,10 +612,7 @@ def test_order_holds_over_many_windows(
     catalog: Catalog, storage: StorageInfo, processor: Processor
 ) -> None:
     ids = submit_requests(catalog, interleaved(storage))
-    took = 0
-    while processor.turn():
-        took += 1
-    assert took >= len(ids) // 2
+    assert do_all(catalog, processor) >= len(ids) // 2
     assert are_done_in_order(catalog, ids)
 
 
@@ -540,8 +630,7 @@ def test_a_window_is_read_while_the_one_before_is_done(
         return before(besides)
 
     monkeypatch.setattr(processor, "_read", reading)
-    while processor.turn():
-        pass
+    do_all(catalog, processor)
     assert read[:3] == [(True, ()), (False, (1, 2)), (False, (3, 4))]
 
 
@@ -562,8 +651,7 @@ def test_a_window_that_fails_takes_with_it_what_was_read_ahead(
     monkeypatch.setattr(queue, "answer", failing)
     with pytest.raises(OperationalError):
         processor.turn()
-    while processor.turn():
-        pass
+    do_all(catalog, processor)
     assert are_done_in_order(catalog, ids)
 
 
@@ -617,7 +705,8 @@ processor.close()
 
 def turns(catalog_url: str, failpoint: str | None) -> int:
     line = [sys.executable, "-c", TURNS, catalog_url]
-    env = {**os.environ, VARIABLE: failpoint} if failpoint else dict(os.environ)
+    env = dict(os.environ) | {"SPDF_REQUESTS_REMOVE_ORIGINALS": "1"}
+    env |= {VARIABLE: failpoint} if failpoint else {}
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(line, env=env, cwd=root, timeout=60, check=False).returncode
 
@@ -647,7 +736,7 @@ def test_killed_at_any_step_the_outcome_is_as_if_it_had_run_once(
         with_files([written(storage, "e")], "run-2", "e"),
         with_files([written(storage, "a")], "run-2", "shared"),
         closing("run-2", "close 2"),
-        deleting("run-2"),
+        deleting("run-2", removeOriginals=True),
     ]
     ids = submit_requests(catalog, documents)
     assert turns(catalog_url, failpoint) == -signal.SIGKILL, f"{failpoint} was never reached"
@@ -662,7 +751,7 @@ def test_killed_at_any_step_the_outcome_is_as_if_it_had_run_once(
     )
     assert names(catalog) == ["a", "b", "c"]
     assert gone.state is DatasetState.DELETED
-    left = sorted(path.name for path in Path(storage.url).iterdir())
+    left = sorted(path.name for path in Path(storage.url).glob("[!.]*"))
     assert left == ["a", "b", "c", "d"], "bytes that another dataset holds stay"
     Path(storage.url, "d").unlink()
     assert inspect(catalog, storage.id, Options(100.0, grace_s=0.0)).found == 0

@@ -115,3 +115,28 @@ def test_flow_runs_start_with_the_engine_itself(configured: str | None, started:
     assert configuration.command == started
     # What Prefect's worker goes by: it starts a command as it stands.
     assert configuration._command_configured
+
+
+def test_a_node_that_is_out_asks_for_nothing_until_it_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "pace"
+    pace.tell(path, pace.NEVER_S)
+    one = Pace(path)
+    one.hurry()
+    assert not any(one.is_due() for _ in range(10))
+    pace.tell(path, pace.BASE_S)
+    assert one.is_due()
+
+
+def test_a_pace_is_told_on_a_disk_without_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pace"
+    pace.tell(path, pace.BASE_S)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        pace.tell(path, pace.NEVER_S)
+    assert Pace(path).period_s == pace.NEVER_S

@@ -6,19 +6,34 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlmodel import col
 
-from catalog import datasets, deletion, files, manifests, storages, transfers, uploads, usage
+from catalog import (
+    datasets,
+    deletion,
+    events,
+    files,
+    grace,
+    manifests,
+    removal,
+    storages,
+    transfers,
+    uploads,
+    usage,
+)
 from catalog.datasets import Member
 from catalog.db import Catalog
+from catalog.drivers import Stored
+from catalog.drivers.local import LocalDriver
 from catalog.errors import Conflict, NotFound, StateConflict, StorageError
 from catalog.failpoints import VARIABLE
 from catalog.files import NewFileRow
 from catalog.inspection.scan import Options, inspect
 from catalog.models import Replica, StorageKind, StorageRole
-from catalog.states import InspectionState, UploadState
+from catalog.states import DatasetState, InspectionState, ReplicaState, UploadState
 from catalog.storages import StorageInfo
 from catalog.uploads import UploadInfo
 
@@ -156,6 +171,32 @@ def test_a_source_that_is_gone_fails_it_and_a_storage_that_is_away_does_not(
     assert info.state is UploadState.FAILED and "not there" in (info.reason or "")
 
 
+@pytest.mark.parametrize("grace_s", [0.0, 86400.0])
+def test_a_failed_upload_does_not_go_on_once_its_dataset_is_deleted(
+    catalog: Catalog, storage: StorageInfo, dataset: int, target: StorageInfo, tmp_path: Path,
+    grace_s: float,
+) -> None:  # fmt: skip
+    source = Path(storage.url, "d0/f000")
+    text = source.read_text()
+    source.unlink()
+    upload = ask(catalog, dataset, target)
+    assert transfer(catalog, upload, tmp_path).state is UploadState.FAILED
+    source.write_text(text)
+    with catalog.write() as session:
+        deletion.mark(session, dataset, "a test", grace_s=grace_s)
+    with pytest.raises(StateConflict, match="DELETING"), catalog.write() as session:
+        uploads.order(session, dataset, target.id)
+    if grace_s:
+        with catalog.write() as session:
+            grace.undelete(session, dataset)
+            assert uploads.order(session, dataset, target.id).state is UploadState.QUEUED
+        assert transfer(catalog, upload, tmp_path).state is UploadState.DONE
+        return
+    deletion.remove(catalog, dataset)
+    with pytest.raises(StateConflict, match="DELETED"), catalog.write() as session:
+        uploads.order(session, dataset, target.id)
+
+
 def test_an_upload_can_be_cancelled(
     catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path
 ) -> None:
@@ -174,8 +215,8 @@ def test_a_path_that_was_used_before_is_not_used_again(
     transfer(catalog, ask(catalog, dataset, target), tmp_path)
     with catalog.write() as session:
         file_id = files.get(session, "raw", "d0/f000").id
-        found = deletion._lock(session, col(Replica.file_id) == file_id)
-        rows = deletion._doom(session, found, "a test")
+        found = removal.lock(session, col(Replica.file_id) == file_id)
+        rows = removal.doom(session, found, "a test")
     with catalog.read() as session:
         assert [row.path for row in rows] == ["d0/f000", "run-1/d0/f000"]
         assert files.replicas(session, [file_id]) == {file_id: ()}
@@ -247,13 +288,116 @@ def test_bytes_that_are_not_of_the_upload_stay_where_they_are(
     assert whole(catalog, dataset, target)
 
 
-def test_half_a_file_that_a_kill_left_is_replaced(
+def test_of_the_longest_names_another_is_found_where_bytes_are_already(
+    catalog: Catalog, storage: StorageInfo, target: StorageInfo, tmp_path: Path
+) -> None:
+    name = "x" * 255
+    Path(storage.url, name).write_text("ours")
+    row = NewFileRow("raw", name, name, 4, f"adler32:{zlib.adler32(b'ours'):08x}")
+    with catalog.write() as session:
+        made = datasets.create(session, "run-2")
+        ids = files.register(session, storage.id, [row])
+        datasets.attach(session, made, [Member(ids[0], name)])
+        datasets.close(session, made)
+    place = Path(target.url, "run-2", name)
+    place.parent.mkdir(parents=True)
+    place.write_text("of somebody else")
+    assert transfer(catalog, ask(catalog, made, target), tmp_path).state is UploadState.DONE
+    assert place.read_text() == "of somebody else"
+    (other,) = [path for path in place.parent.iterdir() if path != place]
+    assert other.read_text() == "ours"
+
+
+def strangers(target: StorageInfo, text: str = "of another!") -> Path:
+    """Somebody's file, which came to the place that an upload has reserved for d0/f000."""
+    place = Path(target.url, "run-1/d0/f000")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+    return place
+
+
+@pytest.mark.parametrize("text", ["of another, of another size", "D0/F000"])
+def test_a_file_that_came_to_a_reserved_place_stays_there(
+    catalog: Catalog, catalog_url: str, dataset: int, target: StorageInfo, tmp_path: Path,
+    text: str,
+) -> None:  # fmt: skip
+    upload = ask(catalog, dataset, target)
+    assert run(catalog_url, upload, tmp_path, "upload.reserved") == -signal.SIGKILL
+    place = strangers(target, text)
+    assert transfer(catalog, upload, tmp_path).state is UploadState.DONE
+    assert place.read_text() == text
+    assert whole(catalog, dataset, target)
+    with catalog.read() as session:
+        file_id = files.get(session, "raw", "d0/f000").id
+        known = {r.path: r for r in files.all_replicas(session, file_id)}
+        (there,) = [item for item in usage.of_storages(session) if item.storage == "tape"]
+        told = [
+            event.message for event in events.history(session, "replica", known["run-1/d0/f000"].id)
+        ]
+    assert known["run-1/d0/f000"].state is ReplicaState.DELETED
+    assert any("they stay" in (message or "") for message in told)
+    assert there.files == COUNT, "counted once"
+    assert found(catalog, "tape") == 1, "it is dark, and told"
+
+
+def test_a_folder_or_a_link_at_a_reserved_place_stays_there(
     catalog: Catalog, catalog_url: str, dataset: int, target: StorageInfo, tmp_path: Path
 ) -> None:
     upload = ask(catalog, dataset, target)
     assert run(catalog_url, upload, tmp_path, "upload.reserved") == -signal.SIGKILL
-    place = Path(target.url, "run-1/d0/f000")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("half")
+    place = strangers(target)
+    place.unlink()
+    place.symlink_to("nowhere")
+    folder = place.with_name("f002")
+    folder.mkdir()
     assert transfer(catalog, upload, tmp_path).state is UploadState.DONE
+    assert place.is_symlink() and folder.is_dir()
     assert whole(catalog, dataset, target)
+
+
+def test_a_place_to_which_others_always_come_is_told(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Somebody makes a file at each place as soon as it is reserved."""
+    put = LocalDriver.put
+
+    def late(driver: LocalDriver, source: Path, path: str, **how: Any) -> Stored:
+        if driver.name == "tape":
+            place = Path(target.url, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("of another")
+        return put(driver, source, path, **how)
+
+    monkeypatch.setattr(LocalDriver, "put", late)
+    info = transfer(catalog, ask(catalog, dataset, target), tmp_path)
+    assert info.state is UploadState.FAILED and "find out who writes there" in (info.reason or "")
+    there = [path for path in Path(target.url).rglob("f*") if path.is_file()]
+    assert {path.read_text() for path in there} == {"of another"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_of_what_an_upload_left_only_its_own_bytes_go_with_the_dataset(
+    catalog: Catalog, catalog_url: str, dataset: int, target: StorageInfo, tmp_path: Path,
+    again: bool,
+) -> None:  # fmt: skip
+    """Reserved, copied or not, and never noted; with `again` the deletion is killed, too."""
+    upload = ask(catalog, dataset, target)
+    assert run(catalog_url, upload, tmp_path, "upload.copied") == -signal.SIGKILL
+    other = Path(target.url, "run-1/d0/f000")
+    other.unlink()
+    other.write_text("D0/F000")
+    with catalog.write() as session:
+        uploads.order(session, dataset, target.id, cancel=True)
+        deletion.mark(session, dataset, "a test")
+        if again:
+            found = removal.lock(session, col(Replica.storage_id) == target.id)
+            removal.doom(session, found, "a run that died")
+    done = deletion.remove(catalog, dataset)
+    assert [path for path in Path(target.url).rglob("f*") if path.is_file()] == [other]
+    assert other.read_text() == "D0/F000" and done.left == 1
+    with catalog.read() as session:
+        assert datasets.get(session, dataset).state is DatasetState.DELETED
+        (row,) = [r for r in files.all_replicas(session, 1) if r.storage_id == target.id]
+        told = [event.message for event in events.history(session, "replica", row.id)]
+    assert any("they stay" in (message or "") for message in told)

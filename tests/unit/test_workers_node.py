@@ -7,18 +7,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from catalog.errors import BadInput
 from catalog.settings import Settings
 from catalog.states import Phase
 from flows.shift.hand import Hand
+from tests.acceptance.machine import until
 from workers.devices import capacity, memory_mib
 from workers.job import RunningJob
-from workers.orphans import PayloadLedger, clean_dead, start_time
+from workers.orphans import PayloadLedger, clean_dead, living_reapers
+from workers.reaper import look
 from workers.slots import Capacity, Slots
 from workers.spec import JobSpec, Resources
 
@@ -302,84 +305,118 @@ def test_memory_is_what_the_machine_has_or_the_setting_says() -> None:
 
 
 PILOT = """
-import subprocess, sys, time
+import sys
 from pathlib import Path
-from catalog.errors import BadInput
-from catalog.settings import Settings
-from catalog.states import Phase
-from flows.shift.hand import Hand
-from workers.devices import capacity, memory_mib
-from workers.job import RunningJob
+from workers.cwl.process import Command, run_command
 from workers.orphans import PayloadLedger
+from workers.reapers import Reapers
 ledger = PayloadLedger(Path(sys.argv[1]), 7)
-line = ["sh", "-c", "sleep 300 & sleep 300"]
-payload = subprocess.Popen(line, process_group=0, pass_fds=[ledger.held])
-ledger.started(payload.pid)
-print(payload.pid, flush=True)
-time.sleep(300)
+def started(pid):
+    ledger.started(pid)
+    print(pid, flush=True)
+where = str(ledger.directory)
+command = Command(
+    ["sh", "-c", "(setsid sleep 300 &) ; sleep 300 & setsid sh -c 'exec sleep 300' & sleep 300"],
+    {"PATH": "/usr/bin:/bin"}, where, where + "/log", keep=[ledger.held],
+)
+run_command(command, Reapers(started))
 """
 
 
 @pytest.fixture
 def pilot(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that acts as a pilot with one payload of several processes: (pilot, group)."""
+    """A process that acts as a pilot with one payload of several processes: (pilot, reaper)."""
     process = subprocess.Popen(
         [sys.executable, "-c", PILOT, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    group = int(process.stdout.readline())
-    yield process, group
-    process.kill()
+    reaper = int(process.stdout.readline())
+    until(lambda: len(payload(tmp_path)) == 5, "all of it runs", 20)
+    yield process, reaper
+    for pid in (process.pid, reaper, *payload(tmp_path)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    if members(group):
-        os.killpg(group, signal.SIGKILL)
 
 
-def members(group: int) -> list[int]:
-    """Living processes of a group."""
+def payload(folder: Path) -> list[int]:
+    """The living processes of the pilot's payload, wherever they are: by what they are called."""
+    where = str(folder / "pilot-7")
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(stat.parent.name))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd() == where and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
     return found
 
 
-def test_payloads_of_a_dead_pilot_are_killed(
+def test_payloads_of_a_dead_pilot_are_ended(
     pilot: tuple[subprocess.Popen[str], int], tmp_path: Path
 ) -> None:
-    process, group = pilot
-    deadline = time.monotonic() + 10
-    while len(members(group)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process, _ = pilot
     assert clean_dead(tmp_path) == 0
-    assert len(members(group)) >= 2, "a living pilot's payloads are left alone"
+    left = payload(tmp_path)
+    assert len(left) == 5, "a living pilot's payloads are left alone"
     process.kill()
     process.wait()
     assert clean_dead(tmp_path) == 1
-    deadline = time.monotonic() + 10
-    while members(group) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not members(group)
+    assert not any(map(look, left))
     assert not list(tmp_path.glob("pilot-*"))
 
 
-def test_a_number_that_is_anothers_by_now_is_left_alone(
+def test_payloads_of_a_pilot_that_died_with_its_reaper_are_ended(
     pilot: tuple[subprocess.Popen[str], int], tmp_path: Path
 ) -> None:
-    process, group = pilot
-    ledger = tmp_path / "pilot-7" / "payloads"
-    started = start_time(group)
-    assert started is not None
-    ledger.write_text(f"{group} {started - 1}\n")
+    process, reaper = pilot
+    left = payload(tmp_path)
+    for pid in (process.pid, reaper):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (process.pid, reaper):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert any(map(look, left))
+    until(lambda: clean_dead(tmp_path) == 1, "all of it is ended", 20)
+    assert not any(map(look, left))
+    assert not list(tmp_path.glob("pilot-*"))
+
+
+def test_a_reaper_that_still_has_to_do_is_waited_for(
+    pilot: tuple[subprocess.Popen[str], int], tmp_path: Path
+) -> None:
+    process, reaper = pilot
+    os.kill(reaper, signal.SIGSTOP)
     process.kill()
     process.wait()
-    assert clean_dead(tmp_path) == 1
-    assert members(group), "its leader started at another time: it is not the payload"
+    assert clean_dead(tmp_path) == 0, "its payload may be at work"
+    assert len(payload(tmp_path)) == 5
+    os.kill(reaper, signal.SIGCONT)
+    until(lambda: clean_dead(tmp_path) == 1, "it has ended it", 20)
+    until(lambda: look(reaper) is None, "it is gone, too", 20)
+
+
+def test_a_number_that_is_anothers_by_now_is_left_alone(tmp_path: Path) -> None:
+    other = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    try:
+        dead = subprocess.run(
+            [sys.executable, "-c", DIES, str(tmp_path), str(other.pid)], check=False
+        )
+        assert dead.returncode == -signal.SIGKILL
+        assert clean_dead(tmp_path) == 1
+        assert other.poll() is None, "it started at another time: it is not the reaper"
+    finally:
+        other.kill()
+        other.wait()
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from workers.orphans import PayloadLedger
+ledger = PayloadLedger(Path(sys.argv[1]), 7)
+(ledger.directory / "payloads").write_text(f"{sys.argv[2]} 1\\n")
+os.kill(os.getpid(), 9)
+"""
 
 
 CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
@@ -412,6 +449,12 @@ def test_a_pilot_in_another_container_is_known_by_its_lock(
 ) -> None:
     assert distant.stdin is not None and distant.stdout is not None
     assert clean_dead(tmp_path) == 0, "its number means nothing here, and it lives"
+    (reaper,) = [
+        process
+        for process in psutil.Process(distant.pid).children(recursive=True)
+        if any("reaper.py" in word for word in process.cmdline())
+    ]
+    reaper.suspend()
     distant.stdin.write("kill the pilot\n")
     distant.stdin.flush()
     assert distant.stdout.readline() == "gone\n"
@@ -460,3 +503,17 @@ def test_the_end_of_an_attempt_leaves_the_next_one_of_its_job_in_hand() -> None:
     assert hand.all() == [again]
     hand.drop([(1, 2)])
     assert hand.all() == []
+
+
+def test_a_line_of_the_ledger_that_a_full_disk_cut_short_spoils_no_other(tmp_path: Path) -> None:
+    ledger = PayloadLedger(tmp_path, 1)
+    with (ledger.directory / "payloads").open("a") as file:
+        file.write("\n4711 99")
+    with subprocess.Popen(["sleep", "60"]) as one:
+        ledger.started(one.pid)
+        assert set(living_reapers(ledger.directory)) == {one.pid}
+        one.kill()
+    with (ledger.directory / "payloads").open("a") as file:
+        file.write("\n47")
+    assert living_reapers(ledger.directory) == {}
+    ledger.close()

@@ -17,7 +17,8 @@ from catalog import (
     clock,
     completion,
     datasets,
-    jobs,
+    definition,
+    jobfiles,
     losses,
     ownership,
     pilots,
@@ -28,6 +29,7 @@ from catalog import (
 )
 from catalog.attempts import Lease
 from catalog.db import Catalog
+from catalog.definition import NewTask
 from catalog.errors import Conflict, ErrorCode, StateConflict
 from catalog.models import (
     Attempt,
@@ -38,7 +40,7 @@ from catalog.models import (
     StorageKind,
     StorageRole,
 )
-from catalog.refs import JobResult, NewFile, Outcome
+from catalog.refs import JobResult, NewFile, Outcome, ReplicaRef
 from catalog.settings import Settings
 from catalog.signs import Outlook, TaskSigns, WorkflowSigns
 from catalog.states import (
@@ -46,10 +48,10 @@ from catalog.states import (
     DatasetState,
     JobState,
     Phase,
+    ReplicaState,
     TaskState,
     WorkflowState,
 )
-from catalog.workflows import NewTask
 from flows.advance import Chain, OwnershipLost, advance, load, take_back
 from flows.dispatch import Dispatcher
 from flows.plan import Link, Pick, Plan, Source, Stage, StageKind, plan_to_json
@@ -203,7 +205,7 @@ def start(
             templates.activate(session, template.id)
         new = [NewTask(s.name, "cpu", 0, {"out": internal.id, "log": internal.id}) for s in stages]
         with catalog.write() as session:
-            workflow, _ = workflows.define(
+            workflow, _ = definition.define(
                 session, template.id, dataset, new, inputs={}, rank=0, again=False
             )
             epoch = ownership.claim(session, workflow, "me", LEASE_S, None)
@@ -268,7 +270,7 @@ def test_lineage_names_the_input_of_every_output(start: Callable[..., Run]) -> N
     run.advance()
     leases = run.lease("b")
     with run.catalog.read() as session:
-        given = jobs.inputs(session, [lease.job_id for lease in leases])
+        given = jobfiles.inputs(session, [lease.job_id for lease in leases])
     for lease in leases:
         (ref,) = given[lease.job_id]["x"]
         assert ref.name == f"{lease.key}/o"
@@ -304,6 +306,37 @@ def test_a_permanent_failure_is_not_retried(start: Callable[..., Run]) -> None:
     leases = run.lease("a")
     run.end("a", leases, outcome=Outcome.FAILED, error=ErrorCode.PAYLOAD_PERMANENT, retry=5)
     assert run.states("a") == {JobState.FAILED: 1}
+
+
+def test_a_report_makes_the_copy_bad_that_was_read_and_no_other(
+    start: Callable[..., Run], storage: storages.StorageInfo
+) -> None:
+    run = start(stage("a", link(None)), files=2)
+    run.advance()
+    first, second = run.lease("a")
+    copies = [
+        Replica(file_id=i, storage_id=run.storage, path=f"copies/{i}", in_place=False)
+        for i in (1, 2)
+    ]
+    with run.catalog.write() as session:
+        session.add_all(copies)
+    ends = [
+        JobResult(
+            first.job_id, first.attempt_id, first.number, Outcome.FAILED,
+            error=ErrorCode.INPUT_CORRUPT, bad_inputs=(ReplicaRef(storage.id, "f0"),),
+        ),
+        JobResult(
+            second.job_id, second.attempt_id, second.number, Outcome.SKIPPED,
+            bad_inputs=(ReplicaRef(run.storage, "copies/2"),),
+        ),
+    ]  # fmt: skip
+    with run.catalog.write() as session:
+        completion.finish(session, run.pilot("a"), ends, retry=0)
+    with run.catalog.read() as session:
+        bad = session.scalars(
+            sa.select(col(Replica.path)).where(col(Replica.state) == ReplicaState.BAD)
+        )
+        assert sorted(bad) == ["copies/2", "f0"]
 
 
 def test_retry_finishes_just_the_failed_ones(start: Callable[..., Run]) -> None:
@@ -444,7 +477,7 @@ def test_a_look_tells_whether_a_job_can_be_leased(start: Callable[..., Run]) -> 
     assert signs.work_there()
     first, second = run.lease("a")
     assert not signs.work_there()
-    run.end("a", [first], outcome=Outcome.FAILED, error=ErrorCode.NODE_DISK_FULL)
+    run.end("a", [first], outcome=Outcome.FAILED, error=ErrorCode.CONTAINER_FAILED)
     assert not signs.work_there(), "its next attempt is not due"
     with run.catalog.write() as session:
         pair = (second.job_id, second.number)
@@ -624,7 +657,7 @@ def test_filtered_keys_are_skipped_and_merged_groups_keep_the_order(
     assert run.states("m") == {JobState.READY: 3}
     groups = run.lease("m")
     with run.catalog.read() as session:
-        given = jobs.inputs(session, [lease.job_id for lease in groups])
+        given = jobfiles.inputs(session, [lease.job_id for lease in groups])
     names = [[ref.name for ref in given[lease.job_id]["x"]] for lease in groups]
     assert names == [["f0/o", "f2/o"], ["f3/o", "f4/o"], ["f5/o"]]
     run.end("m", groups)
@@ -646,7 +679,7 @@ def test_a_merge_of_two_sources_takes_one_source_after_the_other(
     run.advance()
     (group,) = run.lease("m")
     with run.catalog.read() as session:
-        given = jobs.inputs(session, [group.job_id])[group.job_id]
+        given = jobfiles.inputs(session, [group.job_id])[group.job_id]
     places = {
         port: [ref.replicas[0].path.split(".v1.")[1] for ref in refs]
         for port, refs in given.items()
@@ -687,7 +720,7 @@ def test_a_join_waits_for_both_and_is_by_key(start: Callable[..., Run]) -> None:
     leases = run.lease("j")
     assert len(leases) == 3
     with run.catalog.read() as session:
-        given = jobs.inputs(session, [lease.job_id for lease in leases])
+        given = jobfiles.inputs(session, [lease.job_id for lease in leases])
     for lease in leases:
         files = {port: [ref.name for ref in refs] for port, refs in given[lease.job_id].items()}
         assert files.pop("raw") == [lease.key]
@@ -704,7 +737,7 @@ def test_branches_that_meet_take_the_first_that_is_there(start: Callable[..., Ru
     run.advance()
     leases = run.lease("m")
     with run.catalog.read() as session:
-        given = jobs.inputs(session, [lease.job_id for lease in leases])
+        given = jobfiles.inputs(session, [lease.job_id for lease in leases])
     paths = [given[lease.job_id]["x"][0].replicas[0].path for lease in leases]
     assert paths == ["run-1.t.v1.b.out/f0/a1/o", "run-1.t.v1.a.out/f1/a1/o"]
 
@@ -742,7 +775,7 @@ def test_the_same_submission_is_one_workflow(start: Callable[..., Run]) -> None:
 
     def define(again: bool) -> tuple[int, bool]:
         with run.catalog.write() as session:
-            return workflows.define(
+            return definition.define(
                 session, info.template_id, info.dataset_id, new, inputs={}, rank=0, again=again
             )
 
@@ -816,7 +849,9 @@ def test_nothing_is_taken_on_beside_a_job_that_runs_alone(
     task: Any = SimpleNamespace(task_id=run.chain.task_ids["a"], tool_digest="d")
     settings = Settings(home=tmp_path, lease_s=LEASE_S)
     hand = Hand()
-    leases = Leases(run.catalog, settings, run.pilot("a"), task, hand)
+    with run.catalog.read() as session:
+        known = [place.id for place in storages.list_all(session)]
+    leases = Leases(run.catalog, settings, run.pilot("a"), task, hand, known)
     with run.catalog.write() as session:
         session.execute(sa.update(Job).where(col(Job.ordinal) == 0).values(losses=2))
         session.execute(sa.update(Job).where(col(Job.ordinal) == 2).values(state=JobState.HELD))
@@ -838,3 +873,18 @@ def test_nothing_is_taken_on_beside_a_job_that_runs_alone(
     assert take() == [], "the one in hand runs alone"
     hand.drop([(job.spec.job_id, job.spec.number) for job in hand.all()])
     assert take() == [2]
+
+
+def test_a_pilot_takes_no_job_whose_files_are_on_a_storage_that_it_does_not_know(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = start(stage("a", link(None)), files=3)
+    run.advance()
+    task: Any = SimpleNamespace(task_id=run.chain.task_ids["a"], tool_digest="d")
+    settings = Settings(home=tmp_path, lease_s=LEASE_S)
+    leases = Leases(run.catalog, settings, run.pilot("a"), task, Hand(), [run.storage])
+    assert leases.take(10) == []
+    assert leases.stale and leases.count == 0
+    assert run.states("a") == {JobState.READY: 3}
+    with run.catalog.read() as session:
+        assert session.execute(sa.select(sa.func.count()).select_from(Attempt)).scalar() == 0

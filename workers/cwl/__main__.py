@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog.errors import BadInput
+from catalog.names import spelt_out
 from catalog.settings import get_settings
 from workers.cwl.containers import Containers
 from workers.cwl.failures import ToolFailure, Unsupported
@@ -53,7 +54,7 @@ def _containers() -> Containers | None:
 
 
 def _told(fault: Exception, code: int) -> int:
-    sys.stderr.write(f"{fault}\n")
+    sys.stderr.write(f"{spelt_out(str(fault))}\n")
     return code
 
 

@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from workers.cwl.expressions import Scope
-from workers.cwl.failures import ExpressionError, bad_input
+from workers.cwl.failures import bad_input
+from workers.cwl.numbers import json_text, number_text
 from workers.cwl.parameters import BARE_BINDING, Binding, Type, is_file_object
 from workers.cwl.tool import Tool
 
@@ -62,7 +62,7 @@ def _position(binding: Binding, scope: Scope, value: Any) -> int:
     if found is None:
         return 0
     if not isinstance(found, int) or isinstance(found, bool):
-        raise ExpressionError(str(position.text), f"a position must be an integer, not {found!r}")
+        raise position.fault(f"a position must be an integer, not {found!r}")
     return found
 
 
@@ -127,8 +127,9 @@ def _arguments(bound: _Bound, scope: Scope) -> list[str]:
         if not value:
             return []
         if binding.item_separator is None:
-            texts = [text_of(one) for one in value] if binding.value_from is not None else []
-            return prefix + texts
+            if binding.value_from is None:
+                return prefix
+            return prefix + [text_of(one) for one in value if one is not None]
         value = binding.item_separator.join(text_of(one) for one in value)
     elif isinstance(value, Mapping) and not is_file_object(value):
         return prefix
@@ -146,7 +147,6 @@ def text_of(value: Any) -> str:
         return str(value["path"])
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        text = repr(value)
-        return format(Decimal(text), "f") if "e" in text else text
-    return str(value)
+    if isinstance(value, int | float):
+        return number_text(value)
+    return json_text(value)

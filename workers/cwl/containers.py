@@ -12,15 +12,16 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.errors import ErrorCode
-from workers.cwl.failures import ToolFailure, ToolStopped, no_engine
+from workers.cwl.failures import NotEnded, ToolFailure, ToolStopped, no_engine
 from workers.cwl.images import Image
 from workers.cwl.meter import Meter
 from workers.cwl.process import Command, Ended, run_command
+from workers.reapers import Reapers
 
 PODMAN = "podman"
 MANY_MOUNTS = 64
@@ -102,7 +103,7 @@ class Containers:
         self,
         confines: Confines,
         command: Command,
-        started: Callable[[int], None] | None = None,
+        reapers: Reapers,
         stop: threading.Event | None = None,
     ) -> Ended:
         """As `run_command`, in a container that is gone at the end, whatever the end is.
@@ -117,7 +118,7 @@ class Containers:
             meter = Meter(self._create(name, confines, command))
             attached = self._attached(name, command)
             try:
-                ended = run_command(attached, started, stop, meter.look)
+                ended = run_command(attached, reapers, stop, meter.look)
             except (ToolFailure, ToolStopped) as fault:
                 fault.cpu_s, fault.peak_rss_bytes = meter.cpu_s, meter.peak_rss_bytes
                 raise
@@ -232,12 +233,19 @@ class Containers:
         return state
 
     def _remove(self, name: str) -> None:
-        """Kill and remove a container; it can't write any more after this."""
+        """Kill and remove a container, and with it all its processes; none can write after this.
+
+        Raises `NotEnded` where the engine doesn't say so.
+        """
         # Podman would ask first, and wait ten seconds for an answer.
         at_once = ("--time", "0") if self.engine == PODMAN else ()
-        done = self._call(("rm", "--force", "--volumes", *at_once, name))
+        try:
+            done = self._call(("rm", "--force", "--volumes", *at_once, name))
+        except ToolFailure as fault:
+            raise NotEnded(fault.code, f"a container may still run: {fault.message}") from fault
         if done.returncode and "no such container" not in done.stderr.lower():
-            raise self._failed("can't remove a container, which may still run", done)
+            failed = self._failed("can't remove a container, which may still run", done)
+            raise NotEnded(failed.code, failed.message)
 
     def _has(self, image: str) -> bool:
         done = self._call(("image", "inspect", "--format", "{{.Id}}", image))

@@ -13,18 +13,24 @@ The form of a process that `resolve` gives:
 - `cwlVersion` is v1.2: older documents get what their version implied.
 """
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
 from catalog.errors import BadTemplate
+from workers.cwl.lines import changed, copy_lines, line_of, mapping
 from workers.cwl.normal import Normaliser
-from workers.cwl.source import Source, fragment_of, line_of, plain, read_source
+from workers.cwl.reading import Word
+from workers.cwl.source import Source, fragment_of, plain, read_source
+from workers.cwl.words import type_defaults
 
 __all__ = ["line_of", "load_document", "plain", "resolve"]
 
 _VERSIONS = ("v1.0", "v1.1", "v1.2")
+Reader = Callable[[str], Source]
 
 
 def load_document(path_or_uri: str | Path) -> dict[str, Any]:
@@ -32,18 +38,20 @@ def load_document(path_or_uri: str | Path) -> dict[str, Any]:
 
     Plain JSON values; a Workflow's `run`s are packed into it. Raises `BadTemplate` with the line.
     """
-    packed: dict[str, Any] = plain(_embed(resolve(path_or_uri), ()))
+    read = lru_cache(maxsize=None)(read_source)
+    packed: dict[str, Any] = plain(_embed(resolve(path_or_uri, read), (), read))
     return packed
 
 
-def resolve(path_or_uri: str | Path) -> dict[str, Any]:
+def resolve(path_or_uri: str | Path, read: Reader = read_source) -> dict[str, Any]:
     """The process at a path or URI in the packed form, except that a `run` may be a URI.
 
-    Its mappings and lists are ruamel's, so `line_of(node, key)` tells where they came from.
+    Its mappings and lists are ruamel's, so `line_of(node, key)` tells where they came from; words
+    in the defaults of a step's inputs are `Word`s yet. `read` gives the document at a URI.
     Raises `BadTemplate`: no such file, no YAML, not valid against the CWL schema.
     """
     uri, fragment = fragment_of(path_or_uri)
-    source = read_source(uri)
+    source = read(uri)
     version = source.root.get("cwlVersion")
     if version not in _VERSIONS:
         said = "there is no cwlVersion" if version is None else f"cwlVersion is {version!r}"
@@ -53,8 +61,25 @@ def resolve(path_or_uri: str | Path) -> dict[str, Any]:
             line_of(source.root, "cwlVersion"),
         )
     process = _pick(source, fragment)
-    _validate(source, process)
-    return Normaliser(source, str(version)).process(process)
+    for node in (source.root, process):
+        _check_namespaces(source, node)
+    try:
+        _validate(source, process)
+        return Normaliser(source, str(version)).process(process)
+    except RecursionError as fault:
+        raise BadTemplate(
+            "it is nested too deeply; put inner processes into files of their own", source.path
+        ) from fault
+
+
+def _check_namespaces(source: Source, node: Mapping[str, Any]) -> None:
+    spaces, schemas = node.get("$namespaces", {}), node.get("$schemas", [])
+    if not isinstance(spaces, dict) or not all(isinstance(one, str) for one in spaces.values()):
+        line = line_of(node, "$namespaces")
+        raise BadTemplate("`$namespaces` is a mapping of prefixes to addresses", source.path, line)
+    if not isinstance(schemas, list):
+        line = line_of(node, "$schemas")
+        raise BadTemplate("`$schemas` is a list of addresses", source.path, line)
 
 
 def _pick(source: Source, fragment: str | None) -> dict[str, Any]:
@@ -62,16 +87,38 @@ def _pick(source: Source, fragment: str | None) -> dict[str, Any]:
     graph = source.root.get("$graph")
     if graph is None:
         return source.root
+    if not isinstance(graph, list) or not all(isinstance(one, dict) for one in graph):
+        raise BadTemplate(
+            "`$graph` is no list of processes", source.path, line_of(source.root, "$graph")
+        )
     name = fragment or "main"
     for process in graph:
         if str(process.get("id", "")).rpartition("#")[2] == name:
-            return {"cwlVersion": source.root["cwlVersion"], **process}
+            return _whole(source, process)
     if fragment is None and len(graph) == 1:
-        return {"cwlVersion": source.root["cwlVersion"], **graph[0]}
-    raise BadTemplate(f"there is no process {name!r} in the document's $graph", source.path)
+        return _whole(source, graph[0])
+    raise BadTemplate(
+        f"there is no process {name!r} in the document's $graph; it has "
+        f"{', '.join(repr(_name(one)) for one in graph) or 'none'}",
+        source.path,
+        line_of(source.root, "$graph"),
+    )
 
 
-def _embed(process: dict[str, Any], parents: tuple[str, ...]) -> dict[str, Any]:
+def _name(process: Mapping[str, Any]) -> str:
+    return str(process.get("id", "")).rpartition("#")[2]
+
+
+def _whole(source: Source, process: dict[str, Any]) -> dict[str, Any]:
+    """A process of a `$graph` with what the document says of all of them."""
+    made = mapping(process)
+    copy_lines(made, process)
+    made["cwlVersion"] = source.root["cwlVersion"]
+    made.update(process)
+    return made
+
+
+def _embed(process: dict[str, Any], parents: tuple[str, ...], read: Reader) -> dict[str, Any]:
     """`process` with the files that its steps run in their place."""
     for step in process.get("steps", ()):
         run = step.get("run")
@@ -80,32 +127,53 @@ def _embed(process: dict[str, Any], parents: tuple[str, ...]) -> dict[str, Any]:
             if run in parents:
                 raise BadTemplate(f"step {step['id']!r} runs {run}, which runs this step", run)
             inner = (*parents, run)
-            run = resolve(run)
+            run = resolve(run, read)
+            type_defaults(step, run)
         if isinstance(run, dict):
-            step["run"] = _embed(run, inner)
+            step["run"] = _embed(run, inner, read)
     return process
 
 
 def _validate(source: Source, process: Mapping[str, Any]) -> None:
-    """Check the document against the schema of its CWL version, as cwl-utils knows it."""
+    """Check a process against the schema of its CWL version, as cwl-utils knows it."""
     # Half a second to import, so not for everyone.
-    from cwl_utils.parser import load_document_by_uri, load_document_by_yaml
+    from cwl_utils.parser import load_document_by_yaml
     from schema_salad.exceptions import SchemaSaladException
     from schema_salad.fetcher import DefaultFetcher
     from schema_salad.runtime import LoadingOptions
 
     # Without a session the classes of hints, which are URIs, are not looked for on the network.
     offline = LoadingOptions(fetcher=DefaultFetcher({}, None))
-    name = str(process.get("id", "")).lstrip("#")
     try:
-        if source.mixed:
-            # The parser of cwl-utils knows no `$mixin`.
-            load_document_by_yaml(copy.deepcopy(source.root), source.uri, offline, id_=name)
-        else:
-            uri = f"{source.uri}#{name}" if "$graph" in source.root else source.uri
-            load_document_by_uri(uri, offline)
+        load_document_by_yaml(_checkable(process), source.uri, offline)
     except SchemaSaladException as fault:
-        raise BadTemplate(_reason(fault), source.path, _line(fault)) from fault
+        line = _line(fault) or line_of(process)
+        raise BadTemplate(_reason(fault), source.path, line) from fault
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as fault:
+        # The parser trips over some of what the schema doesn't allow.
+        raise BadTemplate(f"not valid CWL: {fault}", source.path, line_of(process)) from fault
+
+
+def _checkable(node: Any, outermost: bool = True) -> Any:
+    """A copy of a process for the parser of cwl-utils, which takes less than other runners.
+
+    It knows `$namespaces` and `$schemas` on the outermost process only, and no name of a
+    requirement, which `cwltool --pack` gives to one that was imported.
+    """
+    if isinstance(node, Word):
+        return node.text
+    if not isinstance(node, CommentedMap | CommentedSeq):
+        return node
+    made = changed(node, lambda one: _checkable(one, outermost=False))
+    if isinstance(made, CommentedMap):
+        if not outermost:
+            for key in ("$namespaces", "$schemas"):
+                made.pop(key, None)
+        for key in ("requirements", "hints"):
+            for entry in made[key] if isinstance(made.get(key), list) else ():
+                if isinstance(entry, dict) and "class" in entry:
+                    entry.pop("id", None)
+    return made
 
 
 def _leaves(fault: Any) -> list[Any]:

@@ -3,24 +3,29 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog.errors import ErrorCode
-from workers.cwl.command import command_line, text_of
+from catalog.names import MAX_COMPONENT
+from catalog.states import Phase
+from workers.cwl.command import command_line
 from workers.cwl.containers import Confines, Containers, Mount, input_mounts
 from workers.cwl.expressions import Expression, Scope
-from workers.cwl.failures import ExpressionError, ToolFailure, bad_input, no_engine
+from workers.cwl.failures import ToolFailure, bad_input, bad_output, no_engine
+from workers.cwl.faults import code_of, told
 from workers.cwl.files import leads_out
 from workers.cwl.findings import Findings
 from workers.cwl.images import Image
 from workers.cwl.inputs import prepare_inputs
+from workers.cwl.numbers import is_double
 from workers.cwl.outputs import adopt_outputs, collect_outputs
 from workers.cwl.process import Command, Ended, run_command
 from workers.cwl.resources import evaluate_resources
 from workers.cwl.staging import Stager
 from workers.cwl.tool import Tool
 from workers.cwl.workdir import lay_out
+from workers.reapers import Reapers
 from workers.spec import ToolOutcome, ToolRun
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,7 +35,7 @@ def run_tool(
     tool: Tool,
     run: ToolRun,
     *,
-    started: Callable[[int], None] | None = None,
+    reapers: Reapers,
     stop: threading.Event | None = None,
     discover_secondary: bool = False,
     checksums: bool = False,
@@ -38,9 +43,9 @@ def run_tool(
 ) -> ToolOutcome:
     """Run one job of a tool in the directories of `run`, which exist and are empty.
 
-    `started` gets the payload's process group; setting `stop` kills it. `discover_secondary`
-    looks for undeclared secondary files beside inputs; `checksums` adds a sha1 to output Files;
-    `containers` runs what requires one, whose image is there.
+    The payload runs below one of `reapers`; setting `stop` ends it. `discover_secondary` looks for
+    undeclared secondary files beside inputs; `checksums` adds a sha1 to output Files; `containers`
+    runs what requires one, whose image is there.
     Outputs lie in `run.outdir`, or are inputs, named by their own path. Raises `ToolFailure`
     and `ToolStopped`.
     """
@@ -58,19 +63,28 @@ def run_tool(
     scope = lay_out(tool, scope, outdir, stager, None if tool.container is None else mounts)
     command = _command(tool, run, scope, outdir)
     if containers is None or tool.container is None:
-        ended = run_command(command, started, stop)
+        ended = run_command(command, reapers, stop)
     else:
         confines = _confines(tool, tool.container, run, scope, outdir, stager, mounts)
-        ended = containers.run(confines, command, started, stop)
+        ended = containers.run(confines, command, reapers, stop)
     try:
-        _check_exit(tool, ended)
+        _check_exit(tool, ended, str(run.log))
         after = Scope(scope.inputs, {**scope.runtime, "exitCode": ended.exit_code})
-        outputs = collect_outputs(tool, after, findings)
+        outputs = _collected(tool, after, findings)
     except ToolFailure as fault:
         fault.exit_code, fault.cpu_s = ended.exit_code, ended.cpu_s
         fault.peak_rss_bytes = ended.peak_rss_bytes
         raise
     return ToolOutcome(outputs, ended.exit_code, ended.cpu_s, ended.peak_rss_bytes)
+
+
+def _collected(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
+    """The outputs; what can't even be looked at is the payload's doing, unless it is the node's."""
+    try:
+        return collect_outputs(tool, scope, findings)
+    except (OSError, UnicodeError, RecursionError, MemoryError) as error:
+        code = code_of(error, Phase.STAGE_OUT)
+        raise ToolFailure(code, f"the outputs can't be collected: {told(error)}") from error
 
 
 def _runtime(tool: Tool, run: ToolRun, outdir: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,9 +104,7 @@ def _expression_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[st
     assert tool.expression is not None
     given = tool.expression.within(scope)
     if not isinstance(given, Mapping):
-        raise ExpressionError(
-            str(tool.expression.text), f"an ExpressionTool gives an object, not {given!r}"
-        )
+        raise tool.expression.fault(f"an ExpressionTool gives an object, not {given!r}")
     return adopt_outputs(tool, scope, findings, given)
 
 
@@ -148,9 +160,7 @@ def _network(tool: Tool, scope: Scope) -> bool:
         return False
     value = tool.network.within(scope)
     if not isinstance(value, bool):
-        raise ExpressionError(
-            str(tool.network.text), f"networkAccess is true or false, not {value!r}"
-        )
+        raise tool.network.fault(f"networkAccess is true or false, not {value!r}")
     return value
 
 
@@ -171,14 +181,20 @@ def _environment(tool: Tool, run: ToolRun, scope: Scope) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(n) for n in devices)
     environment.update(run.environment)
     for name, expression in tool.environment:
-        environment[name] = text_of(expression.within(scope))
+        value = expression.within(scope)
+        if not isinstance(value, str):
+            raise expression.fault(
+                f"an environment variable is a string, not {value!r}; for its text put the "
+                "expression into a text, or end it with .toString()"
+            )
+        environment[name] = value
     return environment
 
 
 def _stdin(expression: Expression, scope: Scope, outdir: str) -> str:
     path = expression.within(scope)
     if not isinstance(path, str):
-        raise ExpressionError(str(expression.text), f"stdin is a path, not {path!r}")
+        raise expression.fault(f"stdin is a path, not {path!r}")
     full = os.path.join(outdir, path)  # noqa: PTH118 - strings throughout
     if not os.path.isfile(full):  # noqa: PTH113
         raise bad_input(f"stdin: there is no file {path!r}")
@@ -186,12 +202,25 @@ def _stdin(expression: Expression, scope: Scope, outdir: str) -> str:
 
 
 def _redirect(expression: Expression, scope: Scope, outdir: str) -> str:
+    """Where a stream goes: to a file of the payload's own, never to what was staged."""
     name = expression.within(scope)
     if not isinstance(name, str) or not name:
-        raise ExpressionError(str(expression.text), f"a stream's name is a string, not {name!r}")
+        raise expression.fault(f"a stream's name is a string, not {name!r}")
+    if max(len(os.fsencode(part)) for part in name.split("/")) > MAX_COMPONENT:
+        raise bad_output(
+            f"{expression.place} gives a name that is too long for a file (it may have "
+            f"{MAX_COMPONENT} bytes): {name!r}; have the tool make a shorter one"
+        )
     if leads_out(name):
         raise bad_input(f"stream name {name!r} leads out of the output directory")
-    return f"{outdir}/{name}"
+    path = os.path.normpath(f"{outdir}/{name}")
+    folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120
+    if os.path.lexists(path) or not f"{folder}/".startswith(f"{outdir}/"):
+        raise bad_input(
+            f"{expression.place} {name!r} would be written over what the initial work directory "
+            f"has there ({os.path.realpath(path)!r}); give one of the two another name"
+        )
+    return path
 
 
 def _time_limit(tool: Tool, run: ToolRun, scope: Scope) -> float | None:
@@ -199,16 +228,14 @@ def _time_limit(tool: Tool, run: ToolRun, scope: Scope) -> float | None:
     limits = [] if run.time_limit_s is None else [run.time_limit_s]
     if tool.time_limit is not None:
         value = tool.time_limit.within(scope)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-            raise ExpressionError(
-                str(tool.time_limit.text), f"a time limit is seconds, 0 or more, not {value!r}"
-            )
+        if not is_double(value) or value < 0:
+            raise tool.time_limit.fault(f"a time limit is seconds, 0 or more, not {value!r}")
         if value > 0:
             limits.append(float(value))
     return min(limits, default=None)
 
 
-def _check_exit(tool: Tool, ended: Ended) -> None:
+def _check_exit(tool: Tool, ended: Ended, log: str) -> None:
     code = ended.exit_code
     if code in tool.success_codes:
         return
@@ -219,14 +246,20 @@ def _check_exit(tool: Tool, ended: Ended) -> None:
             "in its ResourceRequirement",
         )
     if code in tool.temporary_codes:
-        raise _ended_badly(ErrorCode.PAYLOAD_TEMPORARY, f"exit code {code}, which is temporary")
+        raise _ended_badly(
+            ErrorCode.PAYLOAD_TEMPORARY, f"exit code {code}, which is temporary", log
+        )
     if code in tool.permanent_codes:
-        raise _ended_badly(ErrorCode.PAYLOAD_PERMANENT, f"exit code {code}, which is permanent")
+        raise _ended_badly(
+            ErrorCode.PAYLOAD_PERMANENT, f"exit code {code}, which is permanent", log
+        )
     if code < 0:
-        raise _ended_badly(ErrorCode.PAYLOAD_KILLED, f"signal {-code}")
+        raise _ended_badly(ErrorCode.PAYLOAD_KILLED, f"signal {-code}", log)
     if code > 0:
-        raise _ended_badly(ErrorCode.PAYLOAD_FAILED, f"exit code {code}")
+        raise _ended_badly(ErrorCode.PAYLOAD_FAILED, f"exit code {code}", log)
 
 
-def _ended_badly(code: ErrorCode, how: str) -> ToolFailure:
-    return ToolFailure(code, f"the payload ended with {how}; its log tells more")
+def _ended_badly(code: ErrorCode, how: str, log: str) -> ToolFailure:
+    has_printed = os.path.exists(log) and os.path.getsize(log) > 0  # noqa: PTH110, PTH202
+    more = "; its log tells more" if has_printed else ""
+    return ToolFailure(code, f"the payload ended with {how}{more}")

@@ -10,6 +10,7 @@ from catalog.errors import BadTemplate
 from workers.cwl.failures import ExpressionError
 from workers.cwl.javascript import Script, ScriptError, check_syntax
 from workers.cwl.normal import has_expression
+from workers.cwl.numbers import is_inexact, json_text
 from workers.cwl.scanner import Code, Unfinished, scan
 
 _SEGMENT = re.compile(r"""\.(\w+)|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]""")
@@ -25,21 +26,18 @@ class _NoReference(Exception):
 class Scope:
     """The values that expressions of one job see; their JSON is made once."""
 
-    __slots__ = ("_inputs_json", "_runtime_json", "inputs", "runtime")
+    __slots__ = ("_texts", "inputs", "runtime")
 
     def __init__(self, inputs: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> None:
         self.inputs, self.runtime = inputs, {} if runtime is None else runtime
-        self._inputs_json: str | None = None
-        self._runtime_json: str | None = None
+        self._texts: tuple[str, str, str] | None = None
 
-    def json(self) -> tuple[str, str]:
-        """The inputs and the runtime as JSON texts."""
-        if self._inputs_json is None or self._runtime_json is None:
-            self._inputs_json, self._runtime_json = (
-                json.dumps(self.inputs),
-                json.dumps(self.runtime),
-            )
-        return self._inputs_json, self._runtime_json
+    def texts(self) -> tuple[str, str, str]:
+        """The inputs and the runtime as JSON texts, and which inputs JavaScript can't hold."""
+        if self._texts is None:
+            unsafe = (name for name, value in self.inputs.items() if is_inexact(value))
+            self._texts = json.dumps(self.inputs), json.dumps(self.runtime), "/".join(unsafe)
+        return self._texts
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,29 @@ class _Fragment:
 
 
 class Expression:
-    """A compiled field that may hold expressions. Use `compile_expression` to make one."""
+    """A compiled field that may hold expressions. Use `compile_expression` to make one.
 
-    __slots__ = ("_parts", "constant", "text")
+    `place` says in words where it stands, for the error of one that fails.
+    """
 
-    def __init__(self, text: Any, parts: tuple[str | _Fragment, ...] | None) -> None:
-        self.text = text
+    __slots__ = ("_parts", "constant", "place", "text")
+
+    def __init__(
+        self, text: Any, parts: tuple[str | _Fragment, ...] | None, place: str = ""
+    ) -> None:
+        self.text, self.place = text, place
         self._parts = parts
         self.constant = parts is None
+
+    @property
+    def is_sole(self) -> bool:
+        """Whether it is one expression and nothing else, so that it may give any value."""
+        parts = self._parts
+        return parts is not None and len(parts) == 1 and isinstance(parts[0], _Fragment)
+
+    def fault(self, reason: str) -> ExpressionError:
+        """The failure of this expression for that reason."""
+        return ExpressionError(str(self.text), reason, self.place)
 
     def evaluate(
         self,
@@ -108,8 +121,9 @@ class Expression:
             return self._value(parts[0], scope, self_)
         texts = []
         for part in parts:
-            value = part if isinstance(part, str) else self._value(part, scope, self_)
-            texts.append(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+            texts.append(
+                part if isinstance(part, str) else json_text(self._value(part, scope, self_))
+            )
         return "".join(texts)
 
     def _value(self, fragment: _Fragment, scope: Scope, self_: Any) -> Any:
@@ -118,26 +132,35 @@ class Expression:
                 return fragment.reference.evaluate(scope, self_)
             except _NoReference as fault:
                 if fragment.script is None:
-                    raise ExpressionError(self.text, str(fault)) from None
-        assert fragment.script is not None
-        inputs, runtime = scope.json()
+                    raise self.fault(str(fault)) from None
+        script = fragment.script
+        assert script is not None
+        if script.uses_self and is_inexact(self_):
+            raise self.fault("self holds a whole number beyond 2**53; JavaScript would change it")
+        inputs, runtime, unsafe = scope.texts()
         try:
-            return json.loads(fragment.script(inputs, json.dumps(self_), runtime))
+            own = json.dumps(self_) if script.uses_self else "null"
+            return json.loads(script(inputs, own, runtime, unsafe))
         except ScriptError as fault:
-            raise ExpressionError(self.text, str(fault)) from None
+            raise self.fault(str(fault)) from None
 
 
 def compile_expression(
-    text: Any, js: bool = False, lib: Iterable[str] = (), *, strip: bool = True
+    text: Any,
+    js: bool = False,
+    lib: Iterable[str] = (),
+    *,
+    strip: bool = True,
+    place: str = "",
 ) -> Expression:
     """Compile a field; what is no string, or holds no expression, evaluates to itself.
 
     Without `js` (InlineJavascriptRequirement) only parameter references are allowed. `lib` is its
-    `expressionLib`. Blanks around an expression are dropped unless `strip` is False. Raises
-    `BadTemplate`.
+    `expressionLib`. Blanks around an expression are dropped unless `strip` is False. `place` is
+    where it stands, in words. Raises `BadTemplate`.
     """
     if not has_expression(text):
-        return Expression(text, None)
+        return Expression(text, None, place)
     try:
         found = scan(text.strip() if strip else text)
     except Unfinished as fault:
@@ -150,6 +173,7 @@ def compile_expression(
             for part in found
         )
         or ("",),
+        place,
     )
 
 

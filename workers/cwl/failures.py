@@ -29,6 +29,15 @@ class Unsupported(ToolFailure):
         super().__init__(ErrorCode.CONTAINER_ENGINE_MISSING, message)
 
 
+class NotEnded(ToolFailure):
+    """A payload may still write to its directories: it has processes that can't be ended."""
+
+    def __init__(
+        self, code: ErrorCode, message: str, cpu_s: float = 0.0, peak_rss_bytes: int = 0
+    ) -> None:
+        super().__init__(code, message, cpu_s=cpu_s, peak_rss_bytes=peak_rss_bytes)
+
+
 class ToolStopped(SpdfError):
     """The payload was killed because its caller said so."""
 
@@ -38,12 +47,18 @@ class ToolStopped(SpdfError):
 
 
 class ExpressionError(ToolFailure):
-    """An expression could not be evaluated; the message names it."""
+    """An expression could not be evaluated, or gave what can't stand in its place.
 
-    def __init__(self, text: str, reason: str) -> None:
-        self.text, self.reason = text, reason
+    The message names it and its place.
+    """
+
+    def __init__(self, text: str, reason: str, place: str = "") -> None:
+        self.text, self.reason, self.place = text, reason, place
         shown = text if len(text) <= 200 else f"{text[:197]}..."
-        super().__init__(ErrorCode.EXPRESSION_FAILED, f"expression {shown!r} failed: {reason}")
+        where = f" ({place})" if place else ""
+        super().__init__(
+            ErrorCode.EXPRESSION_FAILED, f"expression {shown!r}{where} failed: {reason}"
+        )
 
 
 def no_engine(why: str) -> Unsupported:

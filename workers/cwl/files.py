@@ -4,6 +4,8 @@
 # ruff: noqa: PTH116, PTH122, PTH123, PTH208
 
 import hashlib
+import json
+import math
 import os
 import stat
 import urllib.parse
@@ -14,6 +16,7 @@ from workers.cwl.failures import ToolFailure, bad_input
 
 CONTENT_LIMIT = 64 * 2**10
 _CHUNK = 2**20
+_TEXTS = ("path", "location", "basename", "format")
 
 Fault = Callable[[str], ToolFailure]
 
@@ -33,11 +36,43 @@ def file_uri(path: str) -> str:
 def set_place(value: dict[str, Any], path: str) -> dict[str, Any]:
     """Let a File or Directory object say that it lies at `path`; its basename is the path's."""
     dirname, basename = os.path.split(path)
-    value["path"], value["basename"] = path, basename
+    value["path"] = path
     if value["class"] == "File":
         value["dirname"] = dirname
+    return name_it(value, basename)
+
+
+def check_object(value: Any, fault: Fault) -> None:
+    """Refuse, by an error that `fault` makes, what is no File or Directory object of CWL."""
+    if not isinstance(value, Mapping) or value.get("class") not in ("File", "Directory"):
+        raise fault(f"a File or Directory was expected, not {shown(value)}")
+    for key in _TEXTS:
+        text = value.get(key)
+        if text is not None and (not isinstance(text, str) or "\0" in text):
+            raise fault(f"the {key} of a {value['class']} is a string, not {shown(text)}")
+    for key in ("secondaryFiles", "listing"):
+        inner = value.get(key)
+        if inner is not None and not isinstance(inner, list):
+            raise fault(f"the {key} of a {value['class']} is a list, not {shown(inner)}")
+        for one in inner or ():
+            check_object(one, fault)
+
+
+def name_it(value: dict[str, Any], basename: str) -> dict[str, Any]:
+    """Give a File or Directory object that basename, and what follows from it."""
+    value["basename"] = basename
+    if value["class"] == "File":
         value["nameroot"], value["nameext"] = os.path.splitext(basename)
     return value
+
+
+def literal_name(value: Mapping[str, Any]) -> str:
+    """The basename of a literal: its own, or one out of what it holds."""
+    if value.get("basename") is not None:
+        return str(value["basename"])
+    text = json.dumps(value.get("contents", value.get("listing")), sort_keys=True)
+    digest = hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False)
+    return f"literal-{digest.hexdigest()[:12]}"
 
 
 def read_contents(value: Any) -> Any:
@@ -111,5 +146,7 @@ def shown(value: Any) -> str:
     """A short form of a value for a message."""
     if isinstance(value, Mapping) and value.get("class") in ("File", "Directory"):
         return f"a {value['class']} ({value.get('location') or value.get('path') or 'literal'})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "beyond the range of a double"
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -5,6 +5,7 @@
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,18 +14,22 @@ from typing import Any
 
 from workers.cwl.failures import ToolFailure, bad_output
 from workers.cwl.files import (
+    check_object,
     file_uri,
     is_plain_name,
     leads_out,
+    literal_name,
     local_path,
+    name_it,
     set_place,
     sha1_of,
     shown,
 )  # fmt: skip
 from workers.cwl.parameters import is_file_object
-from workers.cwl.staging import write_literal
+from workers.cwl.staging import with_secondary, write_literal
 
 _KEPT = ("format", "secondaryFiles")
+_ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,17 @@ class Findings:
     _files: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     """What was found, by path: the payload is dead, so it stays as it is."""
 
-    def glob(self, patterns: Iterable[str]) -> list[dict[str, Any]]:
-        """What matches any of the patterns: each pattern's finds in byte order, none twice."""
+    def glob(
+        self, patterns: Iterable[str], *, literal: bool = False, made: bool = False
+    ) -> list[dict[str, Any]]:
+        """What matches any of the patterns: each pattern's finds in byte order, none twice.
+
+        `literal`: they are names. `made` by an expression, a pattern that finds nothing may be the
+        name of a file.
+        """
         names: dict[str, None] = {}
         for pattern in patterns:
-            names.update(dict.fromkeys(self._matches(pattern)))
+            names.update(dict.fromkeys(self._matches(pattern, literal, made)))
         found = []
         for name in names:
             path = f"{self.outdir}/{name}" if name else self.outdir
@@ -61,7 +72,7 @@ class Findings:
             return f"{self.outdir}{path[len(inside) :]}"
         return path
 
-    def _matches(self, pattern: str) -> list[str]:
+    def _matches(self, pattern: str, literal: bool, made: bool) -> list[str]:
         pattern = self._here(pattern)
         if pattern == self.outdir or pattern.startswith(f"{self.outdir}/"):
             pattern = pattern[len(self.outdir) + 1 :]
@@ -70,11 +81,13 @@ class Findings:
         pattern = os.path.normpath(pattern) if pattern else ""
         if pattern in ("", "."):
             return [""]
-        if os.path.lexists(f"{self.outdir}/{pattern}"):
-            return [pattern]
-        if not glob.has_magic(pattern):
-            return []
-        return sorted(glob.glob(pattern, root_dir=self.outdir), key=os.fsencode)
+        named = [pattern] if os.path.lexists(f"{self.outdir}/{pattern}") else []
+        if literal or not ("\\" in pattern or glob.has_magic(pattern)):
+            return named
+        # A backslash takes a character's meaning away in glob(3), but not in Python's.
+        python = _ESCAPED.sub(lambda found: glob.escape(found[1]), pattern)
+        found = sorted(glob.glob(python, root_dir=self.outdir), key=os.fsencode)
+        return found or (named if made else [])
 
     def adopt(self, value: Any) -> Any:
         """`value` with each File and Directory in it as it is on disk; literals are written.
@@ -86,6 +99,7 @@ class Findings:
         if not isinstance(value, Mapping):
             return value
         if is_file_object(value):
+            check_object(value, bad_output)
             return self._adopted(value)
         return {key: self.adopt(one) for key, one in value.items()}
 
@@ -98,18 +112,26 @@ class Findings:
         if basename is not None and basename != made["basename"]:
             if not is_plain_name(basename):
                 raise bad_output(f"basename {basename!r} of an output is no file name")
-            made["basename"] = basename
-            if made["class"] == "File":
-                made["nameroot"], made["nameext"] = os.path.splitext(basename)  # noqa: PTH122
+            name_it(made, basename)
         if made["class"] != value["class"]:
             raise bad_output(f"{path!r} was given as a {value['class']} but is a {made['class']}")
         if made["class"] == "Directory":
-            made["listing"] = self._listing(path, frozenset())
+            made["listing"] = self._listing(path, os.path.realpath(path), frozenset())
+            _keep_formats(made["listing"], value.get("listing"))
         elif self.checksums:
             made["checksum"] = sha1_of(path)
         if "secondaryFiles" in made:
             made["secondaryFiles"] = [self._adopted(one) for one in made["secondaryFiles"]]
         return made
+
+    def named(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        """`value` with the names that follow from where it lies, as patterns need them."""
+        check_object(value, bad_output)
+        path = self._lies(value)
+        if path is None:
+            return name_it(dict(value), literal_name(value))
+        name = value.get("basename") or os.path.basename(path)  # noqa: PTH119
+        return name_it({**value, "path": path}, str(name))
 
     def _found(self, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Where an object lies, and how it is there; literals are written."""
@@ -121,17 +143,23 @@ class Findings:
             path = self._write(value, self.outdir)
         return path, _described(path)
 
-    def _path_of(self, value: Mapping[str, Any]) -> str | None:
-        """Where the object lies; None for a literal. An input is named by its real place."""
+    def _lies(self, value: Mapping[str, Any]) -> str | None:
+        """The path of this machine that an object has; None for a literal."""
         where = value.get("path") or value.get("location")
         if where is None or ("contents" in value and value.get("path") is None):
             return None
         path = local_path(str(where))
         if path is None:
             raise bad_output(f"output {where!r} is not on this machine")
-        path = os.path.normpath(os.path.join(self.outdir, self._here(path)))
+        return os.path.normpath(os.path.join(self.outdir, self._here(path)))
+
+    def _path_of(self, value: Mapping[str, Any]) -> str | None:
+        """Where the object lies; None for a literal. An input is named by its real place."""
+        path = self._lies(value)
+        if path is None:
+            return None
         if not os.path.exists(path):
-            raise bad_output(f"output {where!r} is not there")
+            raise bad_output(f"output {path!r} is not there")
         if not path.startswith(f"{self.outdir}/") and path in self.sources:
             return self.sources[path]
         self._check_inside(path)
@@ -165,17 +193,19 @@ class Findings:
     def _real_sources(self) -> frozenset[str]:
         return frozenset(os.path.realpath(one) for pair in self.sources.items() for one in pair)
 
-    def _listing(self, path: str, above: frozenset[str]) -> list[dict[str, Any]]:
-        real = os.path.realpath(path)
+    def _listing(self, path: str, real: str, above: frozenset[str]) -> list[dict[str, Any]]:
+        """What a directory holds that was found inside; only links can lead out of it again."""
         if real in above:
             raise bad_output(f"output directory {path!r} contains itself through a link")
         entries = []
         for name in sorted(os.listdir(path), key=os.fsencode):
-            inner = f"{path}/{name}"
-            self._check_inside(inner)
+            inner, leads = f"{path}/{name}", os.path.islink(f"{path}/{name}")
+            if leads:
+                self._check_inside(inner)
             made = _described(inner)
             if made["class"] == "Directory":
-                made["listing"] = self._listing(inner, above | {real})
+                at = os.path.realpath(inner) if leads else f"{real}/{name}"
+                made["listing"] = self._listing(inner, at, above | {real})
             elif self.checksums:
                 made["checksum"] = sha1_of(inner)
             entries.append(made)
@@ -183,7 +213,7 @@ class Findings:
 
     def _write(self, value: Mapping[str, Any], folder: str) -> str:
         """Write a literal below `folder`; what a Directory literal lists is linked into it."""
-        name = value.get("basename")
+        name = literal_name(value)
         if not is_plain_name(name):
             raise bad_output(f"an output literal needs a plain basename, not {name!r}")
         path = f"{folder}/{name}"
@@ -199,13 +229,38 @@ class Findings:
             raise bad_output(f"output Directory {shown(value)} has neither path nor listing")
         os.mkdir(path)
         for entry in value["listing"]:
-            source = self._path_of(entry)
-            if source is None:
-                self._write(entry, path)
-            else:
-                inner = entry.get("basename") or os.path.basename(source)  # noqa: PTH119
-                os.symlink(source, f"{path}/{inner}")
+            for one in with_secondary(entry):
+                self._list(one, path)
         return path
+
+    def _list(self, value: Mapping[str, Any], folder: str) -> None:
+        """Bring what a Directory literal lists into its folder."""
+        source = self._path_of(value)
+        if source is None:
+            self._write(value, folder)
+            return
+        name = value.get("basename") or os.path.basename(source)  # noqa: PTH119
+        if not is_plain_name(name):
+            raise bad_output(f"basename {name!r} in an output Directory is no file name")
+        inner = f"{folder}/{name}"
+        if not os.path.lexists(inner):
+            os.symlink(source, inner)
+        elif os.path.realpath(inner) != os.path.realpath(source):
+            raise bad_output(
+                f"an output Directory lists two files named {name!r}: {os.path.realpath(inner)!r} "
+                f"and {source!r}; give one another basename"
+            )
+
+
+def _keep_formats(listing: list[dict[str, Any]], given: Any) -> None:
+    """Let what lies in a Directory have the formats that its listing says."""
+    said = {one.get("basename"): one for one in given or ()}
+    for one in listing:
+        other = said.get(one["basename"], {})
+        if other.get("format") is not None:
+            one["format"] = other["format"]
+        if one.get("listing"):
+            _keep_formats(one["listing"], other.get("listing"))
 
 
 def _described(path: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A job's inputs: defaults, types, File objects, and what their declarations ask of them."""
 
 # Paths are plain strings here: this runs for every file of every job.
-# ruff: noqa: PTH110, PTH112, PTH116, PTH118, PTH119, PTH120, PTH122
+# ruff: noqa: PTH110, PTH112, PTH116, PTH118, PTH119, PTH120
 
 import os
 import stat
@@ -12,10 +12,13 @@ from typing import Any
 from workers.cwl.expressions import Expression, Scope
 from workers.cwl.failures import bad_input
 from workers.cwl.files import (
+    check_object,
     contents_of,
     file_uri,
     listing_of,
+    literal_name,
     local_path,
+    name_it,
     set_place,
     shown,
 )  # fmt: skip
@@ -24,10 +27,13 @@ from workers.cwl.parameters import (
     Parameter,
     Type,
     is_file_object,
+    is_required,
+    listed,
     secondary_names,
 )  # fmt: skip
 from workers.cwl.staging import Stager, missing
 from workers.cwl.tool import Tool
+from workers.cwl.values import settled
 
 
 def prepare_inputs(
@@ -49,6 +55,8 @@ def prepare_inputs(
         if not one.type.fits(value):
             what = "it is missing" if value is None else f"it is {shown(value)}"
             raise bad_input(f"input {one.name!r} of {tool.name!r} must be {one.type}; {what}")
+        if one.settles:
+            value = inputs[one.name] = settled(one.type, value)
         if one.with_files and value is not None:
             inputs[one.name] = preparer.walk(one, one.type, value)
     return inputs
@@ -108,19 +116,21 @@ class _Preparer:
     def _check_format(self, declared: Parameter, made: Mapping[str, Any]) -> None:
         allowed: list[str] = []
         for one in declared.formats:
-            found = self._evaluate(one, None)
-            allowed += found if isinstance(found, list) else [found]
+            found = listed(self._evaluate(one, None))
+            if not all(isinstance(iri, str) for iri in found):
+                raise one.fault(f"a format is a string or a list of them, not {found!r}")
+            allowed += found
         actual = made.get("format")
-        if actual is not None and not format_fits(actual, allowed, self.tool.schemas):
+        if actual is None or not format_fits(actual, allowed, self.tool.schemas):
             raise bad_input(
                 f"input {declared.name!r} must have format {' or '.join(allowed)}; "
-                f"{made.get('basename')!r} has {actual}"
+                f"{made.get('basename')!r} has {'none' if actual is None else actual}"
             )
 
     def _find_secondary(self, declared: Parameter, made: dict[str, Any]) -> None:
         """Check that the secondary files that the tool declares are there."""
         found: list[dict[str, Any]] = made.setdefault("secondaryFiles", [])
-        here = {one.get("basename") for one in found}
+        here = {one.get("basename") for one in (made, *found)}
         for entry in declared.secondary:
             for wanted in secondary_names(entry, made, self._evaluate):
                 extra = dict(wanted) if is_file_object(wanted) else self._beside(made, str(wanted))
@@ -130,7 +140,7 @@ class _Preparer:
                 if extra is not None:
                     found.append(load_object(extra, declared.name))
                     here.add(name)
-                elif self._evaluate(entry.required, made):
+                elif is_required(entry, made, self._evaluate):
                     raise bad_input(
                         f"input {declared.name!r}: {made['basename']!r} comes without its "
                         f"secondary file {wanted!r}"
@@ -152,6 +162,7 @@ def load_object(value: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     `path` is where it lies now; a literal has none. Raises `ToolFailure`.
     """
+    check_object(value, bad_input)
     made = dict(value)
     where: str | None = made.get("path") or made.get("location")
     if where is None or ("contents" in made and made.get("path") is None):
@@ -175,8 +186,7 @@ def _literal(made: dict[str, Any], name: str) -> None:
         made["listing"] = [load_object(one, name) for one in made["listing"]]
     elif not isinstance(made.get("contents"), str):
         raise bad_input(f"input {name!r}: a File needs a path, a location or contents")
-    elif "basename" in made:
-        made["nameroot"], made["nameext"] = os.path.splitext(made["basename"])
+    name_it(made, literal_name(made))
 
 
 def _existing(made: dict[str, Any], path: str, name: str) -> None:
@@ -192,6 +202,4 @@ def _existing(made: dict[str, Any], path: str, name: str) -> None:
     if made["class"] == "File":
         made["size"] = found.st_size
     if basename is not None and basename != made["basename"]:
-        made["basename"] = basename
-        if made["class"] == "File":
-            made["nameroot"], made["nameext"] = os.path.splitext(basename)
+        name_it(made, basename)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from workers.cwl.process import resident_bytes
+from workers.reaper import resident_bytes
 
 _ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = ("", "cpuacct", "cpu,cpuacct")

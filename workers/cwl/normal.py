@@ -1,12 +1,16 @@
 """The packed form of a CWL process: maps as lists, names bare, types spelled out."""
 
 import re
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from catalog.errors import BadTemplate
-from workers.cwl.source import Source, file_of, line_of, mapping, sequence
+from workers.cwl.lines import copy_lines, file_of, line_of, mapping, sequence
+from workers.cwl.source import Source
+from workers.cwl.words import type_defaults, typed
 
 PRIMITIVES = frozenset(
     (
@@ -44,7 +48,7 @@ class Normaliser:
             raise self._bad("the document has no `class`, so it is no CWL process", node)
         inner = self._inside(node)
         made = mapping(node)
-        _copy_lines(made, node)
+        copy_lines(made, node)
         for key, value in node.items():
             if key not in ("$graph", "steps"):
                 made[key] = value
@@ -52,7 +56,7 @@ class Normaliser:
         made["id"] = bare(node.get("id") or self.source.path or "tool")
         for key in ("requirements", "hints"):
             made[key] = sequence(
-                [one for one in inner.entries(node.get(key), "class") if not _is_types(one)],
+                [one for one in inner._classes(node.get(key)) if not _is_types(one)],
                 node.get(key),
             )
         made["inputs"] = inner._parameters(node, "inputs", "id")
@@ -62,8 +66,7 @@ class Normaliser:
         if inner.namespaces:
             made["$namespaces"] = dict(inner.namespaces)
         if node["class"] == "Workflow":
-            prefix = str(node.get("id", "")).rpartition("#")[2]
-            inner._workflow(node, made, prefix)
+            inner._workflow(node, made, inner._prefix(node))
         elif inner.version == "v1.0":
             made["hints"] += [_DEEP, _NETWORK]
         return made
@@ -72,10 +75,10 @@ class Normaliser:
         return self.source.root.get(key)
 
     def _inside(self, node: Mapping[str, Any]) -> "Normaliser":
-        namespaces = {
-            **self.namespaces, **(self._root("$namespaces") or {}),
-            **(node.get("$namespaces") or {}),
-        }  # fmt: skip
+        own = node.get("$namespaces") or {}
+        if not isinstance(own, Mapping):
+            raise self._bad("`$namespaces` is no mapping of prefixes", node, "$namespaces")
+        namespaces = {**self.namespaces, **(self._root("$namespaces") or {}), **own}
         inner = replace(
             self, namespaces=namespaces, version=str(node.get("cwlVersion") or self.version)
         )
@@ -86,8 +89,32 @@ class Normaliser:
         ):
             if _is_types(one):
                 for schema in _flat(one.get("types", ())):
-                    types[bare(schema.get("name", ""))] = schema
+                    inner._define(types, schema)
         return replace(inner, types=types)
+
+    def _define(self, types: dict[str, Any], schema: Mapping[str, Any]) -> None:
+        """Add a named type: by its address, and by its bare name unless another file has that."""
+        name = str(schema.get("name", ""))
+        types[self._address(name, schema)] = schema
+        known = types.setdefault(bare(name), schema)
+        if file_of(known) == file_of(schema):
+            types[bare(name)] = schema
+
+    def _address(self, name: str, near: Any) -> str:
+        """A type's name with the file that it belongs to, which is where it stands by default."""
+        path, hash_, rest = name.rpartition("#")
+        here = file_of(near)
+        if here is None:
+            return name
+        base = Path(here).as_uri()
+        return f"{urllib.parse.urljoin(base, path) if path else base}#{rest if hash_ else name}"
+
+    def _classes(self, value: Any) -> list[dict[str, Any]]:
+        """Requirements or hints; without the names that `cwltool --pack` gives to imported ones."""
+        made = self.entries(value, "class")
+        for one in made:
+            one.pop("id", None)
+        return made
 
     def entries(
         self, value: Any, key_field: str, value_field: str | None = None
@@ -104,7 +131,7 @@ class Normaliser:
             entry = mapping(value, key, **{key_field: key})
             if isinstance(one, Mapping):
                 entry.update(one)
-                _copy_lines(entry, one)
+                copy_lines(entry, one)
             elif value_field is not None:
                 entry[value_field] = one
             elif one is not None:
@@ -118,7 +145,7 @@ class Normaliser:
         if not isinstance(one, Mapping) or key_field not in one:
             raise self._bad(f"an entry without {key_field!r}: {one!r}", parent, index)
         entry = mapping(one, **one)
-        _copy_lines(entry, one)
+        copy_lines(entry, one)
         return entry
 
     def _parameters(self, node: Mapping[str, Any], key: str, name: str) -> list[dict[str, Any]]:
@@ -139,6 +166,8 @@ class Normaliser:
         if "type" not in entry:
             raise self._bad(f"{entry[name]!r} has no type", entry)
         entry["type"] = self.type_of(entry["type"], entry)
+        if entry.get("default") is not None:
+            entry["default"] = typed(entry["default"], entry["type"])
         if entry.get("secondaryFiles") is not None:
             entry["secondaryFiles"] = [
                 self._secondary(one) for one in _listed(entry["secondaryFiles"])
@@ -187,7 +216,9 @@ class Normaliser:
             return {"type": "array", "items": self.type_of(text[:-2], near, seen)}
         if text in PRIMITIVES:
             return text
-        name = bare(text)
+        name = self._address(text, near)
+        if name not in self.types:
+            name = bare(text)
         if name not in self.types:
             raise self._bad(f"type {text!r} is not defined", near, "type")
         if name in seen:
@@ -212,6 +243,14 @@ class Normaliser:
             ]
         return made
 
+    def _prefix(self, node: Mapping[str, Any]) -> str:
+        """What stands before the names of a workflow's inputs and steps where they are absolute."""
+        if "id" in node:
+            return str(node["id"]).rpartition("#")[2]
+        # A packed workflow inside of a step has no id of its own, but its steps have.
+        ids = (str(step["id"]) for step in self.entries(node.get("steps"), "id"))
+        return next((one.rpartition("#")[2].rpartition("/")[0] for one in ids if "#" in one), "")
+
     def _workflow(self, node: Mapping[str, Any], made: dict[str, Any], prefix: str) -> None:
         for output in made["outputs"]:
             if output.get("outputSource") is not None:
@@ -223,7 +262,7 @@ class Normaliser:
     def _step(self, step: dict[str, Any], prefix: str) -> dict[str, Any]:
         made = mapping(step, id=bare(step["id"]))
         made.update((key, value) for key, value in step.items() if key not in _STEP_LISTS)
-        _copy_lines(made, step)
+        copy_lines(made, step)
         made["in"] = sequence([], step.get("in"))
         for entry in self.entries(step.get("in"), "id", "source"):
             entry["id"] = bare(entry["id"])
@@ -234,23 +273,17 @@ class Normaliser:
         if step.get("scatter") is not None:
             made["scatter"] = [bare(one) for one in _listed(step["scatter"])]
         for key in ("requirements", "hints"):
-            made[key] = self.entries(step.get(key), "class")
+            made[key] = self._classes(step.get(key))
         if "run" not in step:
             raise self._bad(f"step {made['id']!r} has no `run`", step)
         run = step["run"]
         made["run"] = self.process(run) if isinstance(run, Mapping) else run
+        if isinstance(run, Mapping):
+            type_defaults(made, made["run"])
         return made
 
     def _bad(self, reason: str, near: Any, key: str | int | None = None) -> BadTemplate:
         return BadTemplate(reason, file_of(near) or self.source.path, line_of(near, key))
-
-
-def _copy_lines(made: Any, old: Any) -> None:
-    """Let `made` know the lines of the keys that it took from `old`."""
-    data = getattr(getattr(old, "lc", None), "data", None)
-    if data:
-        for key, position in data.items():
-            made.lc.add_kv_line_col(key, position)
 
 
 def _is_types(requirement: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from catalog.errors import ErrorCode
 from workers.cwl.expressions import Expression, Scope
-from workers.cwl.failures import ExpressionError, ToolFailure, bad_output
+from workers.cwl.failures import ToolFailure, bad_output
 from workers.cwl.files import contents_of, leads_out, listing_of, shown
 from workers.cwl.findings import Findings
 from workers.cwl.parameters import (
@@ -16,10 +16,12 @@ from workers.cwl.parameters import (
     Parameter,
     Type,
     is_file_object,
+    is_required,
     listed,
     secondary_names,
 )  # fmt: skip
 from workers.cwl.tool import Tool
+from workers.cwl.values import settled
 
 OUTPUT_JSON = "cwl.output.json"
 
@@ -88,7 +90,7 @@ class _Collector:
         if value is not None and declared.with_files:
             value = self.findings.adopt(value)
         if declared.type.fits(value):
-            return value
+            return settled(declared.type, value) if declared.settles else value
         if value is None or value == []:
             globs = [one.text for one in declared.output.globs] if declared.output else []
             how = f"nothing matches {' or '.join(map(str, globs))}" if globs else "it is null"
@@ -106,7 +108,10 @@ class _Collector:
         if isinstance(value, list):
             return [self.with_format(declared, one) for one in value]
         if isinstance(value, Mapping) and value.get("class") == "File":
-            return {**value, "format": self._evaluate(declared.formats[0], value)}
+            found = self._evaluate(declared.formats[0], value)
+            if not isinstance(found, str):
+                raise declared.formats[0].fault(f"a format is a string, not {found!r}")
+            return {**value, "format": found}
         return value
 
     def _evaluate(self, expression: Expression, self_: Any) -> Any:
@@ -121,19 +126,24 @@ class _Collector:
         if result is None:
             return None
         if declared.secondary:
-            for one in listed(result):
-                self._add_secondary(declared, one)
+            if isinstance(result, list):
+                result = [self._with_secondary(declared, one) for one in result]
+            else:
+                result = self._with_secondary(declared, result)
         return self.with_format(declared, result) if declared.formats else result
 
     def _globbed(self, binding: OutputBinding) -> list[dict[str, Any]]:
-        patterns: list[str] = []
+        found: dict[str, dict[str, Any]] = {}
         for one in binding.globs:
-            value = self._evaluate(one, None)
-            for pattern in listed(value):
+            patterns = listed(self._evaluate(one, None))
+            for pattern in patterns:
                 if not isinstance(pattern, str):
-                    raise ExpressionError(str(one.text), f"a glob is a string, not {pattern!r}")
-                patterns.append(pattern)
-        return self.findings.glob(patterns)
+                    raise one.fault(f"a glob is a string, not {pattern!r}")
+            for made in self.findings.glob(
+                patterns, literal=binding.literal, made=not one.constant
+            ):
+                found.setdefault(made["path"], made)
+        return list(found.values())
 
     def _loaded(self, found: dict[str, Any], binding: OutputBinding) -> dict[str, Any]:
         if found["class"] == "File":
@@ -145,32 +155,41 @@ class _Collector:
             found["listing"] = listing_of(found["path"], mode == "deep_listing")
         return found
 
-    def _add_secondary(self, declared: Parameter, primary: Any) -> None:
-        if not isinstance(primary, dict) or primary.get("class") != "File":
-            return
-        extras: list[Any] = primary.setdefault("secondaryFiles", [])
+    def _with_secondary(self, declared: Parameter, value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("class") != "File":
+            return value
+        primary = self.findings.named(value)
+        extras = primary["secondaryFiles"] = list(primary.get("secondaryFiles") or ())
+        here = {self.findings.named(one)["basename"] for one in (primary, *extras)}
         for entry in declared.secondary:
             for wanted in secondary_names(entry, primary, self._evaluate):
-                if is_file_object(wanted):
-                    extras.append(wanted)
-                    continue
-                found = self._beside(primary, str(wanted))
+                found = (
+                    self.findings.named(wanted)
+                    if is_file_object(wanted)
+                    else self._beside(primary, str(wanted))
+                )
                 if found is not None:
-                    extras.append(found)
-                elif self._evaluate(entry.required, primary):
+                    if found["basename"] not in here:
+                        extras.append(found)
+                        here.add(found["basename"])
+                elif is_required(entry, primary, self._evaluate):
                     raise ToolFailure(
                         ErrorCode.OUTPUT_MISSING,
                         f"output {declared.name!r}: {primary['basename']!r} was made without its "
                         f"secondary file {wanted!r}",
                     )
+        return primary
 
     def _beside(self, primary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
         if leads_out(name):
             raise bad_output(f"secondary file {name!r} leads out of the output directory")
+        if primary.get("path") is None:
+            return None
         path = Path(primary["path"]).parent / name
         if not path.exists():
             return None
-        return {"class": "Directory" if path.is_dir() else "File", "path": str(path)}
+        kind = "Directory" if path.is_dir() else "File"
+        return {"class": kind, "path": str(path), "basename": path.name}
 
 
 def _main_type(kind: Type) -> Type:
@@ -182,7 +201,7 @@ def _main_type(kind: Type) -> Type:
 def _shaped(declared: Parameter, result: Any, evaluated: bool) -> Any:
     """A glob's list as the one File that is declared, or as null where none is fine."""
     kinds = declared.type.members or (declared.type,)
-    single = any(one.kind in ("File", "Directory", "Any") for one in kinds)
+    single = any(one.kind in ("File", "Directory") for one in kinds)
     is_list = isinstance(result, list)
     if is_list and not result and (declared.type.optional or single):
         return None

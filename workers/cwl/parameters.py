@@ -7,6 +7,7 @@ from typing import Any
 from catalog.errors import BadTemplate
 from workers.cwl.expressions import Expression, compile_expression
 from workers.cwl.normal import has_expression
+from workers.cwl.numbers import beyond_range, is_double
 
 _INT, _LONG = 2**31, 2**63
 _CLASSES = ("File", "Directory")
@@ -38,9 +39,10 @@ class Secondary:
 
 @dataclass(frozen=True)
 class OutputBinding:
-    """A CommandOutputBinding; `has_glob` tells an empty pattern from none."""
+    """A CommandOutputBinding. `literal`: the glob is a file's name, not a pattern."""
 
     globs: tuple[Expression, ...] = ()
+    literal: bool = False
     load_contents: bool = False
     load_listing: str | None = None
     output_eval: Expression | None = None
@@ -67,6 +69,12 @@ class Type:
         if self.kind == "union":
             return any(member.with_files for member in self.members)
         return self.kind in ("File", "Directory", "Any")
+
+    @property
+    def settles(self) -> bool:
+        """Whether one value of it can be written in several ways: doubles, and records."""
+        inner = (*self.members, *((self.items,) if self.items else ()))
+        return self.kind in ("float", "double", "record") or any(one.settles for one in inner)
 
     @property
     def bound(self) -> bool:
@@ -130,12 +138,12 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "boolean": lambda v: isinstance(v, bool),
     "int": lambda v: _whole(v, _INT),
     "long": lambda v: _whole(v, _LONG),
-    "float": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
-    "double": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+    "float": is_double,
+    "double": is_double,
     "string": lambda v: isinstance(v, str),
     "File": lambda v: isinstance(v, Mapping) and v.get("class") == "File",
     "Directory": lambda v: isinstance(v, Mapping) and v.get("class") == "Directory",
-    "Any": lambda v: v is not None,
+    "Any": lambda v: v is not None and beyond_range(v) is None,
 }
 
 
@@ -157,6 +165,7 @@ class Parameter:
     load_contents: bool = False
     load_listing: str | None = None
     with_files: bool = True
+    settles: bool = True
 
 
 @dataclass(frozen=True)
@@ -167,10 +176,13 @@ class ParameterCompiler:
     js: bool = False
     lib: tuple[str, ...] = ()
 
-    def expression(self, text: Any, *, strip: bool = True) -> Expression:
-        """A field that may hold an expression. Raises `BadTemplate` naming the tool."""
+    def expression(self, text: Any, place: str, *, strip: bool = True) -> Expression:
+        """A field that may hold an expression; `place` names it in words.
+
+        Raises `BadTemplate` naming the tool.
+        """
         try:
-            return compile_expression(text, self.js, self.lib, strip=strip)
+            return compile_expression(text, self.js, self.lib, strip=strip, place=place)
         except BadTemplate as fault:
             raise BadTemplate(f"tool {self.tool!r}: {fault.reason}") from None
 
@@ -178,27 +190,30 @@ class ParameterCompiler:
         """An input or output in the packed form."""
         name = str(entry.get("id") or entry["name"])
         binding, output = entry.get("inputBinding"), entry.get("outputBinding")
-        kind = self.type(entry["type"], name)
+        what = f"{'output' if is_output else 'input'} {name!r}"
+        kind = self.type(entry["type"], name, is_output)
         loads = entry.get("loadContents") or (binding or {}).get("loadContents")
         made = Parameter(
             name,
             kind,
             default=entry.get("default"),
-            binding=None if binding is None else self.binding(binding),
+            binding=None if binding is None else self.binding(binding, what),
             output=None if output is None else self._output(output, name),
             secondary=tuple(
-                self._secondary(one, is_output) for one in entry.get("secondaryFiles") or ()
+                self._secondary(one, what, is_output) for one in entry.get("secondaryFiles") or ()
             ),
-            formats=tuple(self.expression(one) for one in listed(entry.get("format"))),
+            formats=tuple(
+                self.expression(one, f"format of {what}") for one in listed(entry.get("format"))
+            ),
             load_contents=bool(loads),
             load_listing=_listing(entry.get("loadListing"), name),
         )
-        return replace(made, with_files=kind.with_files)
+        return replace(made, with_files=kind.with_files, settles=kind.settles)
 
-    def type(self, kind: Any, name: str) -> Type:
+    def type(self, kind: Any, name: str, is_output: bool = False) -> Type:
         """A type in the packed form. Raises `BadTemplate`."""
         if isinstance(kind, list):
-            return Type("union", members=tuple(self.type(one, name) for one in kind))
+            return Type("union", members=tuple(self.type(one, name, is_output) for one in kind))
         if isinstance(kind, str):
             if kind in ("stdin", "stdout", "stderr"):
                 return Type("File")
@@ -207,48 +222,59 @@ class ParameterCompiler:
         if isinstance(kind, Mapping):
             binding = kind.get("inputBinding")
             made = Type(
-                str(kind.get("type")), binding=None if binding is None else self.binding(binding)
+                str(kind.get("type")),
+                binding=None if binding is None else self.binding(binding, f"{name!r}"),
             )
             match made.kind:
                 case "array":
-                    return replace(made, items=self.type(kind["items"], name))
+                    return replace(made, items=self.type(kind["items"], name, is_output))
                 case "enum":
                     return replace(made, symbols=frozenset(kind["symbols"]))
                 case "record":
-                    fields = tuple(self.parameter(one) for one in kind.get("fields") or ())
+                    fields = tuple(
+                        self.parameter(one, is_output=is_output) for one in kind.get("fields") or ()
+                    )
                     return replace(made, fields=fields)
         raise BadTemplate(f"tool {self.tool!r}: {name!r} has a type that CWL lacks: {kind!r}")
 
-    def binding(self, entry: Mapping[str, Any]) -> Binding:
-        """A CommandLineBinding."""
+    def binding(self, entry: Mapping[str, Any], what: str) -> Binding:
+        """The CommandLineBinding of `what`."""
         position, value_from = entry.get("position"), entry.get("valueFrom")
         return Binding(
-            position=self.expression(0 if position is None else position),
+            position=self.expression(0 if position is None else position, f"position of {what}"),
             prefix=entry.get("prefix"),
             separate=entry.get("separate", True) is not False,
             item_separator=entry.get("itemSeparator"),
-            value_from=None if value_from is None else self.expression(value_from),
+            value_from=None
+            if value_from is None
+            else self.expression(value_from, f"valueFrom of {what}"),
             shell_quote=entry.get("shellQuote", True) is not False,
         )
 
     def _output(self, entry: Mapping[str, Any], name: str) -> OutputBinding:
-        globs = tuple(self.expression(one) for one in listed(entry.get("glob")))
+        globs = tuple(
+            self.expression(one, f"glob of output {name!r}") for one in listed(entry.get("glob"))
+        )
         for one in globs:
             if one.constant:
                 check_glob(str(one.text), f"tool {self.tool!r}: output {name!r}")
         output_eval = entry.get("outputEval")
         return OutputBinding(
             globs,
+            literal=entry.get("glob") is not None and entry.get("literal") is True,
             load_contents=bool(entry.get("loadContents")),
             load_listing=_listing(entry.get("loadListing"), name),
-            output_eval=None if output_eval is None else self.expression(output_eval),
+            output_eval=None
+            if output_eval is None
+            else self.expression(output_eval, f"outputEval of output {name!r}"),
         )
 
-    def _secondary(self, entry: Mapping[str, Any], is_output: bool) -> Secondary:
+    def _secondary(self, entry: Mapping[str, Any], what: str, is_output: bool) -> Secondary:
         required = entry.get("required")
         if required is None:
             required = not is_output
-        return Secondary(self.expression(entry["pattern"]), self.expression(required))
+        place = f"secondaryFiles of {what}"
+        return Secondary(self.expression(entry["pattern"], place), self.expression(required, place))
 
 
 def check_glob(pattern: str, what: str) -> None:
@@ -283,11 +309,27 @@ def secondary_name(primary: str, pattern: str) -> str:
 def secondary_names(
     secondary: Secondary, primary: Mapping[str, Any], evaluate: Any
 ) -> Iterator[Any]:
-    """What an entry names for `primary`: names, or File and Directory objects."""
+    """What an entry names for `primary`: names, or File and Directory objects.
+
+    Raises `ExpressionError` for anything else; null is none.
+    """
     if not has_expression(secondary.pattern.text):
         yield secondary_name(primary["basename"], str(secondary.pattern.text))
         return
-    yield from (one for one in listed(evaluate(secondary.pattern, primary)) if one)
+    for one in listed(evaluate(secondary.pattern, primary)):
+        if one is None:
+            continue
+        if not (isinstance(one, str) and one) and not is_file_object(one):
+            raise secondary.pattern.fault(f"a secondary file is a name or a File, not {one!r}")
+        yield one
+
+
+def is_required(secondary: Secondary, primary: Mapping[str, Any], evaluate: Any) -> bool:
+    """Whether an entry's files must be there. Raises `ExpressionError`."""
+    value = evaluate(secondary.required, primary)
+    if not isinstance(value, bool):
+        raise secondary.required.fault(f"`required` is true or false, not {value!r}")
+    return value
 
 
 def is_file_object(value: Any) -> bool:

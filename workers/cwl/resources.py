@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.cwl.expressions import Expression, Scope
-from workers.cwl.failures import ExpressionError
 from workers.cwl.inputs import prepare_inputs
+from workers.cwl.numbers import is_double
 from workers.cwl.tool import Tool
 from workers.spec import Resources
 
@@ -42,12 +42,12 @@ def _least(given: Mapping[str, Expression], name: str, standard: float, scope: S
         return standard if high is None else min(standard, _number(high, scope))
     least = _number(low, scope)
     if high is not None and _number(high, scope) < least:
-        raise ExpressionError(str(high.text), f"{name}Max is less than {name}Min ({least:g})")
+        raise high.fault(f"{name}Max is less than {name}Min ({least:g})")
     return least
 
 
 def _number(expression: Expression, scope: Scope) -> float:
     value = expression.within(scope)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-        raise ExpressionError(str(expression.text), f"a resource is no negative number: {value!r}")
+    if not is_double(value) or value < 0:
+        raise expression.fault(f"a resource is a number, 0 or more, not {value!r}")
     return float(value)

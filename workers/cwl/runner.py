@@ -13,8 +13,10 @@ from workers.cwl.document import load_document
 from workers.cwl.engine import run_tool
 from workers.cwl.files import file_uri
 from workers.cwl.resources import resources
-from workers.cwl.source import fragment_of, plain, read_source
+from workers.cwl.source import fragment_of, plain, read_values
 from workers.cwl.tool import Tool, load_tool
+from workers.cwl.words import CLASSES, spoken, typed
+from workers.reapers import Reapers
 from workers.spec import ToolRun
 
 _OVERRIDES = "http://commonwl.org/cwltool#overrides"
@@ -36,7 +38,7 @@ def run_document(
     `ToolFailure`.
     """
     packed = load_document(document)
-    inputs = {} if job is None else load_job(job, packed.get("$namespaces") or {})
+    inputs = {} if job is None else load_job(job, packed)
     tool = _tool(document, packed, inputs)
     if tool.container is not None and containers is not None:
         containers.ensure(tool.container)
@@ -54,11 +56,18 @@ def run_document(
             cores=reserved.cores,
             ram_mib=reserved.ram_mib,
         )
+        reapers = Reapers()
         try:
             outcome = run_tool(
-                tool, run, discover_secondary=True, checksums=True, containers=containers
+                tool,
+                run,
+                reapers=reapers,
+                discover_secondary=True,
+                checksums=True,
+                containers=containers,
             )
         finally:
+            reapers.close()
             if log is not None and (work / "log").exists():
                 shutil.copyfile(work / "log", log)
         Path(outdir).mkdir(parents=True, exist_ok=True)
@@ -77,18 +86,23 @@ def _tool(document: str | Path, packed: dict[str, Any], inputs: dict[str, Any]) 
     return load_tool(packed, base=fragment_of(document)[0])
 
 
-def load_job(path: str | Path, namespaces: Mapping[str, str]) -> dict[str, Any]:
-    """A job order from a YAML or JSON file.
+def load_job(path: str | Path, tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A job order for a packed tool, from a YAML or JSON file.
 
-    Its Files get absolute locations, and formats whose prefix `namespaces` (or the job's own)
-    declares are spelled out.
+    Words are what the types of the tool's inputs say. Its Files get absolute locations, and formats
+    whose prefix the tool's namespaces (or the job's own) declare are spelled out.
     """
     uri, _ = fragment_of(path)
-    job = plain(read_source(uri).root)
-    if not isinstance(job, dict) or _OVERRIDES in job:
+    job = read_values(uri, "`NAME: VALUE` of each input")
+    if _OVERRIDES in job:
         raise BadInput(f"{path} is no job order; write a mapping of input names to values.")
-    prefixes = {**namespaces, **(job.pop("$namespaces", None) or {})}
-    return {key: _located(value, uri, prefixes) for key, value in job.items()}
+    if _REQUIREMENTS in job:
+        job[_REQUIREMENTS] = spoken(job[_REQUIREMENTS], CLASSES)
+    own = plain(job.pop("$namespaces", None)) or {}
+    prefixes = {**(tool.get("$namespaces") or {}), **own}
+    types = {one["id"]: one["type"] for one in tool.get("inputs") or ()}
+    values = {key: plain(typed(value, types.get(key, "Any"))) for key, value in job.items()}
+    return {key: _located(value, uri, prefixes) for key, value in values.items()}
 
 
 def _located(value: Any, base: str, prefixes: Mapping[str, str]) -> Any:

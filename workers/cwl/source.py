@@ -4,34 +4,32 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.scalarfloat import ScalarFloat
+from typing import Any, cast
 
 from catalog.errors import BadTemplate
+from workers.cwl.lines import changed, copied, file_of, line_of
+from workers.cwl.reading import MAX_TEXT_BYTES, Word, read_yaml
+from workers.cwl.words import spoken
 
 _REFERENCE = "#"
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A document as read: `root` has its links resolved; `path` is for messages.
-
-    `mixed` tells that `$mixin` was among the links.
-    """
+    """A document as read: `root` has its links resolved; `path` is for messages."""
 
     uri: str
     path: str
     root: dict[str, Any]
-    mixed: bool = False
 
 
 def fragment_of(path_or_uri: str | Path) -> tuple[str, str | None]:
     """The `file://` URI of what is named, and the name behind `#`, if there is one."""
     text = str(path_or_uri)
+    if is_file(text):
+        # A file's name may hold any character.
+        return Path(text).absolute().as_uri(), None
     bare, _, fragment = text.partition(_REFERENCE)
     split = urllib.parse.urlsplit(bare)
     if split.scheme == "file":
@@ -44,101 +42,169 @@ def fragment_of(path_or_uri: str | Path) -> tuple[str, str | None]:
     return Path(bare).absolute().as_uri(), fragment or None
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file of that name, which may be one that no file can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def path_of(uri: str) -> Path:
     """The local path of a `file://` URI."""
     return Path(urllib.parse.unquote(urllib.parse.urlsplit(uri).path))
 
 
 def read_source(uri: str) -> Source:
-    """Read the document at a `file://` URI; raises `BadTemplate`."""
+    """Read the CWL document at a `file://` URI; raises `BadTemplate`."""
+    root = spoken(read_values(uri))
+    own = uri + _REFERENCE
+    bases = tuple(base for base in set(_bases(root)) if base != own)
+    return Source(uri, str(path_of(uri)), _moved(root, bases, own) if bases else root)
+
+
+def _bases(node: Any) -> Iterator[str]:
+    """The addresses, with `#`, of the files in which a document says that its processes stand."""
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _bases(item)
+    if isinstance(node, dict) and "class" in node and isinstance(node.get("id"), str):
+        base, hash_, _ = node["id"].partition(_REFERENCE)
+        if hash_ and base.startswith("file:"):
+            yield base + hash_
+
+
+def _moved(node: Any, bases: tuple[str, ...], own: str) -> Any:
+    """A copy in which names in the files that a packed document was made of are its own names."""
+    if isinstance(node, str):
+        base = next((base for base in bases if node.startswith(base)), None)
+        return node if base is None else own + node.removeprefix(base)
+    if isinstance(node, dict | list):
+        return changed(node, lambda one: _moved(one, bases, own))
+    return node
+
+
+def read_values(uri: str, form: str = "`cwlVersion: v1.2`, `class: …`") -> dict[str, Any]:
+    """The mapping at a `file://` URI with its links resolved; its words are `Word`s yet.
+
+    Raises `BadTemplate`, which says what `form` it has to have.
+    """
     path = path_of(uri)
     parsed = _parse(path)
-    mixed = _has_mixin(parsed)
-    root = _expand(parsed, uri, (uri,))
-    if not isinstance(root, dict):
-        raise BadTemplate("the document is no mapping, so it is no CWL", str(path))
-    return Source(uri, str(path), root, mixed)
-
-
-def _has_mixin(node: Any) -> bool:
-    if isinstance(node, dict):
-        return "$mixin" in node or any(map(_has_mixin, node.values()))
-    return isinstance(node, list) and any(map(_has_mixin, node))
+    if not isinstance(parsed, dict):
+        said = "is empty" if parsed is None else "is no mapping of names to values"
+        raise BadTemplate(f"the document {said}; write {form}", str(path))
+    root: Any = _Links(uri, parsed).expanded(parsed, (uri,))
+    return cast("dict[str, Any]", root)
 
 
 def _parse(path: Path) -> Any:
-    yaml = YAML(typ="rt")
-    try:
-        return yaml.load(_text(path))
-    except YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        reason = getattr(fault, "problem", None) or str(fault).splitlines()[0]
-        # A duplicate key comes with both of its values, however long.
-        reason = reason.partition(' with value "')[0]
-        line = mark.line + 1 if mark is not None else None
-        raise BadTemplate(f"not valid YAML: {reason}", str(path), line) from fault
+    return read_yaml(_text(path).removeprefix(_BYTE_ORDER_MARK), str(path))
 
 
 def _text(path: Path) -> str:
     try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise BadTemplate(f"it has more than {MAX_TEXT_BYTES >> 20} MiB", str(path))
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
-        reason = getattr(fault, "strerror", None) or "it is no UTF-8 text"
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or (
+            "it is no UTF-8 text" if isinstance(fault, UnicodeDecodeError) else str(fault)
+        )
         raise BadTemplate(f"the document can't be read: {reason}", str(path)) from fault
 
 
-def _expand(node: Any, uri: str, stack: tuple[str, ...]) -> Any:
-    """`node` with `$import`, `$include` and `$mixin` replaced and relative links made absolute."""
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            node[index] = _expand(item, uri, stack)
-    elif isinstance(node, dict):
-        linked = _linked(node, uri, stack)
-        if linked is not None:
-            return linked
-        node.lc.filename = str(path_of(uri))  # type: ignore[attr-defined]
-        _absolutise(node, uri)
-        for key, value in node.items():
-            node[key] = _expand(value, uri, stack)
-    return node
+@dataclass(frozen=True)
+class _Links:
+    """Resolves `$import`, `$include`, `$mixin` and relative addresses of one file."""
+
+    uri: str
+    root: Any
+
+    def expanded(self, node: Any, stack: tuple[str, ...]) -> Any:
+        """`node`, changed in place, or what it links to; `stack` is what is being read."""
+        if isinstance(node, list):
+            for index, item in enumerate(node):
+                node[index] = self.expanded(item, stack)
+        elif isinstance(node, dict):
+            linked = self._linked(node, stack)
+            if linked is not None:
+                return linked
+            _absolutise(node, self.uri)
+            for key, value in node.items():
+                node[key] = self.expanded(value, stack)
+        return node
+
+    def _linked(self, node: dict[str, Any], stack: tuple[str, ...]) -> Any:
+        for kind in ("$import", "$include", "$mixin"):
+            if kind not in node:
+                continue
+            if kind != "$mixin" and len(node) != 1:
+                raise self._bad(f"`{kind}` stands alone; remove what is beside it", node, kind)
+            named = written(node[kind])
+            try:
+                target, fragment = fragment_of(urllib.parse.urljoin(self.uri, named))
+                if kind == "$include":
+                    return _text(path_of(target))
+                found = self._imported(node, kind, target, fragment, stack)
+            except BadTemplate as fault:
+                if fault.line is not None:
+                    raise
+                raise self._bad(f"{kind} of {named!r}: {fault.reason}", node, kind) from fault
+            if kind == "$mixin":
+                del node[kind]
+                found.update(self.expanded(node, stack))
+            return found
+        return None
+
+    def _bad(self, reason: str, node: Any, kind: str) -> BadTemplate:
+        return BadTemplate(reason, file_of(node) or str(path_of(self.uri)), line_of(node, kind))
+
+    def _imported(
+        self, node: Any, kind: str, target: str, fragment: str | None, stack: tuple[str, ...]
+    ) -> Any:
+        """What stands at a link: a file, or what a file (this one, too) has under a name."""
+        within = target == self.uri and fragment is not None
+        name = f"{target}{_REFERENCE}{fragment}" if within else target
+        if name in stack:
+            raise self._bad(f"{kind} of {name} leads back to itself", node, kind)
+        links = self if within else _Links(target, _parse(path_of(target)))
+        found = links.root
+        if fragment is not None:
+            found = _named(found, fragment)
+            if found is None:
+                raise self._bad(
+                    f"{kind} names {fragment!r}, which {path_of(target)} does not have; correct it",
+                    node,
+                    kind,
+                )
+        return links.expanded(copied(found), (*stack, name))
 
 
-def _linked(node: dict[str, Any], uri: str, stack: tuple[str, ...]) -> Any:
-    for kind in ("$import", "$include", "$mixin"):
-        if kind not in node or (kind != "$mixin" and len(node) != 1):
-            continue
-        target, fragment = fragment_of(urllib.parse.urljoin(uri, str(node[kind])))
-        if target in stack:
-            raise BadTemplate(f"{kind} of {target} leads back to itself", str(path_of(uri)))
-        if kind == "$include":
-            return _text(path_of(target))
-        found = _expand(_parse(path_of(target)), target, (*stack, target))
-        if fragment is not None and isinstance(found, dict) and "$graph" in found:
-            found = _in_graph(found, fragment, target)
-        if kind == "$mixin":
-            del node[kind]
-            found.update(_expand(node, uri, stack))
-        return found
+def _named(node: Any, fragment: str) -> Any:
+    """The first mapping in `node` whose `id` or `name` is `fragment`; None if there is none."""
+    if isinstance(node, dict):
+        for key in ("id", "name"):
+            if key in node and written(node[key]).rpartition(_REFERENCE)[2] == fragment:
+                return node
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        found = _named(item, fragment)
+        if found is not None:
+            return found
     return None
-
-
-def _in_graph(found: dict[str, Any], fragment: str, target: str) -> Any:
-    for item in found["$graph"]:
-        if str(item.get("id", "")).rpartition(_REFERENCE)[2] == fragment:
-            return item
-    raise BadTemplate(f"there is no {fragment!r} in its $graph", str(path_of(target)))
 
 
 def _absolutise(node: dict[str, Any], uri: str) -> None:
     if node.get("class") in ("File", "Directory"):
         for key in ("location", "path"):
-            if isinstance(node.get(key), str) and "$(" not in node[key]:
-                node["location"] = urllib.parse.urljoin(uri, _quoted(node.pop(key), key))
+            text = written(node.get(key) or "")
+            if text and "$(" not in text:
+                del node[key]
+                node["location"] = urllib.parse.urljoin(uri, _quoted(text, key))
                 break
     if isinstance(node.get("run"), str) and "in" in node:
         node["run"] = urllib.parse.urljoin(uri, node["run"])
     if isinstance(node.get("$schemas"), list):
-        node["$schemas"] = [urllib.parse.urljoin(uri, str(item)) for item in node["$schemas"]]
+        node["$schemas"] = [urllib.parse.urljoin(uri, written(item)) for item in node["$schemas"]]
 
 
 def _quoted(text: str, key: str) -> str:
@@ -148,54 +214,17 @@ def _quoted(text: str, key: str) -> str:
     return text
 
 
-def line_of(node: Any, key: str | int | None = None) -> int | None:
-    """The 1-based line of `node`, or of its `key`, where the document still knows it."""
-    position = getattr(node, "lc", None)
-    if position is None:
-        return None
-    data = position.data or {}
-    line = data[key][0] if key is not None and key in data else position.line
-    return None if line is None else int(line) + 1
-
-
-def file_of(node: Any) -> str | None:
-    """The path of the file that `node` was read from."""
-    return getattr(getattr(node, "lc", None), "filename", None)
-
-
-def mapping(like: Any = None, key: str | int | None = None, **fields: Any) -> CommentedMap:
-    """A new mapping that says it stands where `like` (or its `key`) stands."""
-    made = CommentedMap(fields)
-    line = line_of(like, key)
-    if line is not None:
-        made.lc.line, made.lc.col = line - 1, 0
-        made.lc.filename = file_of(like)
-    return made
-
-
-def sequence(items: Iterator[Any] | list[Any], like: Any = None) -> CommentedSeq:
-    """A new list that says it stands where `like` stands."""
-    made = CommentedSeq(items)
-    line = line_of(like)
-    if line is not None:
-        made.lc.line, made.lc.col = line - 1, 0
-    return made
+def written(node: Any) -> str:
+    """A scalar as it stands in the document."""
+    return node.text if isinstance(node, Word) else str(node)
 
 
 def plain(node: Any) -> Any:
-    """`node` as plain JSON values, without ruamel's types.
-
-    A whole number in scientific notation becomes an int, so that `1.23e5` is written `123000`.
-    """
+    """`node` as plain JSON values, without ruamel's types. Raises `BadTemplate` as `Word.value`."""
+    if isinstance(node, Word):
+        return node.value
     if isinstance(node, Mapping):
         return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [plain(item) for item in node]
-    if node is None or isinstance(node, bool):
-        return node
-    if isinstance(node, ScalarFloat) and getattr(node, "_exp", None) and float(node).is_integer():
-        return int(node)
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
+    return node

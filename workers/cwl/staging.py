@@ -1,7 +1,7 @@
 """Linking a job's input files into one directory, under the names that the payload shall see."""
 
 # Paths are plain strings here: this runs for every file of every job.
-# ruff: noqa: PTH102, PTH123, PTH202, PTH211
+# ruff: noqa: PTH102, PTH119, PTH123, PTH202, PTH211
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from catalog.errors import ErrorCode
 from workers.cwl.failures import ToolFailure, bad_input
-from workers.cwl.files import file_uri, is_plain_name, set_place
+from workers.cwl.files import file_uri, is_plain_name, set_place, shown
 
 
 @dataclass
@@ -25,36 +25,50 @@ class Stager:
     names: set[str] = field(default_factory=set)
     sources: dict[str, str] = field(default_factory=dict)
     """Real path of each staged input by its place."""
-    literals: int = 0
     directories: int = 0
 
     def place(self, value: dict[str, Any]) -> dict[str, Any]:
         """Stage a File (with its secondaryFiles beside it) or Directory; it is changed in place."""
-        group = [value, *value.get("secondaryFiles", ())]
-        names = [self._name(one) for one in group]
-        if len(set(names)) < len(names):
-            raise bad_input(f"input {names[0]!r} has two secondaryFiles of one name: {names[1:]}")
+        group = with_secondary(value)
+        name = self._name(value)
         folder = self.root
-        if len(group) > 1 or names[0] in self.names:
+        if len(group) > 1 or name in self.names:
             folder = self.folder()
         else:
-            self.names.add(names[0])
-        for one, name in zip(group, names, strict=True):
-            self._put(one, f"{folder}/{name}")
+            self.names.add(name)
+        for one in group:
+            self._put_once(one, f"{folder}/{self._name(one)}")
         return value
 
     def folder(self) -> str:
         """A new directory below the root."""
-        self.directories += 1
-        folder = f"{self.root}/{self.directories}.d"
+        while True:
+            self.directories += 1
+            name = f"{self.directories}.d"
+            if name not in self.names:
+                break
+        self.names.add(name)
+        folder = f"{self.root}/{name}"
         os.mkdir(folder)
         return folder
 
+    def _put_once(self, value: dict[str, Any], path: str) -> None:
+        """Stage a thing at a path that only it has, or the same file by another mention."""
+        held = self.sources.get(path)
+        if held is None:
+            self._put(value, path)
+            self.sources.setdefault(path, path)
+        elif held == value.get("path"):
+            set_place(value, path)
+        else:
+            raise bad_input(
+                f"two things would be staged as {os.path.basename(path)!r}, beside one another: "
+                f"{shown({'class': 'File', 'path': held})} and {shown(value)}; give one another "
+                "basename"
+            )
+
     def _name(self, value: dict[str, Any]) -> str:
         name = value.get("basename")
-        if name is None:
-            self.literals += 1
-            name = value["basename"] = f"literal-{self.literals}"
         if not is_plain_name(name):
             raise bad_input(f"basename {name!r} of an input is no file name")
         return str(name)
@@ -80,11 +94,16 @@ class Stager:
         os.mkdir(path)
         value.setdefault("location", file_uri(path))
         for entry in value.get("listing") or ():
-            inner = f"{path}/{self._name(entry)}"
-            if inner in self.sources:
-                raise bad_input(f"a Directory literal lists {entry['basename']!r} twice")
-            self._put(entry, inner)
-            self.sources.setdefault(inner, inner)
+            for one in with_secondary(entry):
+                self._put_once(one, f"{path}/{self._name(one)}")
+
+
+def with_secondary(value: Any) -> list[Any]:
+    """A File or Directory and its secondary files, and theirs: what must lie in one folder."""
+    found = [value]
+    for other in value.get("secondaryFiles") or ():
+        found += with_secondary(other)
+    return found
 
 
 def _link(source: str, path: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.errors import BadTemplate
+from workers.cwl.dirents import Dirent, check_places, work_dir
 from workers.cwl.expressions import Expression
 from workers.cwl.images import Image, image_of
 from workers.cwl.normal import Normaliser, bare
@@ -25,15 +26,6 @@ _KNOWN = frozenset(
 _CUDA = ("cwltool:CUDARequirement", "http://commonwl.org/cwltool#CUDARequirement")
 _UNPLAIN = re.compile(r"[^A-Za-z0-9._-]")
 _DEFAULT_LISTING = "no_listing"
-
-
-@dataclass(frozen=True)
-class Dirent:
-    """An entry of InitialWorkDirRequirement; `name` None where the entry names itself."""
-
-    entry: Expression
-    name: Expression | None
-    writable: bool
 
 
 @dataclass(frozen=True)
@@ -106,11 +98,13 @@ def _compile(packed: Mapping[str, Any], name: str) -> Tool:
     outputs = [_of_stream(one, names) for one in packed["outputs"]]
     common = _common({**packed, "outputs": outputs}, wanted, compiler, name)
     if packed["class"] == "ExpressionTool":
-        return Tool(**common, expression=compiler.expression(packed["expression"]))
+        body = compiler.expression(packed["expression"], "the tool's body")
+        return Tool(**common, expression=body)
     streams = Streams(
-        *(None if one is None else compiler.expression(one) for one in names.values())
+        *(None if one is None else compiler.expression(one, key) for key, one in names.items())
     )
     command = _command(packed, wanted, compiler, common["inputs"])
+    check_places(command["work_dir"], (streams.stdout, streams.stderr), name)
     return Tool(**common, **command, streams=streams)
 
 
@@ -151,12 +145,13 @@ def _common(
         "outputs": tuple(compiler.parameter(one, is_output=True) for one in packed["outputs"]),
         "load_listing": listing,
         "resources": tuple(
-            (key, compiler.expression(value))
+            (key, compiler.expression(value, key))
             for key, value in resources.items()
             if key != "class" and value is not None
         ),
-        "cuda_devices": cuda and compiler.expression(cuda.get("cudaDeviceCountMin", 1)),
-        "time_limit": limit and compiler.expression(limit["timelimit"]),
+        "cuda_devices": cuda
+        and compiler.expression(cuda.get("cudaDeviceCountMin", 1), "cudaDeviceCountMin"),
+        "time_limit": limit and compiler.expression(limit["timelimit"], "timelimit"),
         "schemas": tuple(packed.get("$schemas") or ()),
     }
 
@@ -171,16 +166,19 @@ def _command(
     return {
         "base_command": tuple(str(one) for one in listed(packed.get("baseCommand"))),
         "arguments": tuple(
-            compiler.binding({"valueFrom": one} if not isinstance(one, Mapping) else one)
-            for one in packed.get("arguments") or ()
+            compiler.binding(
+                one if isinstance(one, Mapping) else {"valueFrom": one}, f"argument {number}"
+            )
+            for number, one in enumerate(packed.get("arguments") or (), 1)
         ),
         "bound": tuple(one for one in inputs if one.binding is not None or one.type.bound),
         "environment": _environment(wanted.get("EnvVarRequirement") or {}, compiler),
-        "work_dir": _work_dir(wanted.get("InitialWorkDirRequirement") or {}, compiler),
+        "work_dir": work_dir(wanted.get("InitialWorkDirRequirement") or {}, compiler),
         "shell": "ShellCommandRequirement" in wanted,
         "inplace": bool(wanted.get("InplaceUpdateRequirement", {}).get("inplaceUpdate")),
         "container": image and image_of(image),
-        "network": network and compiler.expression(network.get("networkAccess", False)),
+        "network": network
+        and compiler.expression(network.get("networkAccess", False), "networkAccess"),
         "success_codes": frozenset(packed.get("successCodes") or ()),
         "temporary_codes": frozenset(packed.get("temporaryFailCodes") or ()),
         "permanent_codes": frozenset(packed.get("permanentFailCodes") or ()),
@@ -209,7 +207,8 @@ def _of_stream(output: Mapping[str, Any], names: Mapping[str, Any]) -> Mapping[s
     """An output of type stdout or stderr as the File that it is short for."""
     if output["type"] not in ("stdout", "stderr"):
         return output
-    return {**output, "type": "File", "outputBinding": {"glob": names[output["type"]]}}
+    name = names[output["type"]]
+    return {**output, "type": "File", "outputBinding": {"glob": name, "literal": True}}
 
 
 def _environment(
@@ -221,26 +220,10 @@ def _environment(
             {"envName": key, **(value if isinstance(value, Mapping) else {"envValue": value})}
             for key, value in defined.items()
         ]
-    return tuple((str(one["envName"]), compiler.expression(one["envValue"])) for one in defined)
-
-
-def _work_dir(
-    requirement: Mapping[str, Any], compiler: ParameterCompiler
-) -> tuple[Dirent | Expression, ...] | Expression:
-    listing = requirement.get("listing") or ()
-    if isinstance(listing, str):
-        return compiler.expression(listing)
-    entries: list[Dirent | Expression] = []
-    for one in listing:
-        if isinstance(one, Mapping) and "entry" in one:
-            name = one.get("entryname")
-            entries.append(
-                Dirent(
-                    compiler.expression(one["entry"], strip=False),
-                    None if name is None else compiler.expression(name),
-                    bool(one.get("writable")),
-                )
-            )
-        else:
-            entries.append(compiler.expression(one))
-    return tuple(entries)
+    return tuple(
+        (
+            str(one["envName"]),
+            compiler.expression(one["envValue"], f"envValue of {one['envName']}"),
+        )
+        for one in defined
+    )

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,8 +174,8 @@ class Bench:
 
     def _work(self, task_id: int) -> None:
         roster = Roster(task_id, "cpu", Capacity(1, 4096), flow_run_id=None)
-        with ThreadPoolExecutor(2) as pool, Shift(self.catalog, self.settings, roster) as shift:
-            shift.work(lambda window: [pool.submit(shift.run_job, job) for job in window])
+        with Shift(self.catalog, self.settings, roster) as shift:
+            shift.work(lambda window: [shift.begin_job(job) for job in window])
 
 
 @pytest.fixture

@@ -62,6 +62,39 @@ def test_get_replaces_nothing_and_gives_no_corrupt_bytes(
     assert [path.name for path in out.iterdir()] == ["a.txt"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, f"sub/{'y' * 251}.raw"])
+def test_a_file_of_the_longest_name_is_got_and_copied(
+    ok: Spdf, buffer: Path, tmp_path: Path, name: str
+) -> None:
+    (buffer / name).parent.mkdir(exist_ok=True)
+    (buffer / name).write_text("long")
+    ok("dataset", "create", "run-1")
+    ok("dataset", "add", "run-1", buffer / name)
+    for new in (1, 0):
+        assert ok("dataset", "get", "run-1", tmp_path / "out", "--json").json["new"] == new
+    assert (tmp_path / "out" / name).read_text() == "long"
+    ok("dataset", "create", "run-2")
+    ok("dataset", "add", "run-2", tmp_path / "out" / name, "--copy-to", "buffer")
+    assert (buffer / "run-2" / Path(name).name).read_text() == "long"
+
+
+def test_what_comes_to_be_there_meanwhile_is_not_replaced(
+    ok: Spdf, spdf: Spdf, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog.drivers.local import LocalDriver
+
+    get = LocalDriver.get
+
+    def got(self: LocalDriver, path: str, target: Path, **how: Any) -> Any:
+        (tmp_path / "out" / path).write_text("mine, and new")
+        return get(self, path, target, **how)
+
+    monkeypatch.setattr(LocalDriver, "get", got)
+    done = spdf("dataset", "get", dataset, tmp_path / "out")
+    assert done.code == 4 and "is there with other bytes" in done.err
+    assert (tmp_path / "out" / "a.txt").read_text() == "mine, and new"
+
+
 def test_files_outside_a_storage_are_refused_or_copied(
     ok: Spdf, spdf: Spdf, buffer: Path, tmp_path: Path
 ) -> None:

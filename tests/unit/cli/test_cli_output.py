@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from catalog.causes import Cause
+from catalog.counts import count_of
 from catalog.states import JobState
-from cli.output import Size, cell, plain, print_json, print_table, size, stream_json
+from cli.output import Size, cell, plain, print_json, print_table, show_causes, size, stream_json
 from cli.progress import Bar
 
 
@@ -67,3 +69,23 @@ def test_a_bar_writes_nothing_where_there_is_no_terminal(
     with Bar("reading", 2) as bar:
         bar.advance(2)
     assert stream.getvalue() == ""
+
+
+def test_a_reason_that_is_a_sentence_ends_where_the_whole_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_causes([Cause("a: no name; give one.", "mend it"), Cause("b is gone.")], as_json=False)
+    assert capsys.readouterr().out == "- a: no name; give one; mend it\n- b is gone.\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "text"),
+    [
+        (0, ("file",), "0 files"),
+        (1, ("file",), "1 file"),
+        (2, ("copy", "copies"), "2 copies"),
+        (1, ("copy", "copies"), "1 copy"),
+    ],
+)
+def test_one_is_no_plural(number: int, words: tuple[str, ...], text: str) -> None:
+    assert count_of(number, *words) == text

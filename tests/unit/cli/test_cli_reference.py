@@ -71,3 +71,9 @@ def test_the_page_has_every_exit_code() -> None:
     table = PAGE.read_text("utf-8").partition("## Exit codes")[2].partition("## ")[0]
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.M)}
     assert codes | {33} == listed
+
+
+def test_the_help_names_the_exit_codes_of_most_commands(spdf: Any) -> None:
+    told = " ".join(spdf("--help").out.split())
+    codes = told.partition("Exit codes: ")[2]
+    assert re.findall(r"(?:^|, )(\d+) ", codes) == ["0", "1", "2", "3", "4", "5", "70"]

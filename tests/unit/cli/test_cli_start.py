@@ -140,6 +140,7 @@ def test_what_writes_makes_the_embedded_catalog(ok: Spdf, bare_home: Path) -> No
         (["workflow", "submit", "t", "d", "--input", "x"], 2, "is not NAME=VALUE"),
         (["template", "validate", "/none.cwl"], 2, "/none.cwl"),
         (["template", "try", "none", "/none"], 2, "there is no file '/none'"),
+        (["job", "show", "x"], 2, "JOB 'x' can't be used; give a whole number from 1"),
     ],
 )
 def test_an_error_is_one_sentence_and_a_code(
@@ -152,7 +153,7 @@ def test_an_error_is_one_sentence_and_a_code(
     assert done.err.count("\n") == 1 and "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["dataset", "create"], ["job", "show", "x"]])
+@pytest.mark.parametrize("words", [["nonsense"], ["dataset", "create"]])
 def test_wrong_use_is_2(spdf: Spdf, words: list[str]) -> None:
     done = spdf(*words)
     assert done.code == 2
@@ -166,6 +167,16 @@ def test_a_setting_that_cannot_be_used_is_named(
     done = spdf("dataset", "list")
     assert done.code == 2
     assert "SPDF_SLOTS is 'many'" in done.err
+
+
+@pytest.mark.parametrize("name", ["SPDF_HOME", "SPDF_WORK_DIR"])
+def test_nobodys_home_is_a_sentence(
+    spdf: Spdf, bare_home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "~nobody-here/x")
+    done = spdf("storage", "list")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "'~nobody-here/x' begins with nobody's home directory" in done.err
 
 
 def test_a_database_that_is_away_is_a_sentence(

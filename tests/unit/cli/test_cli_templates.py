@@ -226,3 +226,177 @@ def test_cwl_run_tells_failure_from_what_is_unsupported(spdf: Spdf, tmp_path: Pa
     tool = _tool(tmp_path, requirements=docker)
     assert spdf("cwl", "run", tool, job, "--outdir", tmp_path).code == 33
     assert spdf("cwl", "run", SPD / "chain.cwl", job, "--outdir", tmp_path).code == 2
+
+
+GENERATED = """
+cwlVersion: v1.2
+class: Workflow
+id: Prod_1
+label: Prod#1
+$namespaces: {spdf: "https://spdf.readthedocs.io/ns#"}
+requirements:
+- class: InlineJavascriptRequirement
+- class: SubworkflowFeatureRequirement
+- class: StepInputExpressionRequirement
+- class: MultipleInputFeatureRequirement
+- class: ScatterFeatureRequirement
+hints:
+- {class: "spdf:Template", mask: "prod-[0-9]*[0-9]"}
+inputs:
+- {id: prod-id, type: int, default: 12}
+- {id: job-id, type: int, default: 345}
+- {id: input-data, type: "File[]"}
+outputs:
+- {id: tuple, type: "File[]", outputSource: tr1/tuple}
+steps:
+- id: tr1
+  scatter: one
+  in:
+  - {id: one, source: input-data}
+  - {id: prod-id, source: prod-id}
+  - {id: job-id, source: job-id}
+  out: [{id: tuple}]
+  run:
+    class: Workflow
+    inputs: [{id: one, type: File}, {id: prod-id, type: int}, {id: job-id, type: int}]
+    outputs: [{id: tuple, type: File, outputSource: fit/tuple}]
+    steps:
+    - id: fit
+      in:
+      - {id: one, source: one}
+      - id: prefix
+        source: [prod-id, job-id]
+        valueFrom: '$(self[0].toString().padStart(8, "0"))_$(self[1].toString().padStart(8, "0"))'
+      out: [{id: tuple}]
+      run:
+        class: CommandLineTool
+        requirements:
+        - class: InitialWorkDirRequirement
+          listing:
+          - {entryname: conf.json, entry: '{"use": ["$OPTS/a.py"], "prefix": "$(inputs.prefix)"}'}
+        baseCommand: [sh, -c, 'cat conf.json "$1" > "$2.root"', x]
+        inputs:
+        - {id: one, type: File, inputBinding: {position: 1}}
+        - {id: prefix, type: string, inputBinding: {position: 2}}
+        outputs: [{id: tuple, type: File, outputBinding: {glob: "*.root"}}]
+"""
+
+
+def test_a_generated_production_with_signs_in_its_names_is_tried(
+    spdf: Spdf, home: Path, tmp_path: Path
+) -> None:
+    document, data = tmp_path / "Prod#1#MagDown.cwl", tmp_path / "in #1%20.mdst"
+    document.write_text(GENERATED)
+    data.write_text("raw")
+    assert spdf("template", "validate", document).code == 0
+    refused = spdf("template", "create", document)
+    assert refused.code == 2
+    assert "give another with --name" in refused.err
+    outdir = tmp_path / "kept"
+    tried = spdf("template", "try", document, data, "--input", "job-id=7", "--outdir", outdir)
+    assert tried.code == 0, tried.err
+    made = outdir / "tr1.fit" / "tuple" / "00000012_00000007.root"
+    assert made.read_text() == '{"use": ["$OPTS/a.py"], "prefix": "00000012_00000007"}raw'
+
+
+FEATURES = """
+cwlVersion: v1.2
+class: Workflow
+$namespaces: {spdf: "https://spdf.readthedocs.io/ns#", edam: "http://edamontology.org/"}
+$schemas: ["http://edamontology.org/EDAM_1.18.owl"]
+requirements:
+  SchemaDefRequirement: {types: [{$import: types.yml}]}
+  ScatterFeatureRequirement: {}
+  SubworkflowFeatureRequirement: {}
+  InlineJavascriptRequirement: {}
+hints: {spdf:Template: {mask: "run-[0-9]*[0-9]", dataset: reads}}
+inputs:
+  reads: {type: "File[]", format: edam:format_1930}
+  libs: {type: "types.yml#lib[]", default: [{idx: 1, kind: 010}, {idx: 2}]}
+  limit: int?
+  extra: File?
+outputs:
+  total: {type: File, outputSource: all/total}
+steps:
+  each:
+    scatter: read
+    in: {read: reads, libs: libs, limit: limit, extra: extra}
+    out: [sum]
+    run:
+      class: Workflow
+      inputs:
+        read: {type: File, format: edam:format_1930}
+        libs: types.yml#lib[]
+        limit: int?
+        extra: File?
+      outputs: {sum: {type: File, outputSource: use/sum}}
+      steps:
+        index:
+          in: {read: read}
+          out: [indexed]
+          run:
+            class: CommandLineTool
+            requirements:
+              InitialWorkDirRequirement:
+                listing: [{entry: $(inputs.read), entryname: work.dat, writable: true}]
+            baseCommand: [sh, -c, 'echo more >> work.dat && wc -c < work.dat > work.dat.idx']
+            inputs: {read: {type: File, format: edam:format_1930}}
+            outputs:
+              indexed:
+                type: File
+                format: edam:format_1930
+                secondaryFiles: [.idx, {pattern: ^.bai, required: false}]
+                outputBinding: {glob: work.dat}
+        use:
+          in: {indexed: index/indexed, libs: libs, limit: limit, extra: extra}
+          out: [sum]
+          run:
+            class: CommandLineTool
+            baseCommand: [sh, -c, 'cat "$(dirname "$1")"/work.dat.idx; shift; echo "$@"', x]
+            inputs:
+              indexed:
+                type: File
+                format: edam:format_1930
+                secondaryFiles: [.idx]
+                inputBinding: {position: 1}
+              libs:
+                type: types.yml#lib[]
+                inputBinding:
+                  position: 2
+                  valueFrom: '$(self.map(function(r) { return r.idx + ":" + r.kind; }))'
+              limit: {type: "int?", inputBinding: {position: 3, prefix: --limit}}
+              extra: {type: "File?", inputBinding: {position: 4, valueFrom: $(self.basename)}}
+            stdout: sum.txt
+            outputs: {sum: stdout}
+  all:
+    in: {sums: each/sum}
+    out: [total]
+    run:
+      class: CommandLineTool
+      baseCommand: cat
+      inputs: {sums: {type: "File[]", inputBinding: {position: 1}}}
+      stdout: total.txt
+      outputs: {total: stdout}
+"""
+
+
+def test_features_of_real_pipelines_work_together(spdf: Spdf, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "types.yml").write_text(
+        "- {name: lib, type: record, fields: {idx: int?, kind: string?, cal: File?}}"
+    )
+    document, data, extra = (tmp_path / name for name in ("f.cwl", "r 1#.fq", "cal.txt"))
+    document.write_text(FEATURES.replace("types.yml#lib[]", "types.yml#rec[]"))
+    refused = spdf("template", "validate", document)
+    assert refused.code == 2 and "types.yml#rec" in refused.err
+    (tmp_path / "types.yml").write_text(
+        "- {name: lib, type: record, fields: {idx: int?, kind: string?}}"
+    )
+    document.write_text(FEATURES)
+    data.write_text("abc")
+    extra.write_text("cal\n")
+    outdir = tmp_path / "kept"
+    given = ["--input", "limit=5", "--input", f"extra={extra}"]
+    tried = spdf("template", "try", document, data, *given, "--outdir", outdir)
+    assert tried.code == 0, tried.err
+    made = (outdir / "all" / "total" / "total.txt").read_text()
+    assert made == "8\n1:010 2:null --limit 5 cal.txt\n"

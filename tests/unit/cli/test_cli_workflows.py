@@ -3,16 +3,20 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import col
 
-from catalog import storages, workflows
+from catalog import outages, storages, workflows
 from catalog.db import Catalog
-from catalog.models import Job, Task
+from catalog.errors import ErrorCode
+from catalog.models import Attempt, Job, Task
+from catalog.outages import Met
 
 ROOT = Path(__file__).parents[3]
 Spdf = Callable[..., Any]
@@ -64,6 +68,15 @@ def test_cancel_needs_no_server_and_watch_then_gives_6(
     listed = ok("workflow", "list", "--state", "CANCELLED", "--json").json
     assert [row["id"] for row in listed] == [failed]
     assert ok("workflow", "list", "--state", "FINISHED", "--json").json == []
+
+
+def test_a_memory_that_was_not_measured_is_not_told(
+    ok: Spdf, catalog: Catalog, failed: int
+) -> None:
+    job = _job(ok, failed, "b.txt")
+    with catalog.write() as session:
+        session.execute(sa.update(Attempt).values(peak_rss_bytes=0))
+    assert "peak memory  –" in ok("job", "show", job).out
 
 
 def test_show_tells_all_of_a_workflow(ok: Spdf, failed: int) -> None:
@@ -213,3 +226,50 @@ def test_held_jobs_are_released_by_name_task_or_workflow(
         assert ok("job", "release", *words, "--json").json == {"released": 1}
         shown = ok("job", "show", job["id"], "--json").json
         assert (shown["state"], shown["error"]) == ("READY", None)
+
+
+def test_what_a_workflow_waits_for_is_told_wherever_one_looks(
+    ok: Spdf, catalog: Catalog, failed: int
+) -> None:
+    with catalog.write() as session:
+        workflows.retry(session, failed)
+        place = storages.by_name(session, "output")
+        (task,) = session.scalars(sa.select(col(Task.id)))
+        message = "no space left"
+        full = Met(task, "n", ErrorCode.STORAGE_FULL, message, place.id, writing=True)
+        outages.note(session, [full])
+    job = ok("job", "list", "--workflow", failed, "--state", "READY", "--json").json[0]["id"]
+    for words in (("workflow", "show", failed), ("job", "why", job)):
+        assert "storage output is full since" in ok(*words).out, words
+    assert "storage output is full" in ok("workflow", "show", failed, "--json").json["waits"][0]
+    assert "storage output is full" in ok("job", "why", job, "--json").out
+
+
+def test_a_wait_says_once_what_it_waits_for(
+    spdf: Spdf, bench: Any, catalog: Catalog, failed: int, buffer: Path
+) -> None:
+    with catalog.write() as session:
+        workflows.retry(session, failed)
+        place = storages.by_name(session, "output")
+        (task,) = session.scalars(sa.select(col(Task.id)))
+        full = Met(task, "n", ErrorCode.STORAGE_FULL, "x", place.id, writing=True)
+        outages.note(session, [full])
+    (buffer / "b.txt").write_text("ok!")
+
+    def mend() -> None:
+        time.sleep(2.5)
+        with catalog.write() as session:
+            for outage in outages.current(session):
+                outages.still(session, outage, "y")
+        time.sleep(1.5)
+        with catalog.write() as session:
+            for outage in outages.current(session):
+                outages.end(session, outage)
+        bench.finish(failed)
+
+    with ThreadPoolExecutor(1) as pool:
+        mended = pool.submit(mend)
+        done = spdf("workflow", "watch", failed)
+        mended.result()
+    assert done.code == 0
+    assert done.err.count("storage output is full since") == 1

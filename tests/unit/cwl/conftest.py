@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from workers.cwl import load_tool, run_tool
+from workers.reapers import Reapers
 from workers.spec import ToolOutcome, ToolRun
 
 
@@ -20,6 +21,7 @@ class Bench:
     root: Path
     runs: int = 0
     last: Path = field(default_factory=Path)
+    reapers: Reapers = field(default_factory=Reapers)
 
     def file(self, name: str, text: str = "") -> dict[str, Any]:
         """A File object of a new file."""
@@ -33,7 +35,6 @@ class Bench:
         job: dict[str, Any] | None = None,
         /,
         *,
-        started: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
         options: dict[str, Any] | None = None,
         **fields: Any,
@@ -55,7 +56,7 @@ class Bench:
             log=self.last / "log",
             **(options or {}),
         )
-        return run_tool(load_tool(tool), run, started=started, stop=stop)
+        return run_tool(load_tool(tool), run, reapers=self.reapers, stop=stop)
 
     @property
     def log(self) -> str:
@@ -76,6 +77,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     """Runs tools in this test's directory."""
-    return Bench(tmp_path)
+    made = Bench(tmp_path)
+    yield made
+    made.reapers.close()

@@ -162,7 +162,7 @@ def test_older_versions_get_what_they_implied(tmp_path: Path) -> None:
     ("text", "reason", "line"),
     [
         ("a: [", "not valid YAML", 1),
-        ("- 1", "no mapping", None),
+        ("- 1", "no mapping .*; write `cwlVersion: v1.2`", None),
         ("class: CommandLineTool", "there is no cwlVersion", 1),
         ("cwlVersion: v9.9\nclass: CommandLineTool", "'v9.9'", 1),
         ("cwlVersion: v1.2\nclass: Sorcery", "not valid CWL", None),

@@ -150,9 +150,40 @@ def test_listings(bench: Any, mode: str, expected: str) -> None:
 def test_a_format_must_be_one_of_those_declared(bench: Any) -> None:
     fields = {"inputs": {"f": {"type": "File", "format": ["x:a", "x:b"]}}, "baseCommand": "true"}
     bench.run({"f": {**bench.file("f"), "format": "x:b"}}, **fields)
-    bench.run({"f": bench.file("f")}, **fields)
-    with pytest.raises(ToolFailure, match="must have format x:a or x:b; 'f' has x:c"):
-        bench.run({"f": {**bench.file("f"), "format": "x:c"}}, **fields)
+    for given, said in (("x:c", "x:c"), (None, "none")):
+        with pytest.raises(ToolFailure, match=f"must have format x:a or x:b; 'f' has {said}"):
+            bench.run({"f": {**bench.file("f"), "format": given}}, **fields)
+
+
+def test_each_file_of_a_list_needs_its_format(bench: Any) -> None:
+    fields = {"inputs": {"f": {"type": "File[]", "format": "x:a"}}, "baseCommand": "true"}
+    good = {**bench.file("f"), "format": "x:a"}
+    bench.run({"f": [good, good]}, **fields)
+    with pytest.raises(ToolFailure, match="'g' has none"):
+        bench.run({"f": [good, bench.file("g")]}, **fields)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_patterns_see_the_names_of_a_literal(bench: Any, named: bool) -> None:
+    literal = {"class": "File", "contents": "text", **({"basename": "a.b.c"} if named else {})}
+    pattern = "$({class: 'File', contents: 'I', basename: self.nameroot + '.idx'})"
+    got = shown(
+        bench,
+        "$(inputs.f.secondaryFiles[0].basename + ' ' + inputs.f.basename)",
+        {"f": literal},
+        inputs={"f": {"type": "File", "secondaryFiles": [{"pattern": pattern}]}},
+    )
+    index, name = got.split()
+    assert index == f"{Path(name).stem}.idx"
+    assert name == "a.b.c" if named else name.startswith("literal-")
+
+
+def test_literals_without_a_name_get_one_each(bench: Any) -> None:
+    literals = [{"class": "File", "contents": text} for text in ("one\n", "two\n")]
+    folder = {"class": "Directory", "listing": literals}
+    inputs = {"d": {"type": "Directory", "inputBinding": {}}}
+    bench.run({"d": folder}, baseCommand=["sh", "-c", "cat $0/* | sort"], inputs=inputs)
+    assert bench.log == "one\ntwo\n"
 
 
 def test_a_format_may_be_a_kind_of_another_by_an_ontology(bench: Any) -> None:

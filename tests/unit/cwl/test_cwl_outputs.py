@@ -176,7 +176,7 @@ def test_checksums_only_when_asked(bench: Any, tmp_path: Path) -> None:
     for name in ("out", "tmp", "stage"):
         (tmp_path / name).mkdir()
     run = ToolRun({}, tmp_path / "out", tmp_path / "tmp", tmp_path / "stage", tmp_path / "log")
-    got = run_tool(tool, run, checksums=True).outputs["o"]
+    got = run_tool(tool, run, reapers=bench.reapers, checksums=True).outputs["o"]
     assert got["checksum"] == "sha1$a9993e364706816aba3e25717850c26c9cd0d89d"
 
 
@@ -254,3 +254,127 @@ def test_an_expression_tool_must_give_what_it_declares(bench: Any) -> None:
     assert "not 3" in str(failure(bench, **expression_tool("$(3)", {})))
     fault = failure(bench, **expression_tool("$({n: 'x'})", {"n": "int"}))
     assert fault.code is ErrorCode.OUTPUT_INVALID
+
+
+BRACKETS = sh("echo pattern > x1.txt; echo literal > 'x[1].txt'")
+
+
+def contents(value: Any) -> list[str]:
+    return [Path(one["path"]).read_text().strip() for one in value]
+
+
+def test_a_pattern_is_one_also_where_a_file_is_called_like_it(bench: Any) -> None:
+    got = bench.run(**BRACKETS, **output("File[]", "x[1].txt")).outputs["o"]
+    assert contents(got) == ["pattern"]
+    got = bench.run(**BRACKETS, **output("File[]", "x\\[1\\].txt")).outputs["o"]
+    assert contents(got) == ["literal"]
+
+
+def test_a_pattern_that_finds_nothing_is_a_name_only_where_an_expression_made_it(
+    bench: Any,
+) -> None:
+    made = sh("echo literal > 'y[1].txt'")
+    assert bench.run(**made, **output("File[]", "y[1].txt")).outputs["o"] == []
+    got = bench.run(
+        {"n": "y[1]"}, **made, **output("File[]", "$(inputs.n).txt"), inputs={"n": "string"}
+    )
+    assert contents(got.outputs["o"]) == ["literal"]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_streams_file_is_found_by_its_name(bench: Any, stream: str) -> None:
+    redirect = "" if stream == "stdout" else " >&2"
+    got = bench.run(
+        **sh(f"echo wrong > x1.txt; echo right{redirect}"),
+        **{stream: "x[1].txt"},
+        outputs={"o": stream},
+    )
+    assert contents([got.outputs["o"]]) == ["right"]
+
+
+def test_patterns_see_the_names_of_what_an_expression_gives(bench: Any) -> None:
+    got = bench.run(
+        **sh("touch a.dat a.idx a.dat.md5"),
+        **output(
+            "File",
+            outputEval="$({class: 'File', path: runtime.outdir + '/a.dat'})",
+            _secondaryFiles=["$(self.nameroot).idx", "$(self.basename).md5", ".md5"],
+        ),
+        requirements=JS,
+    ).outputs["o"]
+    assert names(got["secondaryFiles"]) == ["a.idx", "a.dat.md5"]
+
+
+def test_a_literal_of_an_expression_needs_no_name(bench: Any) -> None:
+    literal = "$({class: 'File', contents: 'text'})"
+    got = bench.run(
+        **sh("true"),
+        **output(
+            "File",
+            outputEval=literal,
+            _secondaryFiles=[
+                "$({class: 'File', basename: self.nameroot + '.i', contents: self.basename})"
+            ],
+        ),
+        requirements=JS,
+    ).outputs["o"]
+    assert contents([got]) == ["text"]
+    assert names(got["secondaryFiles"]) == [f"{got['nameroot']}.i"]
+    assert contents(got["secondaryFiles"]) == [got["basename"]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"class": "File", "path": 5},
+        {"class": "File", "path": "a", "secondaryFiles": "a.idx"},
+        {"class": "File", "path": "a", "secondaryFiles": ["a.idx"]},
+        {"class": "File", "contents": "x", "basename": ["y"]},
+        {"class": "File", "path": "a\0b"},
+        {"class": "Directory", "basename": "d", "listing": ["a"]},
+        {"class": "Directory", "basename": "d", "listing": [[{"class": "File", "path": "a"}]]},
+        {"class": "Directory", "basename": "d", "listing": {"class": "File", "path": "a"}},
+    ],
+)
+def test_a_file_object_that_is_none_is_refused_and_told(bench: Any, value: Any) -> None:
+    expression = f"$({json.dumps(value)})"
+    fault = failure(bench, **sh("touch a"), **output("Any", outputEval=expression), requirements=JS)
+    assert fault.code is ErrorCode.OUTPUT_INVALID
+    with pytest.raises(ToolFailure) as caught:
+        bench.run({"x": value}, inputs={"x": "Any"}, **sh("true"))
+    assert caught.value.code in (ErrorCode.BAD_JOB_INPUT, ErrorCode.INPUT_MISSING)
+
+
+def test_an_output_of_any_type_has_all_that_a_glob_finds(bench: Any) -> None:
+    make = sh("touch a b")
+    assert names(bench.run(**make, **output("Any", "a")).outputs["o"]) == ["a"]
+    assert bench.run(**make, **output("Any", "none")).outputs["o"] == []
+
+
+def test_secondary_files_of_a_record_field_are_optional_as_all_of_outputs(bench: Any) -> None:
+    field = {"name": "f", "type": "File", "outputBinding": {"glob": "a"}}
+    record = {"type": "record", "fields": [{**field, "secondaryFiles": [".idx", "^a"]}]}
+    got = bench.run(**sh("touch a"), outputs={"o": {"type": record}}).outputs["o"]
+    # The last pattern names the file itself.
+    assert got["f"].get("secondaryFiles") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"secondaryFiles": ["$(self.size)"]}, "secondaryFiles of output 'o'"),
+        ({"secondaryFiles": ["$([''])"]}, "secondaryFiles of output 'o'"),
+        ({"secondaryFiles": [{"pattern": ".i", "required": "$(1)"}]}, "secondaryFiles"),
+        ({"format": "$(null)"}, "format of output 'o'"),
+        ({"format": "$(self.nope)"}, "format of output 'o'"),
+    ],
+)
+def test_what_an_expression_gives_must_fit_its_place(bench: Any, fields: Any, place: str) -> None:
+    kept = {f"_{key}": value for key, value in fields.items()}
+    fault = failure(bench, **sh("touch a"), **output("File", "a", **kept), requirements=JS)
+    assert fault.code is ErrorCode.EXPRESSION_FAILED and place in str(fault)
+    inputs = {"f": {"type": "File", **fields}}
+    with pytest.raises(ToolFailure) as caught:
+        bench.run({"f": bench.file("a")}, inputs=inputs, requirements=JS, **sh("true"))
+    if "secondaryFiles" in fields:
+        assert caught.value.code is ErrorCode.EXPRESSION_FAILED

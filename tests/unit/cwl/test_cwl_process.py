@@ -60,22 +60,17 @@ def test_the_smaller_of_two_limits_counts_and_zero_is_none(bench: Any) -> None:
 
 
 def test_a_stop_kills_the_whole_group(bench: Any) -> None:
-    stop, groups = threading.Event(), []
-
-    def started(group: int) -> None:
-        groups.append(group)
-        threading.Thread(target=stop_when_ready).start()
+    stop = threading.Event()
 
     def stop_when_ready() -> None:
-        while not (bench.out / "pids").exists():
+        while not (bench.root / "run-1" / "out" / "pids").exists():
             time.sleep(0.01)
         stop.set()
 
+    threading.Thread(target=stop_when_ready).start()
     with pytest.raises(ToolStopped):
-        bench.run(**family("time.sleep(600)"), started=started, stop=stop)
-    leader, child = pids(bench)
-    assert groups == [leader]
-    assert not is_alive(leader) and not is_alive(child)
+        bench.run(**family("time.sleep(600)"), stop=stop)
+    assert not any(map(is_alive, pids(bench)))
 
 
 def test_nothing_is_started_after_a_stop(bench: Any) -> None:
@@ -92,25 +87,21 @@ def test_what_a_payload_leaves_running_is_dead_before_outputs_are_collected(benc
 
 
 def test_the_payload_leads_its_own_group(bench: Any) -> None:
-    groups: list[int] = []
-    bench.run(
-        baseCommand=["python3", "-c", "import os; print(os.getpid(), os.getpgrp())"],
-        started=groups.append,
-    )
-    assert bench.log.split() == [str(groups[0])] * 2
-    assert groups[0] != os.getpgrp()
+    bench.run(baseCommand=["python3", "-c", "import os; print(os.getpid(), os.getpgrp())"])
+    pid, group = map(int, bench.log.split())
+    assert group == pid
 
 
 def test_an_interruption_leaves_no_payload_behind(bench: Any) -> None:
-    group = []
-
-    def interrupt(started: int) -> None:
-        group.append(started)
-        raise KeyboardInterrupt
+    class Interrupted(threading.Event):
+        def is_set(self) -> bool:
+            if (bench.root / "run-1" / "out" / "pids").exists():
+                raise KeyboardInterrupt
+            return False
 
     with pytest.raises(KeyboardInterrupt):
-        bench.run(baseCommand=["sleep", "600"], started=interrupt)
-    assert not is_alive(group[0])
+        bench.run(**family("time.sleep(600)"), stop=Interrupted())
+    assert not any(map(is_alive, pids(bench)))
 
 
 def test_the_environment_holds_what_cwl_says_and_nothing_else(
@@ -187,17 +178,36 @@ def test_a_stream_can_not_leave_the_output_directory(bench: Any, name: str) -> N
         bench.run(baseCommand="true", stdout=name)
 
 
-def test_stdout_does_not_write_over_an_input_of_that_name(bench: Any) -> None:
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_stream_does_not_write_over_an_input_of_that_name(
+    bench: Any, stream: str, writable: bool
+) -> None:
     file = bench.file("data", "precious")
-    bench.run(
-        {"f": file},
-        inputs={"f": "File"},
-        baseCommand=["echo", "new"],
-        stdout="data",
-        requirements={"InitialWorkDirRequirement": {"listing": ["$(inputs.f)"]}},
-    )
+    entry = {"entry": "$(inputs.f)", "writable": writable}
+    with pytest.raises(ToolFailure, match=f"{stream} 'data' would be written over"):
+        bench.run(
+            {"f": file},
+            inputs={"f": "File"},
+            baseCommand=["echo", "new"],
+            requirements={"InitialWorkDirRequirement": {"listing": [entry]}},
+            **{stream: "data"},
+        )
     assert Path(file["path"]).read_text() == "precious"
-    assert (bench.out / "data").read_text() == "new\n"
+
+
+def test_a_stream_does_not_go_into_an_input_directory(bench: Any) -> None:
+    bench.file("d/x", "precious")
+    folder = {"class": "Directory", "path": str(bench.root / "data" / "d")}
+    with pytest.raises(ToolFailure, match="would be written over"):
+        bench.run(
+            {"d": folder},
+            inputs={"d": "Directory"},
+            baseCommand=["echo", "new"],
+            stdout="d/new",
+            requirements={"InitialWorkDirRequirement": {"listing": ["$(inputs.d)"]}},
+        )
+    assert [one.name for one in (bench.root / "data" / "d").iterdir()] == ["x"]
 
 
 CODES = {"successCodes": [0, 3], "temporaryFailCodes": [4], "permanentFailCodes": [5]}

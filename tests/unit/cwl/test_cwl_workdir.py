@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from catalog.errors import BadTemplate, ErrorCode
 from workers.cwl import ToolFailure
 
 
@@ -140,3 +141,119 @@ def test_a_staged_input_can_be_an_output(bench: Any) -> None:
         outputs={"o": {"type": "File", "outputBinding": {"glob": "a"}}},
     )  # fmt: skip
     assert Path(got.outputs["o"]["path"]).read_text() == "A"
+
+
+def clash(bench: Any, listing: Any, job: dict[str, Any] | None = None, **fields: Any) -> str:
+    """What is said of a listing that can't be laid out."""
+    with pytest.raises(ToolFailure) as caught:
+        laid_out(bench, listing, job, **fields)
+    assert caught.value.code is ErrorCode.BAD_JOB_INPUT
+    return str(caught.value)
+
+
+TWO = {"f": "File", "g": "File"}
+
+
+def two_of_one_name(bench: Any) -> dict[str, Any]:
+    return {"f": bench.file("1/sum.txt", "one"), "g": bench.file("2/sum.txt", "two")}
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        ["$(inputs.f)", "$(inputs.g)"],
+        ["$([inputs.f, inputs.g])"],
+        [dirent("$([inputs.f, inputs.g])", writable=True)],
+        "$([inputs.f, inputs.g])",
+        [dirent("$(inputs.f)", "x"), dirent("$(inputs.g)", "./x", writable=True)],
+        [dirent("$(inputs.f)", "x"), dirent("$(inputs.g)", "x/y")],
+        [dirent("$(inputs.g)", "a/x/y"), dirent("$(inputs.f)", "a/x")],
+        ["$({class: 'Directory', basename: 'd', listing: [inputs.f, inputs.g]})"],
+        [dirent("$(inputs.f)", "d/sum.txt"),
+         "$({class: 'Directory', basename: 'd', listing: [inputs.g]})"],
+    ],
+)  # fmt: skip
+def test_two_files_at_one_path_are_refused_and_named(bench: Any, listing: Any) -> None:
+    said = clash(bench, listing, two_of_one_name(bench), inputs=TWO)
+    assert "/data/1/sum.txt" in said and "/data/2/sum.txt" in said
+
+
+def test_a_list_of_files_of_one_name_is_refused(bench: Any) -> None:
+    files = list(two_of_one_name(bench).values())
+    said = clash(bench, ["$(inputs.sums)"], {"sums": files}, inputs={"sums": "File[]"})
+    assert "/data/1/sum.txt" in said and "/data/2/sum.txt" in said
+
+
+def test_a_text_does_not_go_over_a_file(bench: Any) -> None:
+    listing = ["$(inputs.f)", dirent("n=$(inputs.f.size)", "sum.txt")]
+    said = clash(bench, listing, {"f": bench.file("sum.txt")}, inputs={"f": "File"})
+    assert "/data/sum.txt" in said and "n=0" in said
+
+
+def test_a_secondary_file_does_not_go_over_another(bench: Any) -> None:
+    job = {
+        name: {**bench.file(f"{name}/{name}"), "secondaryFiles": [bench.file(f"{name}/index")]}
+        for name in TWO
+    }
+    said = clash(bench, ["$(inputs.f)", "$(inputs.g)"], job, inputs=TWO)
+    assert "/data/f/index" in said and "/data/g/index" in said
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize("name", ["d/x", "d/x/y"])
+def test_nothing_goes_over_what_a_directory_holds(bench: Any, writable: bool, name: str) -> None:
+    bench.file("d/x", "old")
+    folder = {"class": "Directory", "path": str(bench.root / "data" / "d")}
+    listing = [dirent("text", name), dirent("$(inputs.d)", "d", writable=writable)]
+    said = clash(bench, listing, {"d": folder}, inputs={"d": "Directory"})
+    assert "'text'" in said and "/data/d" in said
+    assert (bench.root / "data/d/x").read_text() == "old"
+
+
+def test_an_entry_of_a_directory_may_come_before_it(bench: Any) -> None:
+    bench.file("d/x", "old")
+    folder = {"class": "Directory", "path": str(bench.root / "data" / "d")}
+    listing = [dirent("text", "d/s/new"), dirent("$(inputs.d)", "d")]
+    out = laid_out(bench, listing, {"d": folder}, inputs={"d": "Directory"})
+    assert (out / "d/s/new").read_text() == "text" and (out / "d/x").read_text() == "old"
+    assert entries(bench.root / "data" / "d") == ["x"]
+
+
+def test_one_file_by_two_mentions_is_one(bench: Any) -> None:
+    file = bench.file("a", "A")
+    out = laid_out(
+        bench, ["$(inputs.f)", dirent("$(inputs.g)", writable=True)], {"f": file, "g": file},
+        inputs=TWO, baseCommand=["sh", "-c", "echo new >> a; cat $0 $1"],
+        arguments=["$(inputs.f.path)", "$(inputs.g.path)"],
+    )  # fmt: skip
+    assert bench.log == "Anew\n" * 2
+    assert entries(out) == ["a"] and Path(file["path"]).read_text() == "A"
+
+
+@pytest.mark.parametrize(
+    ("listing", "stdout"),
+    [
+        ([dirent("one", "x"), dirent("two $(inputs.n)", "x")], None),
+        ([dirent("one", "x"), dirent("$(inputs.n) two", "./x/y")], None),
+        ([dirent("one", "out.txt")], "out.txt"),
+    ],
+)
+def test_what_clashes_in_every_job_is_refused_with_the_template(
+    bench: Any, listing: Any, stdout: str | None
+) -> None:
+    with pytest.raises(BadTemplate, match=r"x|out\.txt"):
+        laid_out(bench, listing, {"n": 1}, inputs={"n": "int"}, stdout=stdout)
+
+
+def test_entries_of_which_one_is_null_may_share_a_name(bench: Any) -> None:
+    listing = [dirent("$(inputs.f)", "x"), dirent("$(inputs.g)", "x")]
+    optional = {"f": "File?", "g": "File?"}
+    out = laid_out(bench, listing, {"g": bench.file("a", "A")}, inputs=optional)
+    assert (out / "x").read_text() == "A"
+
+
+def test_a_streams_log_may_be_both_of_stdout_and_stderr(bench: Any) -> None:
+    bench.run(
+        baseCommand=["sh", "-c", "echo a; echo b >&2"], stdout="log", stderr="./log",
+    )  # fmt: skip
+    assert (bench.out / "log").read_text() == "a\nb\n"

@@ -1,0 +1,71 @@
+"""Arrivals: what the catalog has of the paths that a look found."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog.models import Dataset, DatasetFile, File, Replica
+from catalog.rowsets import among
+from catalog.states import DatasetState, ReplicaState
+
+
+@dataclass(frozen=True)
+class Place:
+    """A dataset that files arrive for."""
+
+    id: int
+    state: DatasetState
+
+
+def places(session: Session, names: Collection[str]) -> dict[str, Place]:
+    """The datasets of these names, whatever their state but DELETED: such a name is free."""
+    if not names:
+        return {}
+    rows = session.execute(
+        sa.select(col(Dataset.name), col(Dataset.id), col(Dataset.state)).where(
+            among(session, col(Dataset.name), names),
+            col(Dataset.state) != DatasetState.DELETED,
+        )
+    )
+    return {row.name: Place(row.id, row.state) for row in rows}
+
+
+def known_names(session: Session, names: Collection[str]) -> set[str]:
+    """Those of the names that a dataset has or had, in whatever state."""
+    query = sa.select(col(Dataset.name)).where(among(session, col(Dataset.name), names))
+    return set(session.scalars(query))
+
+
+def members(session: Session, storage_id: int, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Of paths on a storage, given with the dataset that each belongs to, those that are in it.
+
+    Gives the bytes with which each is registered. That it is in another dataset says nothing.
+    """
+    if not wanted:
+        return {}
+    rows = session.execute(
+        sa.select(col(Replica.path), col(DatasetFile.dataset_id), col(File.size_bytes))
+        .join(DatasetFile, col(DatasetFile.file_id) == col(Replica.file_id))
+        .join(File, col(File.id) == col(Replica.file_id))
+        .where(
+            col(Replica.storage_id) == storage_id,
+            among(session, col(Replica.path), wanted),
+            among(session, col(DatasetFile.dataset_id), set(wanted.values())),
+            col(Replica.state) != ReplicaState.DELETED,
+        )
+    )
+    return {row.path: row.size_bytes for row in rows if row.dataset_id == wanted[row.path]}
+
+
+def counts(session: Session, dataset_ids: Collection[int]) -> dict[int, int]:
+    """How many files datasets have now, by id; those without any are left out."""
+    if not dataset_ids:
+        return {}
+    rows = session.execute(
+        sa.select(col(DatasetFile.dataset_id), sa.func.count().label("files"))
+        .where(among(session, col(DatasetFile.dataset_id), dataset_ids))
+        .group_by(col(DatasetFile.dataset_id))
+    )
+    return {row.dataset_id: row.files for row in rows}

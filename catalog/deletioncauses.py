@@ -1,0 +1,113 @@
+"""Why bytes of a dataset go, are there still, or stayed, in sentences."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlmodel import Session, col
+
+from catalog import deletion, deletionfaults
+from catalog.clock import now
+from catalog.counts import count_of
+from catalog.datasets import DatasetInfo
+from catalog.errors import Conflict
+from catalog.models import DatasetFile, Detached, Replica
+from catalog.originals import is_original
+from catalog.refs import Originals
+from catalog.states import ReplicaState
+
+_TIME = "%Y-%m-%d %H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fact, in a sentence; `next` says what happens, or what to do."""
+
+    fact: str
+    next: str = ""
+
+
+def due(session: Session, info: DatasetInfo) -> list[Cause]:
+    """When a CLOSED dataset is deleted by itself, and what keeps it if that time is over."""
+    assert info.expires_at is not None
+    found = [Cause(f"its lifetime ends at {info.expires_at:{_TIME}}", "then it is deleted")]
+    if info.expires_at > session.execute(sa.select(now())).scalar_one():
+        return found
+    try:
+        deletion.check_free(session, info)
+    except Conflict as error:
+        found = [Cause(f"its lifetime ended at {info.expires_at:{_TIME}}", str(error))]
+    return found
+
+
+def going(session: Session, info: DatasetInfo) -> list[Cause]:
+    """Of a dataset that is DELETING: until when it can be taken back, or why bytes are there."""
+    since = "a while" if info.deleting_at is None else f"{info.deleting_at:{_TIME}}"
+    fact = f"{info.name} is being deleted since {since}"
+    if info.grace_until is not None:
+        found = [
+            Cause(
+                f"{fact}; nothing goes before {info.grace_until:{_TIME}}",
+                f"`spdf dataset undelete {info.name}` takes it back until then",
+            )
+        ]
+    else:
+        found = [Cause(fact, "its bytes go with the next run of the flow `deletion`")]
+    if _has_originals(session, info.id):
+        found.append(_fate(info))
+    for fault in deletionfaults.of_dataset(session, info.id):
+        where = (
+            f"{count_of(fault.files, 'file')} on {fault.storage} can't go"
+            if fault.storage
+            else "it failed"
+        )
+        which = f", such as {fault.path}" if fault.path else ""
+        found.append(
+            Cause(
+                f"{where} since {fault.since:{_TIME}}{which}: {fault.reason}",
+                "it is tried again by itself",
+            )
+        )
+    return found
+
+
+def _fate(info: DatasetInfo) -> Cause:
+    if info.originals is Originals.BY_WORD:
+        return Cause("what was registered in place goes, too: --remove-originals")
+    if info.originals is Originals.BY_RULE:
+        return Cause("what its intake rule took goes, too: the rule has a lifetime")
+    return Cause("what was registered in place is detached: its bytes stay")
+
+
+def _has_originals(session: Session, dataset_id: int) -> bool:
+    query = (
+        sa.select(col(Replica.id))
+        .join(DatasetFile, col(DatasetFile.file_id) == col(Replica.file_id))
+        .where(
+            col(DatasetFile.dataset_id) == dataset_id,
+            col(Replica.state) != ReplicaState.DELETED,
+            is_original(),
+        )
+        .limit(1)
+    )
+    return session.execute(query).first() is not None
+
+
+def gone(session: Session, info: DatasetInfo) -> list[Cause]:
+    """Of a dataset that is DELETED: what stayed of it."""
+    found = [Cause(f"{info.name} was deleted", "its history is in `spdf dataset show`")]
+    count = session.execute(
+        sa.select(sa.func.count())
+        .select_from(Detached)
+        .join(Replica, col(Replica.id) == col(Detached.replica_id))
+        .join(DatasetFile, col(DatasetFile.file_id) == col(Replica.file_id))
+        .where(col(DatasetFile.dataset_id) == info.id)
+    ).scalar_one()
+    if count:
+        found.append(
+            Cause(
+                f"{count} of its files were detached: their bytes are where they were, and the "
+                "intake leaves them alone",
+                "`spdf intake rescan` lets its rules take them again",
+            )
+        )
+    return found

@@ -1,0 +1,123 @@
+"""What lies in a directory tree, file by file; what can't be read of it holds up nothing else."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalog.drivers.protocol import ObjectInfo, Passed
+from catalog.names import MARKER, MAX_PATH
+
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""Between these every time is kept as it is; a time zone doesn't lead out of what Python has."""
+
+Fault = Callable[[str, OSError], None]
+"""Hears of a folder, or a file, that can't be looked at, and why."""
+
+_KINDS = {
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+if TYPE_CHECKING:
+    _Entries = os._ScandirIterator[str]
+else:
+    _Entries = Iterator
+
+_TOO_DEEP = OSError(errno.ENAMETOOLONG, "it lies too deep for any path to be used")
+
+
+def walk(
+    folder: Path, base: str, start: str, unread: Fault, passed: Passed | None = None
+) -> Iterator[ObjectInfo]:
+    """All regular files below `folder` whose name in it begins with `start`.
+
+    Their paths begin with `base`. Symbolic links and other things that are no files are passed
+    over, and told to `passed`; so are markers of storages, which nobody hears of. Memory and open
+    folders are bounded by the longest path that can be used.
+    """
+    levels: list[tuple[_Entries, str]] = []
+    try:
+        _enter(levels, str(folder), base, unread)
+        while levels:
+            entries, inside = levels[-1]
+            entry = _next(entries, inside, unread)
+            if entry is None:
+                levels.pop()[0].close()
+                continue
+            if len(levels) == 1 and not entry.name.startswith(start):
+                continue
+            path = inside + entry.name
+            if not _is_folder(entry):
+                if (info := _file(entry, path, unread, passed)) is not None:
+                    yield info
+            elif len(os.fsencode(path)) > MAX_PATH:
+                unread(path, _TOO_DEEP)
+            else:
+                _enter(levels, entry.path, f"{path}/", unread)
+    finally:
+        for entries, _ in levels:
+            entries.close()
+
+
+def _enter(levels: list[tuple[_Entries, str]], place: str, inside: str, unread: Fault) -> None:
+    try:
+        levels.append((os.scandir(place), inside))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        unread(inside.rstrip("/"), error)
+
+
+def _next(entries: _Entries, inside: str, unread: Fault) -> os.DirEntry[str] | None:
+    try:
+        return next(entries, None)
+    except OSError as error:
+        unread(inside.rstrip("/"), error)
+        return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _file(
+    entry: os.DirEntry[str], path: str, unread: Fault, passed: Passed | None
+) -> ObjectInfo | None:
+    if entry.name == MARKER:
+        return None
+    try:
+        if entry.is_file(follow_symlinks=False):
+            return info_of(path, entry.stat(follow_symlinks=False))
+        if passed is not None:
+            mode = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
+            passed(path, _KINDS.get(mode, "thing of another kind"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        unread(path, error)
+    return None
+
+
+def info_of(path: str, found: os.stat_result) -> ObjectInfo:
+    """A file as its `stat` tells it."""
+    return ObjectInfo(path, found.st_size, time_of(found.st_mtime))
+
+
+def time_of(seconds: float) -> datetime:
+    """A file's time, or the nearest that can be had: a corrupt one may be of any year."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return LATEST if seconds > 0 else EARLIEST
+    return min(max(moment, EARLIEST), LATEST)

@@ -1,0 +1,76 @@
+"""Dark bytes, looked at once more before they are removed: are they still what was found?"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from catalog import erasure, intakerules
+from catalog.db import Catalog
+from catalog.drivers import ObjectInfo, StorageDriver
+from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog.inspection.findings import FindingInfo
+from catalog.rule import Rule
+
+_AHEAD = timedelta(days=1)
+"""A file's time that is further ahead says nothing."""
+
+
+def no_longer(
+    catalog: Catalog, driver: StorageDriver, storage_id: int, items: Sequence[FindingInfo]
+) -> dict[str, str]:
+    """Paths that are no dark bytes of that finding any more, each with the reason.
+
+    Raises `StorageError` where the storage is away.
+    """
+    with catalog.read() as session:
+        rules = [rule for rule in intakerules.active(session) if rule.storage_id == storage_id]
+    elsewhere = erasure.elsewhere(driver)
+    over: dict[str, str] = {}
+    for item in items:
+        root = elsewhere(item.path)
+        if root is not None:
+            over[item.path] = f"{root} is another storage's, by the marker there"
+        elif any(_is_for(rule, item.path) for rule in rules):
+            over[item.path] = "an intake rule is for it"
+        elif _is_another(driver, item):
+            over[item.path] = "other bytes lie there now"
+    return over
+
+
+def changed(driver: StorageDriver, items: Sequence[FindingInfo]) -> dict[str, str]:
+    """Paths under which nothing lies any more, or other bytes, each with the reason.
+
+    Raises `StorageError` where the storage is away.
+    """
+    over: dict[str, str] = {}
+    for item in items:
+        try:
+            if _differs(item, driver.stat(item.path)):
+                over[item.path] = "other bytes lie there now"
+        except StorageError as error:
+            driver.check()
+            if error.code is ErrorCode.INPUT_MISSING:
+                over[item.path] = "nothing lies there any more"
+    return over
+
+
+def _is_for(rule: Rule, path: str) -> bool:
+    try:
+        return rule.may_be_marker(path) or rule.dataset_of(path) is not None
+    except BadInput:
+        return True
+
+
+def _is_another(driver: StorageDriver, item: FindingInfo) -> bool:
+    """Whether something was written there since; what is gone, or can't be seen, wasn't."""
+    try:
+        there = driver.stat(item.path)
+    except StorageError as error:
+        if error.code is not ErrorCode.INPUT_MISSING:
+            driver.check()
+        return False
+    return _differs(item, there)
+
+
+def _differs(item: FindingInfo, there: ObjectInfo) -> bool:
+    latest = datetime.now(UTC) + _AHEAD
+    return there.size_bytes != item.size_bytes or item.found_at < there.mtime <= latest

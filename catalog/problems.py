@@ -1,0 +1,99 @@
+"""Problems: what isn't as it should be, as far as rows say so; `spdf status` shows them.
+
+A source of problems is a function of a session that gives sentences: add it to `SOURCES`. It must
+be quick, as an operator asks often: counts by index, a few names, nothing that grows with the data.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from catalog import deletionfaults, intakelooks, refusals, standing, storages, troubles, waits
+from catalog.counts import count_of
+from catalog.outage import is_outage, sentence
+
+MOST_SHOWN = 10
+"""Sentences of one source; more are counted."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sentence that says what is wrong and how to mend it, and the source that found it."""
+
+    source: str
+    message: str
+
+
+Source = Callable[[Session], Iterable[str]]
+
+
+def _troubles(session: Session) -> Iterable[str]:
+    """What a service can't do for one item."""
+    found = troubles.recent(session, MOST_SHOWN)
+    for item in found:
+        yield (
+            f"{item.entity} {item.name}: {item.error} (since {item.since:%Y-%m-%d %H:%M:%SZ}, "
+            f"by {item.source})"
+        )
+    if len(found) == MOST_SHOWN and (more := troubles.count(session) - MOST_SHOWN) > 0:
+        yield f"{more} more troubles of single items; `why` of each tells"
+
+
+def _rules(session: Session) -> Iterable[str]:
+    """Rules of the intake that get nowhere, and what they see and don't take."""
+    wrong = intakelooks.troubles(session)
+    for name, why in list(wrong.items())[:MOST_SHOWN]:
+        yield f"intake rule {name}: {why}"
+    if len(wrong) > MOST_SHOWN:
+        yield f"{len(wrong) - MOST_SHOWN} more rules of the intake get nowhere: `spdf intake list`"
+    if left := refusals.count(session):
+        one = "thing" if left == 1 else "things"
+        yield f"not taken from watched storages: {left} {one}; `spdf intake list` says by whom"
+
+
+def _storages(session: Session) -> Iterable[str]:
+    """Storages that aren't what they were, or share a place; looked at, for a few seconds."""
+    return standing.problems(storages.list_all(session))
+
+
+def _deletions(session: Session) -> Iterable[str]:
+    """Bytes that are to go and can't."""
+    found = deletionfaults.oldest(session, MOST_SHOWN)
+    for item in found:
+        what = (
+            f"{count_of(item.files, 'file')} on {item.storage} can't go"
+            if item.storage
+            else "it failed"
+        )
+        yield (
+            f"dataset {item.dataset} is being deleted, and {what} (since "
+            f"{item.since:%Y-%m-%d %H:%M:%SZ}): {item.reason}"
+        )
+    if len(found) == MOST_SHOWN and (more := deletionfaults.count(session) - MOST_SHOWN) > 0:
+        yield f"{more} more deletions can't go on; `spdf dataset why` of each tells"
+
+
+SOURCES: dict[str, Source] = {
+    "troubles": _troubles,
+    "rules of the intake": _rules,
+    "storages": _storages,
+    "deletions": _deletions,
+    "outages": waits.of_all,
+}
+
+
+def problems(session: Session) -> list[Problem]:
+    """What all sources find; one that fails is a problem itself, and hides no other."""
+    found: list[Problem] = []
+    for name, source in SOURCES.items():
+        try:
+            with session.begin_nested():
+                found += [Problem(name, message) for message in source(session)]
+        except Exception as error:
+            if is_outage(error):
+                raise
+            found.append(
+                Problem(name, f"it can't be told whether there are {name}: {sentence(error)}")
+            )
+    return found

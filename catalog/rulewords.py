@@ -1,0 +1,46 @@
+"""What a rule of the intake does, in words."""
+
+from catalog import durations
+from catalog.counts import count_of
+from catalog.rule import Rule
+
+
+def ends(rule: Rule) -> str:
+    """What closes its datasets; "" where nothing does."""
+    marker = f"marker {rule.end_pattern}" if rule.end_pattern is not None else ""
+    count = count_of(rule.close_count, "file") if rule.close_count is not None else ""
+    found = [f" {'or' if rule.either else 'and'} ".join(filter(None, (marker, count)))]
+    if rule.quiet_s is not None:
+        found.append(f"{durations.words(rule.quiet_s)} without files")
+    return " or ".join(filter(None, found))
+
+
+def sentences(rule: Rule) -> list[str]:
+    """What it takes, what it leaves, and when a dataset is closed and deleted."""
+    where = f"storage {rule.storage}" + (f", below {rule.prefix}" if rule.prefix else "")
+    taken = "as soon as it is listed"
+    if rule.stable_s > 0:
+        taken = f"once it hasn't changed for {durations.words(rule.stable_s)}"
+        if rule.stable_s < 1:
+            taken = f"once it hasn't changed for {rule.stable_s:g} s"
+    found = [
+        f"on {where} it takes each file whose whole path is like {rule.pattern}, {taken}, for the "
+        f"dataset {rule.dataset}",
+        "it leaves markers, symbolic links, and what has a part that begins with a dot",
+    ]
+    how = ends(rule)
+    if how:
+        found.append(f"a dataset is closed at {how}, and when no file of it waits or was refused")
+    else:
+        found.append(
+            "nothing closes its datasets but `spdf dataset close`: see --end, --count, --quiet"
+        )
+    if rule.end_pattern is not None:
+        empty = (
+            "makes an empty, CLOSED dataset" if rule.close_empty else "makes none, and is told of"
+        )
+        found.append(f"a marker of a run without files {empty}")
+    if rule.lifetime_s is not None:
+        later = durations.words(rule.lifetime_s)
+        found.append(f"{later} after its close a dataset is deleted, bytes and all")
+    return found

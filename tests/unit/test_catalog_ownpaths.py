@@ -1,0 +1,78 @@
+"""What lies dark is removed by itself only where its path says that this program wrote it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from catalog import standing, storages
+from catalog.db import Catalog
+from catalog.drivers.posix import partial_name
+from catalog.inspection import findings
+from catalog.inspection.scan import Options, inspect
+from catalog.inspection.settle import settle
+from catalog.models import StorageKind, StorageRole
+from catalog.ownpaths import is_own
+from catalog.storages import StorageInfo
+from workers.spec import JobSpec
+from workers.stageout import place_of
+
+NOW = Options(100.0, grace_s=0.0)
+Place = Callable[[StorageRole], StorageInfo]
+
+
+@pytest.fixture
+def place(catalog: Catalog, tmp_path: Path) -> Place:
+    """A storage of a role, with its marker."""
+
+    def made(role: StorageRole) -> StorageInfo:
+        with catalog.write() as session:
+            directory = str(tmp_path / role)
+            info = storages.add(session, str(role), StorageKind.LOCAL, role, directory)
+        return standing.mark(catalog, info.id).storage
+
+    return made
+
+
+@pytest.mark.parametrize("basename", ["out.root", "a b", "x" * 250])
+@pytest.mark.parametrize("job", [7, 1_234_567_890])
+def test_an_attempts_output_is_known_by_its_path(basename: str, job: int) -> None:
+    spec = JobSpec(job, 0, 1, "key", 0, 3, {}, {})
+    assert is_own(place_of("run-1.reco.v1.decode.hits", spec, basename))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["notes.txt", "run-1/a.raw", "run-1/000001/a.raw", "000001/7.a1.out", "run/000001/7.ab.out",
+     "run-1/2026/7.a1.out", ".spdf-storage"],
+)  # fmt: skip
+def test_other_paths_may_be_anybodys(path: str) -> None:
+    assert not is_own(path)
+
+
+def test_by_itself_only_what_is_ours_goes(catalog: Catalog, place: Place) -> None:
+    storage = place(StorageRole.OUTPUT)
+    ours = ["run-1.x/000000/7.a1.out", f"run-1.x/{partial_name()}"]
+    for name in (*ours, "thesis/plots.pdf"):
+        path = Path(storage.url, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert inspect(catalog, storage.id, NOW).dark == 3
+    assert settle(catalog, storage.id).quarantined == 3
+    with catalog.read() as session:
+        told = {item.path: item.state for item in findings.findings(session)}
+    assert len(told) == 3
+    assert settle(catalog, storage.id, quarantine_s=0.0).removed == 2
+    left = [path for path in Path(storage.url).rglob("*") if path.is_file()]
+    assert sorted(path.name for path in left) == [".spdf-storage", "plots.pdf"]
+    assert settle(catalog, storage.id, remove_dark=True).removed == 1
+
+
+def test_what_looks_like_ours_on_an_input_storage_stays(catalog: Catalog, place: Place) -> None:
+    storage = place(StorageRole.INPUT)
+    path = Path(storage.url, "run-1.x/000000/7.a1.out")
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    assert inspect(catalog, storage.id, NOW).dark == 1
+    settle(catalog, storage.id)
+    assert settle(catalog, storage.id, quarantine_s=0.0).removed == 0 and path.exists()

@@ -1,0 +1,286 @@
+"""Stage-out: what of a payload's outputs is stored, where, and what becomes of the rest."""
+
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.drivers.local import LocalDriver
+from catalog.errors import ErrorCode, StorageError
+from workers.cwl import ToolFailure, ToolStopped
+from workers.node import Node
+from workers.orphans import PayloadLedger
+from workers.slots import Capacity, Slots
+from workers.spec import (
+    JobSpec,
+    NewFile,
+    OutputPort,
+    OutputTarget,
+    Resources,
+    StepInput,
+    StepSpec,
+    TaskSpec,
+)
+from workers.stageout import StageOut, discard, make_durable, place_of
+
+OUT, LOGS = 7, 8
+JOB = JobSpec(job_id=4321, attempt_id=9, task_id=1, key="run/a.raw", ordinal=3, number=2, files={})
+
+
+class Desk:
+    """A stage-out of one attempt, with its storages and its output directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out, self.stored, self.logs = (
+            folder / "job" / "out",
+            folder / "stored",
+            folder / "logs",
+        )
+        for one in (self.out, self.stored, self.logs):
+            one.mkdir(parents=True)
+        ports = (
+            OutputPort("hits", "File"),
+            OutputPort("more", "File"),
+            OutputPort("count", "value"),
+            OutputPort("none", "File"),
+        )
+        step = StepSpec({}, (StepInput("x"),), ports)
+        targets = {
+            "hits": OutputTarget(70, "run.hits", OUT),
+            "more": OutputTarget(71, "run.more", OUT),
+            "log": OutputTarget(72, "run.log", LOGS),
+        }
+        task = TaskSpec(1, "s", 1, step, Resources(), 0, "digest", {}, {}, targets)
+        self.ledger = PayloadLedger(folder / "work", 1)
+        self.slots = Slots(folder / "slots", Capacity(1, 64))
+        storages = {OUT: LocalDriver("out", self.stored), LOGS: LocalDriver("logs", self.logs)}
+        self.node = Node("here", self.ledger, self.slots, storages)
+        self.uploaded: list[NewFile] = []
+        self.stop = threading.Event()
+        self.stage = StageOut(self.node, task, JOB, str(self.out), self.uploaded, self.stop)
+
+    def file(self, name: str, text: str = "", **fields: Any) -> dict[str, Any]:
+        """A File object of a new file of the output directory."""
+        path = self.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text or name)
+        return {"class": "File", "path": str(path), "basename": path.name, **fields}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.ledger.close()
+    made.slots.close()
+
+
+def refused(desk: Desk, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ToolFailure, match=words) as caught:
+        desk.stage.outputs(values)
+    assert caught.value.code is ErrorCode.OUTPUT_INVALID
+
+
+def test_an_output_is_moved_to_its_place_and_described(desk: Desk) -> None:
+    assert desk.stage.putting_bytes == 0
+    assert desk.stage.outputs({"hits": desk.file("h.dat", "hits\n")}) == {}
+    (file,) = desk.uploaded
+    assert file == NewFile(
+        port="hits",
+        index=0,
+        name="run/a.raw/h.dat",
+        size_bytes=5,
+        checksum=f"adler32:{zlib.adler32(b'hits' + bytes([10])):08x}",
+        storage_id=OUT,
+        path="run.hits/000004/4321.a2.h.dat",
+        dataset_id=70,
+        secondary_of=None,
+    )
+    assert (desk.stored / file.path).read_text() == "hits\n"
+    assert list(desk.out.iterdir()) == [], "moved, not copied"
+    assert desk.stage.putting_bytes == 5
+
+
+def test_values_are_given_back_and_absent_outputs_left_out(desk: Desk) -> None:
+    assert desk.stage.outputs({"count": 0, "hits": None, "other": 1}) == {"count": 0}
+    assert desk.stage.outputs({"count": [1, None]}) == {"count": [1, None]}
+    assert desk.uploaded == []
+
+
+def test_a_value_does_not_keep_later_ports_from_being_stored(desk: Desk) -> None:
+    ports = desk.stage._task.step.outputs
+    assert [port.name for port in ports].index("count") > 0
+    values = {"count": 3, "more": desk.file("m"), "hits": None}
+    assert desk.stage.outputs(values) == {"count": 3}
+    assert [file.port for file in desk.uploaded] == ["more"]
+
+
+def test_files_of_a_list_keep_their_order_through_all_ports(desk: Desk) -> None:
+    desk.stage.outputs({"more": [desk.file("c"), desk.file("b")], "hits": desk.file("a")})
+    assert [(one.port, one.index, one.name) for one in desk.uploaded] == [
+        ("hits", 0, "run/a.raw/a"), ("more", 1, "run/a.raw/c"), ("more", 2, "run/a.raw/b"),
+    ]  # fmt: skip
+    assert [one.dataset_id for one in desk.uploaded] == [70, 71, 71]
+
+
+def test_secondary_files_name_their_primary_one(desk: Desk) -> None:
+    deep = desk.file("h.idx.md5")
+    index = desk.file("h.idx", secondaryFiles=[deep])
+    desk.stage.outputs({"hits": desk.file("h", secondaryFiles=[index]), "more": desk.file("m")})
+    assert [(one.name, one.secondary_of, one.dataset_id) for one in desk.uploaded] == [
+        ("run/a.raw/h", None, 70),
+        ("run/a.raw/h.idx", "run/a.raw/h", 70),
+        ("run/a.raw/h.idx.md5", "run/a.raw/h", 70),
+        ("run/a.raw/m", None, 71),
+    ]
+
+
+def test_a_directory_among_secondary_files_is_refused(desk: Desk) -> None:
+    folder = {"class": "Directory", "path": str(desk.out / "d"), "basename": "d", "listing": []}
+    refused(desk, {"hits": desk.file("h", secondaryFiles=[folder])}, "directory 'd'")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_files_of_one_name_are_refused_and_both_named(desk: Desk, same: bool) -> None:
+    one = desk.file("x/h")
+    other = one if same else desk.file("y/h")
+    refused(desk, {"hits": [one, other]}, "two files named 'h' .*h'" if same else "x/h' and .*y/h'")
+    assert len(desk.uploaded) == 1, "what was stored is known, so that it can be removed"
+
+
+def test_one_name_may_stand_in_two_datasets(desk: Desk) -> None:
+    desk.stage.outputs({"hits": desk.file("x/h", "1"), "more": desk.file("y/h", "2")})
+    assert [(desk.stored / one.path).read_text() for one in desk.uploaded] == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "caf\udce9", "x" * 256])
+def test_a_name_that_no_file_may_have_is_refused(desk: Desk, name: str) -> None:
+    value = {**desk.file("h"), "basename": name}
+    refused(desk, {"hits": value}, "output file name|name of 256 bytes")
+    assert desk.uploaded == []
+    assert not list(desk.stored.rglob("*"))
+
+
+def test_the_basename_is_the_file_s_own_where_none_is_said(desk: Desk) -> None:
+    value = desk.file("deep/h.dat")
+    del value["basename"]
+    desk.stage.outputs({"hits": value, "more": {**desk.file("raw"), "basename": "other"}})
+    assert [one.name for one in desk.uploaded] == ["run/a.raw/h.dat", "run/a.raw/other"]
+    assert desk.uploaded[1].path.endswith("4321.a2.other")
+
+
+@pytest.mark.parametrize("how", ["link", "through a linked folder", "outside"])
+def test_what_is_no_file_of_the_output_directory_is_copied(
+    desk: Desk, tmp_path: Path, how: str
+) -> None:
+    real = tmp_path / "input" / "precious"
+    real.parent.mkdir()
+    real.write_text("keep")
+    path = real
+    if how == "link":
+        path = desk.out / "precious"
+        path.symlink_to(real)
+    elif how == "through a linked folder":
+        (desk.out / "folder").symlink_to(real.parent)
+        path = desk.out / "folder" / "precious"
+    desk.stage.outputs({"hits": {"class": "File", "path": str(path)}})
+    assert real.read_text() == "keep"
+    stored = desk.stored / desk.uploaded[0].path
+    assert stored.read_text() == "keep" and not stored.is_symlink()
+    assert stored.stat().st_ino != real.stat().st_ino
+
+
+def test_a_directory_beside_the_output_directory_is_not_it(desk: Desk) -> None:
+    beside = desk.out.with_name("out-beside") / "h"
+    beside.parent.mkdir()
+    beside.write_text("keep")
+    desk.stage.outputs({"hits": {"class": "File", "path": str(beside)}})
+    assert beside.exists()
+
+
+def test_a_log_is_moved_to_a_name_of_its_attempt(desk: Desk, tmp_path: Path) -> None:
+    log = tmp_path / "job" / "log"
+    log.write_text("said")
+    file = desk.stage.log(str(log))
+    assert file is not None
+    assert (file.port, file.index, file.name) == ("log", 0, "run/a.raw/2.log")
+    assert (file.storage_id, file.dataset_id) == (LOGS, 72)
+    assert (desk.logs / file.path).read_text() == "said"
+    assert file.path == "run.log/000004/4321.a2.log"
+    assert not log.exists()
+    assert desk.uploaded == [], "a log is no output"
+
+
+def test_an_empty_log_or_none_is_not_stored(desk: Desk, tmp_path: Path) -> None:
+    log = tmp_path / "job" / "log"
+    assert desk.stage.log(str(log)) is None
+    log.touch()
+    assert desk.stage.log(str(log)) is None
+    assert not list(desk.logs.iterdir())
+
+
+def test_a_place_that_is_taken_is_not_written_over(desk: Desk) -> None:
+    place = desk.stored / place_of("run.hits", JOB, "h")
+    place.parent.mkdir(parents=True)
+    place.write_text("another's")
+    with pytest.raises(StorageError) as caught:
+        desk.stage.outputs({"hits": desk.file("h")})
+    assert caught.value.code is ErrorCode.OUTPUT_EXISTS
+    assert place.read_text() == "another's"
+
+
+def test_what_no_row_will_name_is_removed_and_nothing_else(desk: Desk, tmp_path: Path) -> None:
+    other = desk.stored / "run.hits" / "000004" / "4321.a1.h"
+    other.parent.mkdir(parents=True)
+    other.write_text("another attempt's")
+    log = tmp_path / "job" / "log"
+    log.write_text("said")
+    desk.stage.outputs({"hits": desk.file("h"), "more": desk.file("m")})
+    said = desk.stage.log(str(log))
+    assert said is not None
+    discard(desk.node, [*desk.uploaded, said])
+    assert [path for path in desk.stored.rglob("*") if path.is_file()] == [other]
+    assert not [path for path in desk.logs.rglob("*") if path.is_file()]
+
+
+def test_a_wait_for_a_storage_hears_a_stop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise StorageError(ErrorCode.STORAGE_UNAVAILABLE, "away")
+
+    monkeypatch.setattr(desk.node.storages[OUT], "put", away)
+    object.__setattr__(desk.node, "patience_s", 600.0)
+    desk.stop.set()
+    with pytest.raises(ToolStopped):
+        desk.stage.outputs({"hits": desk.file("h")})
+
+
+def test_a_long_name_gets_a_folder_of_the_attempt() -> None:
+    longest = 255 - len("4321.a2.")
+    assert place_of("d", JOB, "n" * longest) == f"d/000004/4321.a2.{'n' * longest}"
+    over = "n" * (longest + 1)
+    assert place_of("d", JOB, over) == f"d/000004/4321.a2/{over}"
+    wide = "é" * (longest // 2 + 1)
+    assert place_of("d", JOB, wide) == f"d/000004/4321.a2/{wide}", "bytes count"
+
+
+def test_a_thousand_jobs_share_a_folder() -> None:
+    jobs = [JobSpec(number, 1, 1, "k", 0, 1, {}) for number in (999, 1000, 1999, 2000)]
+    folders = [place_of("d", job, "x").split("/")[1] for job in jobs]
+    assert folders == ["000000", "000001", "000001", "000002"]
+
+
+def test_what_is_not_on_the_disk_is_told_by_place(desk: Desk, tmp_path: Path) -> None:
+    log = tmp_path / "job" / "log"
+    log.write_text("said")
+    desk.stage.outputs({"hits": desk.file("h"), "more": desk.file("m")})
+    said = desk.stage.log(str(log))
+    assert said is not None
+    assert make_durable(desk.node, [*desk.uploaded, said]) == {}
+    lost = desk.uploaded[0]
+    (desk.stored / lost.path).unlink()
+    faults = make_durable(desk.node, [*desk.uploaded, said])
+    assert list(faults) == [(OUT, lost.path)]
+    assert isinstance(faults[OUT, lost.path], StorageError)
