@@ -2,6 +2,7 @@
 
 from catalog import durations
 from catalog.counts import count_of
+from catalog.refs import StorageRole
 from catalog.rule import Rule
 
 
@@ -15,8 +16,11 @@ def ends(rule: Rule) -> str:
     return " or ".join(filter(None, found))
 
 
-def sentences(rule: Rule) -> list[str]:
-    """What it takes, what it leaves, and when a dataset is closed and deleted."""
+def sentences(rule: Rule, role: StorageRole = StorageRole.INPUT) -> list[str]:
+    """What it takes, what it leaves, and when a dataset is closed and deleted.
+
+    `role` is its storage's.
+    """
     where = f"storage {rule.storage}" + (f", below {rule.prefix}" if rule.prefix else "")
     taken = "as soon as it is listed"
     if rule.stable_s > 0:
@@ -28,6 +32,11 @@ def sentences(rule: Rule) -> list[str]:
         f"dataset {rule.dataset}",
         "it leaves markers, symbolic links, and what has a part that begins with a dot",
     ]
+    if role is not StorageRole.INPUT:
+        found.append(
+            f"{rule.storage} has the role {role}: jobs write there, too; what has the form of their "
+            "outputs is left"
+        )
     how = ends(rule)
     if how:
         found.append(f"a dataset is closed at {how}, and when no file of it waits or was refused")

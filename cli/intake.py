@@ -90,15 +90,16 @@ def add(
 
 
 def _follow(rule: "Rule", *, as_json: bool) -> None:
-    from catalog import intakerules, rulewords
+    from catalog import intakerules, rulewords, storages
 
     with open_catalog().write() as session:
         found = intakerules.add(session, rule)
+        role = storages.by_name(session, rule.storage).role
     if as_json:
         print_json(found)
         return
     say(f"intake rule {rule.name}:")
-    for sentence in rulewords.sentences(found):
+    for sentence in rulewords.sentences(found, role):
         say(f"- {sentence}")
 
 
@@ -153,17 +154,18 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a rule does, how its looks go, and what they see that isn't taken."""
-    from catalog import intakelooks, intakerules, refusals, rulewords
+    from catalog import intakelooks, intakerules, refusals, rulewords, storages
 
     with open_catalog().read() as session:
         rule = intakerules.get(session, name)
+        role = storages.by_name(session, rule.storage).role
         look = intakelooks.all_looks(session).get(rule.id)
         trouble = intakelooks.troubles(session).get(name)
         left = refusals.of_rule(session, rule.id)
     if as_json:
         print_json({**plain(rule), "look": look, "trouble": trouble, "refusals": left})
         return
-    for sentence in rulewords.sentences(rule):
+    for sentence in rulewords.sentences(rule, role):
         say(f"- {sentence}")
     if look is not None:
         print_fields({"last good look": look.looked_at, "files": look.files})

@@ -6,8 +6,9 @@ from functools import lru_cache
 
 from catalog.errors import BadName
 from catalog.names import check_name, check_path, is_hidden, is_path, shown
+from catalog.ownpaths import is_own
 from catalog.patterns import Pattern, named
-from catalog.refs import StorageInfo
+from catalog.refs import StorageInfo, StorageRole
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _REMEMBERED = 50_000
@@ -69,7 +70,7 @@ class Roles:
         return self._named(self._errand.pattern, path)
 
     def _judge(self, path: str) -> Role | None:
-        if is_hidden(path):
+        if is_hidden(path) or self._is_output(path):
             return None
         if (ended := self._named(self._errand.end_pattern, path)) is not None:
             return _checked(path, ended, is_marker=True)
@@ -77,6 +78,10 @@ class Roles:
             return None
         name = self._named(self._errand.pattern, path)
         return None if name is None else _checked(path, name, is_marker=False)
+
+    def _is_output(self, path: str) -> bool:
+        """Whether it is, or will soon be registered as, what a job made: nothing that arrived."""
+        return self._errand.storage.role is not StorageRole.INPUT and is_own(path)
 
     def _named(self, pattern: str | None, path: str) -> str | None:
         if pattern is None:

@@ -1,5 +1,7 @@
 """What paths are to a rule, by its patterns; most are asked for at each look."""
 
+from dataclasses import replace
+
 import pytest
 
 from catalog.errors import BadInput
@@ -23,6 +25,15 @@ def test_a_path_is_a_file_a_marker_or_nothing_to_the_rule() -> None:
     known = Roles(ERRAND)
     for _ in range(2):
         assert {path: known.of(path) for path in PATHS} == PATHS
+
+
+def test_what_jobs_make_is_nothing_that_arrived_but_on_an_input_storage_spdf_makes_nothing() -> None:
+    made = "run-1.out/000001/17.a1/f1", "run-1.out/000001/17.g2.a1.f1"
+    for role in StorageRole:
+        place = replace(PLACE, role=role)
+        known = Roles(Errand(place, "", r".*/(f.*|.*\.f1)", "runs", None))
+        arrived = [path for path in (*made, "run-1/f1") if known.of(path) is not None]
+        assert arrived == ([*made, "run-1/f1"] if role is StorageRole.INPUT else ["run-1/f1"])
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,13 @@ def test_add_says_what_the_rule_will_do(ok: Spdf) -> None:
     assert ok("intake", "list").out.count("marker") == 1
 
 
+def test_of_a_storage_that_jobs_write_to_it_is_said_what_is_left_there(ok: Spdf) -> None:
+    told = "internal has the role internal: jobs write there, too"
+    assert told not in ok(*ADD).out
+    assert told in ok(*ADD[:2], "inner", "--storage", "internal", *ADD[5:]).out
+    assert told in ok("intake", "show", "inner").out
+
+
 def test_a_pattern_that_can_not_be_used_is_one_line_and_status_2(spdf: Spdf, ok: Spdf) -> None:
     for pattern in (r"(?P<run>r)(?!x)", "(a+", r"(?P<run>r)\bx", "(?P<run>a{1001})"):
         done = spdf(*ADD[:6], pattern, *ADD[7:])
