@@ -1,6 +1,8 @@
 """The `spdf` command: all its nouns, and the edge where errors become sentences."""
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, NoReturn
 
 import typer
@@ -77,10 +79,16 @@ def root(
     """Datasets, templates and workflows of a high-throughput online filter."""
 
 
+@cache
+def _command() -> Callable[..., object]:
+    """All commands with their parameters, which take 50 ms to be made from their functions."""
+    return typer.main.get_command(app)
+
+
 def run() -> NoReturn:
     """Entry point: run the command line of this process and end it with its exit code."""
     try:
-        app(prog_name="spdf")
+        _command()(prog_name="spdf")
     except SpdfError as error:
         fault, code = str(error), type(error).exit_code
     except Exception as error:  # noqa: BLE001 - the edge: nothing is shown as a traceback
