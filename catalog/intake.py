@@ -214,6 +214,7 @@ def _check_size(path: Path, claim: Expected, size_bytes: int) -> None:
 
 def _read_one(path: Path, claim: Expected, algorithm: str) -> tuple[int, str]:
     before = _check_regular(path)
+    _check_size(path, claim, before.st_size)
     try:
         checksum = file_checksum(path, _algorithm(claim, algorithm))
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.checksums import DEFAULT, algorithm_of
-from catalog.drivers import StorageDriver, driver_for
+from catalog.drivers import ObjectInfo, StorageDriver, driver_for
 from catalog.errors import BadInput, ErrorCode, NotFound, SpdfError, StorageError
 from catalog.files import NewFileRow
 from catalog.outage import is_outage, printable, sentence
@@ -150,36 +150,34 @@ class Looker:
             raise self._away.note(storage.id, str(error)) from error
 
     def _compare(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> str:
-        if verify is not Verify.NONE:
-            self._check_size(storage, file)
-        if isinstance(file, Reread):
-            self._driver(storage).stat(file.path)
-            if file.checksum is not None:
-                self._check_bytes(storage, file, file.checksum)
-            return self._driver(storage).checksum(file.path, file.algorithm)
-        if file.checksum is None:
-            # First whether it is a file: to open a pipe would be to wait for its writer.
-            self._driver(storage).stat(file.path)
-            return self._driver(storage).checksum(file.path, DEFAULT)
-        if verify is Verify.CHECKSUM:
-            self._check_bytes(storage, file, file.checksum)
-        return file.checksum
-
-    def _check_size(self, storage: StorageInfo, file: FileEntry) -> None:
-        there = self._driver(storage).stat(file.path).size_bytes
-        if there != file.size:
+        # First whether it is a file: to open a pipe would be to wait for its writer.
+        before = self._driver(storage).stat(file.path)
+        if verify is not Verify.NONE and before.size_bytes != file.size:
             raise BadInput(
-                f"{file.path} on storage {storage.name!r} has {there} bytes, not the "
+                f"{file.path} on storage {storage.name!r} has {before.size_bytes} bytes, not the "
                 f"{file.size} given; check the file, or the request."
             )
+        if file.checksum is not None and is_read(file, verify):
+            there = self._read(storage, before, algorithm_of(file.checksum))
+            if there != file.checksum:
+                raise BadInput(
+                    f"{file.path} on storage {storage.name!r} has the checksum {there}, not the "
+                    f"{file.checksum} given; check the file, or the request."
+                )
+        if isinstance(file, Reread):
+            return self._read(storage, before, file.algorithm)
+        return file.checksum or self._read(storage, before, DEFAULT)
 
-    def _check_bytes(self, storage: StorageInfo, file: FileEntry, checksum: str) -> None:
-        there = self._driver(storage).checksum(file.path, algorithm_of(checksum))
-        if there != checksum:
+    def _read(self, storage: StorageInfo, before: ObjectInfo, algorithm: str) -> str:
+        """The checksum of a file that stays what it was `before`; else `BadInput`."""
+        driver = self._driver(storage)
+        checksum = driver.checksum(before.path, algorithm)
+        if driver.stat(before.path) != before:
             raise BadInput(
-                f"{file.path} on storage {storage.name!r} has the checksum {there}, not the "
-                f"{checksum} given; check the file, or the request."
+                f"{before.path} on storage {storage.name!r} changed while it was read; "
+                "`spdf request retry` this one once it is complete."
             )
+        return checksum
 
     def _driver(self, storage: StorageInfo) -> StorageDriver:
         if storage.id not in self._drivers:

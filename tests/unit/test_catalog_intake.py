@@ -159,3 +159,13 @@ def test_a_copy_over_other_bytes_is_refused_and_undone(
     assert [p.name for p in taken.parent.iterdir()] == ["y"]
     with pytest.raises(BadInput, match="two of the files"):
         intake.copy_in([paths[0], paths[0]], storage, "run")
+
+
+def test_a_file_that_grew_between_two_reads_is_refused(
+    storage: StorageInfo, raw: list[Path]
+) -> None:
+    measured = intake.measure(raw[:1], [storage])
+    raw[0].write_bytes(b"more" * 200)
+    known = {("raw", "b.raw"): "md5:" + "0" * 32}
+    with pytest.raises(BadInput, match="has 800 bytes, not the 500"):
+        intake.aligned(measured, known)

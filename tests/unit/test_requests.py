@@ -486,6 +486,30 @@ def test_a_wrong_checksum_is_found_where_it_is_to_be_looked_for(
     assert trusted.state is RequestState.DONE
 
 
+@pytest.mark.parametrize("given", ["nothing", "checksum", "another kind"])
+def test_a_file_that_grows_while_it_is_read_is_not_registered(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
+    monkeypatch: pytest.MonkeyPatch, given: str,
+) -> None:  # fmt: skip
+    entry, real = written(storage, "f", b"content"), LocalDriver.checksum
+    if given == "another kind":
+        send(new_dataset("run-0"), with_files([entry], "run-0", "before"))
+        entry["checksum"] = f"md5:{hashlib.md5(b'content').hexdigest()}"
+    elif given == "nothing":
+        del entry["checksum"]
+
+    def checksum(self: LocalDriver, path: str, algorithm: str) -> str:
+        found = real(self, path, algorithm)
+        with Path(storage.url, path).open("ab") as file:
+            file.write(b" and more")
+        return found
+
+    monkeypatch.setattr(LocalDriver, "checksum", checksum)
+    found = send(new_dataset(), with_files([entry], verify="checksum"))
+    assert "changed while it was read" in error_of(found[1])
+    assert names(catalog) == []
+
+
 def test_the_good_requests_of_a_window_are_done_beside_bad_ones(
     catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
 ) -> None:
