@@ -67,6 +67,16 @@ def walk(
             entries.close()
 
 
+def linked_part(root: Path, path: str) -> Path | None:
+    """The first part of a path below `root` that is a symbolic link: `walk` wouldn't get there."""
+    place = root
+    for name in path.split("/"):
+        place /= name
+        if place.is_symlink():
+            return place
+    return None
+
+
 def _enter(levels: list[tuple[_Entries, str]], place: str, inside: str, unread: Fault) -> None:
     try:
         levels.append((os.scandir(place), inside))

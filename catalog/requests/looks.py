@@ -3,14 +3,16 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from catalog.checksums import DEFAULT, algorithm_of
 from catalog.drivers import ObjectInfo, StorageDriver, driver_for
+from catalog.drivers.walk import linked_part
 from catalog.errors import BadInput, ErrorCode, NotFound, SpdfError, StorageError
 from catalog.files import NewFileRow
 from catalog.outage import is_outage, printable, sentence
-from catalog.refs import StorageInfo
+from catalog.refs import StorageInfo, StorageKind
 from catalog.requests.kinds import FileEntry, Reread, Verify
 
 AWAY_S = 5.0
@@ -152,6 +154,7 @@ class Looker:
     def _compare(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> str:
         # First whether it is a file: to open a pipe would be to wait for its writer.
         before = self._driver(storage).stat(file.path)
+        _check_no_link(storage, file.path)
         if verify is not Verify.NONE and before.size_bytes != file.size:
             raise BadInput(
                 f"{file.path} on storage {storage.name!r} has {before.size_bytes} bytes, not the "
@@ -186,6 +189,18 @@ class Looker:
             except StorageError as error:
                 raise self._away.note(storage.id, str(error)) from error
         return self._drivers[storage.id]
+
+
+def _check_no_link(storage: StorageInfo, path: str) -> None:
+    """Raise `BadInput` where what a local storage has under a path may lie elsewhere."""
+    if storage.kind is not StorageKind.LOCAL:
+        return
+    link = linked_part(Path(storage.url), path)
+    if link is not None:
+        raise BadInput(
+            f"{path} on storage {storage.name!r} can't be registered: {link} is a symbolic link; "
+            "give the file itself, by the path at which it lies."
+        )
 
 
 def is_looked_at(file: FileEntry, verify: Verify) -> bool:

@@ -486,6 +486,21 @@ def test_a_wrong_checksum_is_found_where_it_is_to_be_looked_for(
     assert trusted.state is RequestState.DONE
 
 
+@pytest.mark.parametrize("linked", ["f", "run", "run/sub"])
+def test_what_lies_behind_a_link_is_not_registered(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
+    tmp_path: Path, linked: str,
+) -> None:  # fmt: skip
+    target = tmp_path / "outside"
+    path = linked if linked == "f" else f"{linked}/f"
+    entry = written(storage, path)
+    Path(storage.url, linked).rename(target)
+    Path(storage.url, linked).symlink_to(target)
+    found = send(new_dataset(), with_files([entry]))
+    assert f"{Path(storage.url, linked)} is a symbolic link" in error_of(found[1])
+    assert names(catalog) == []
+
+
 @pytest.mark.parametrize("given", ["nothing", "checksum", "another kind"])
 def test_a_file_that_grows_while_it_is_read_is_not_registered(
     catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
