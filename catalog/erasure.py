@@ -5,7 +5,7 @@ nothing that lies on another storage as well, and nothing that a row of another 
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from catalog import answering, claims, storages
 from catalog.db import Catalog
-from catalog.drivers import StorageDriver
+from catalog.drivers import NOTHING_SEEN, ObjectInfo, StorageDriver
 from catalog.errors import ErrorCode, StorageError
 from catalog.models import Replica
 from catalog.overlaps import Overlap, shared
@@ -26,12 +26,17 @@ _MOST_FOLDERS = 10_000
 
 
 def erase(
-    catalog: Catalog, storage_id: int, driver: StorageDriver, paths: Iterable[str]
+    catalog: Catalog,
+    storage_id: int,
+    driver: StorageDriver,
+    paths: Iterable[str],
+    seen: Mapping[str, ObjectInfo] = NOTHING_SEEN,
 ) -> dict[str, StorageError]:
     """Remove what is under `paths` of a storage; gives why those stay that do, by path.
 
-    Rows of the storage itself that name them are the caller's to look at. What isn't there counts
-    as gone: the storage is itself.
+    Rows of the storage itself that name them are the caller's to look at, and so is what lies
+    there: of what the caller has `seen` nothing goes that has changed since, which is `OtherBytes`.
+    What isn't there counts as gone: the storage is itself.
     """
     wanted = list(dict.fromkeys(paths))
     if not wanted:
@@ -43,7 +48,7 @@ def erase(
         return dict.fromkeys(wanted, error)
     kept = others(catalog, storage_id, wanted)
     free = [path for path in wanted if path not in kept]
-    return kept | driver.delete_many(free)
+    return kept | driver.delete_many(free, seen)
 
 
 def others(catalog: Catalog, storage_id: int, paths: Sequence[str]) -> dict[str, StorageError]:

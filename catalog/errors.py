@@ -83,6 +83,21 @@ class StorageError(SpdfError):
         super().__init__(message)
 
 
+class OtherBytes(StorageError):
+    """What lies under a path isn't what was to be removed there, and stays.
+
+    `what` says what does, so that it can go on with "; ".
+    """
+
+    def __init__(self, storage: str, path: str, what: str) -> None:
+        self.what = what
+        super().__init__(
+            ErrorCode.INPUT_MODIFIED,
+            f"storage {storage!r}: {path!r} is not removed: {what}; look at it.",
+            of_path=True,
+        )
+
+
 class ErrorClass(StrEnum):
     """What is done about an error: see docs/reference/errors.md."""
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from catalog.checksums import algorithm_of
-from catalog.drivers import StorageDriver
+from catalog.drivers import ObjectInfo, StorageDriver
 from catalog.errors import ErrorCode, StorageError
 
 _SKEW = timedelta(seconds=60)
@@ -25,10 +25,10 @@ AS_REGISTERED, OTHER, ABSENT = SightKind.AS_REGISTERED, SightKind.OTHER, SightKi
 
 @dataclass(frozen=True)
 class Sight:
-    """What lies under a path; `mtime` is None where nothing does."""
+    """What lies under a path; `there` is None where nothing does."""
 
     kind: SightKind
-    mtime: datetime | None = None
+    there: ObjectInfo | None = None
 
 
 def look(
@@ -46,10 +46,10 @@ def look(
             younger and driver.checksum(path, algorithm_of(checksum)) != checksum
         ):
             driver.check(marked=True)
-            return Sight(OTHER, there.mtime)
+            return Sight(OTHER, there)
     except StorageError as error:
         if error.code is not ErrorCode.INPUT_MISSING:
             raise
         driver.check(marked=True)
         return Sight(ABSENT)
-    return Sight(AS_REGISTERED, there.mtime)
+    return Sight(AS_REGISTERED, there)

@@ -20,8 +20,8 @@ from catalog.bulk import chunks
 from catalog.db import Catalog
 from catalog.deletionfaults import Stayed
 from catalog.detached import Left
-from catalog.drivers import StorageDriver, driver_for
-from catalog.errors import StorageError
+from catalog.drivers import ObjectInfo, StorageDriver, driver_for
+from catalog.errors import OtherBytes, StorageError
 from catalog.failpoints import reach
 from catalog.lookback import ABSENT, AS_REGISTERED, Sight, look
 from catalog.models import Dataset, DatasetFile, Event, File, Replica
@@ -235,9 +235,10 @@ def remove_replicas(
     """
     places = {**places, **_away(places, {row.storage_id for row in rows})}
     sights = _look(places, [row for row in rows if row.original or row.unseen], pool)
-    faults = {i: str(sight) for i, sight in sights.items() if isinstance(sight, StorageError)}
     going = [r for r in rows if r.goes and (r.id not in sights or _is_registered(sights[r.id]))]
-    faults |= _remove_bytes(catalog, places, going, pool)
+    # What has changed since it was looked at is as if it had been seen only now.
+    sights |= _remove_bytes(catalog, places, going, sights, pool)
+    faults = {i: str(s) for i, s in sights.items() if _is_fault(s)}
     reach("deletion.removed")
     with catalog.write() as session:
         done = _note(session, [row for row in rows if row.id not in faults])
@@ -274,6 +275,10 @@ def _is_registered(sight: Sight | StorageError) -> bool:
     return isinstance(sight, Sight) and sight.kind is AS_REGISTERED
 
 
+def _is_fault(sight: Sight | StorageError) -> bool:
+    return isinstance(sight, StorageError) and not isinstance(sight, OtherBytes)
+
+
 def _note(session: Session, rows: Sequence[Doomed]) -> list[Doomed]:
     """Those of the replicas that are DELETED by this, and nobody else's run."""
     due = sa.select(col(Replica.id)).where(
@@ -296,21 +301,24 @@ def _note_left(
     session: Session, done: Sequence[Doomed], sights: Mapping[int, Sight | StorageError]
 ) -> set[int]:
     """Write down which bytes stay; gives the replicas under whose paths other bytes lie."""
-    stay, other = [], set()
+    stay, other = [], {}
     for row in done:
         sight = sights.get(row.id)
-        if not isinstance(sight, Sight) or sight.kind is ABSENT:
+        if isinstance(sight, OtherBytes):
+            other[row.id] = sight.what
+        elif not isinstance(sight, Sight) or sight.kind is ABSENT:
             continue
-        if sight.kind is not AS_REGISTERED:
-            other.add(row.id)
+        elif sight.kind is not AS_REGISTERED:
+            other[row.id] = "other bytes lie under its path now"
         elif not row.goes:
-            assert sight.mtime is not None
-            stay.append(Left(row.id, row.storage_id, row.path, row.size_bytes, sight.mtime))
+            assert sight.there is not None
+            mtime = sight.there.mtime
+            stay.append(Left(row.id, row.storage_id, row.path, row.size_bytes, mtime))
     detached.note(session, stay)
-    for replica_id in sorted(other):
-        told = "other bytes lie under its path now; they stay, and may be registered"
+    for replica_id, what in sorted(other.items()):
+        told = f"{what}; what lies there stays, and may be registered"
         record_change(session, Replica, replica_id, LEFT, told)
-    return other
+    return set(other)
 
 
 def _look(
@@ -332,8 +340,12 @@ def _look(
 
 
 def _remove_bytes(
-    catalog: Catalog, places: Drivers, rows: Sequence[Doomed], pool: ThreadPoolExecutor
-) -> dict[int, str]:
+    catalog: Catalog,
+    places: Drivers,
+    rows: Sequence[Doomed],
+    sights: Mapping[int, Sight | StorageError],
+    pool: ThreadPoolExecutor,
+) -> dict[int, StorageError]:
     """Why bytes aren't gone, by the replica's id; each thread has paths that lie together."""
     parts: list[Sequence[Doomed]] = []
     for storage_id in sorted({row.storage_id for row in rows}):
@@ -345,12 +357,18 @@ def _remove_bytes(
         driver = places[part[0].storage_id]
         if isinstance(driver, StorageError):
             return dict.fromkeys((row.path for row in part), driver)
-        return erasure.erase(catalog, part[0].storage_id, driver, [row.path for row in part])
+        seen = {row.path: there for row in part if (there := _seen(sights.get(row.id)))}
+        paths = [row.path for row in part]
+        return erasure.erase(catalog, part[0].storage_id, driver, paths, seen)
 
-    faults: dict[int, str] = {}
+    faults: dict[int, StorageError] = {}
     for part, stayed in zip(parts, pool.map(remove_part, parts), strict=True):
-        faults |= {row.id: str(stayed[row.path]) for row in part if row.path in stayed}
+        faults |= {row.id: stayed[row.path] for row in part if row.path in stayed}
     return faults
+
+
+def _seen(sight: Sight | StorageError | None) -> ObjectInfo | None:
+    return sight.there if isinstance(sight, Sight) else None
 
 
 def _by_storage(stayed: Sequence[Stayed]) -> tuple[Stayed, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from catalog.drivers.identity import Identity
 from catalog.drivers.local import LocalDriver
-from catalog.drivers.protocol import ObjectInfo, StorageDriver, Stored, Unread
+from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, StorageDriver, Stored, Unread
 from catalog.errors import ErrorCode, StorageError
 from catalog.overlaps import shared
 from catalog.refs import StorageInfo, StorageKind
@@ -14,7 +14,10 @@ from catalog.refs import StorageInfo, StorageKind
 if TYPE_CHECKING:
     from catalog.settings import Settings
 
-__all__ = ["Drivers", "ObjectInfo", "StorageDriver", "Stored", "Unread", "driver_for", "undo"]
+__all__ = [
+    "NOTHING_SEEN", "Drivers", "ObjectInfo", "StorageDriver", "Stored", "Unread", "driver_for",
+    "undo",
+]  # fmt: skip
 
 
 def driver_for(storage: StorageInfo, settings: "Settings | None" = None) -> StorageDriver:

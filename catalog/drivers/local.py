@@ -13,11 +13,11 @@ from catalog import uncached
 from catalog.checksums import stream_checksum
 from catalog.drivers.identity import Identity
 from catalog.drivers.posix import EXHAUSTED, LARGE_BYTES, fsync_path, start_writeback
-from catalog.drivers.protocol import ObjectInfo, Passed, Stored, Unread
+from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
 from catalog.drivers.root import Root
 from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
 from catalog.drivers.walk import info_of, walk
-from catalog.errors import ErrorCode, StorageError
+from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,9 @@ class LocalDriver:
             _prune(folder, root)
         return there
 
-    def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
+    def delete_many(
+        self, paths: Iterable[str], seen: Mapping[str, ObjectInfo] = NOTHING_SEEN
+    ) -> dict[str, StorageError]:
         """Remove what is under `paths`; each folder is synced once. See `StorageDriver`."""
         folders: dict[str, dict[str, str]] = {}
         for path in paths:
@@ -171,14 +173,14 @@ class LocalDriver:
         for folder, inside in folders.items():
             try:
                 with self._errors(folder), self._itself.held() as root:
-                    faults |= self._unlink_in(folder, inside, root)
+                    faults |= self._unlink_in(folder, inside, root, seen)
                     _prune(folder, root)
             except StorageError as error:
                 faults |= dict.fromkeys(inside.values(), error)
         return faults
 
     def _unlink_in(
-        self, folder: str, names: Mapping[str, str], root: int
+        self, folder: str, names: Mapping[str, str], root: int, seen: Mapping[str, ObjectInfo]
     ) -> dict[str, StorageError]:
         """Remove files of one folder, given by their names with their paths."""
         try:
@@ -189,6 +191,10 @@ class LocalDriver:
         try:
             for name, path in names.items():
                 try:
+                    if path in seen and not _is_still(name, descriptor, seen[path]):
+                        what = "other bytes lie under its path now"
+                        faults[path] = OtherBytes(self.name, path, what)
+                        continue
                     os.unlink(name, dir_fd=descriptor)
                 except FileNotFoundError:
                     pass  # Perhaps it went by a try whose sync failed.
@@ -330,6 +336,11 @@ class LocalDriver:
                 return not stat.S_ISREG(os.stat(path, dir_fd=root).st_mode)
             except OSError as error:
                 return error.errno in _ABSENT
+
+
+def _is_still(name: str, folder: int, seen: ObjectInfo) -> bool:
+    """Whether a file of an open folder is the one that was seen."""
+    return info_of(seen.path, os.stat(name, dir_fd=folder, follow_symlinks=False)) == seen
 
 
 def _sync_folder(folder: str, root: int) -> None:

@@ -1,9 +1,10 @@
 """What every storage can do, whatever holds its bytes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from catalog.errors import StorageError
@@ -27,12 +28,17 @@ class Stored:
 class ObjectInfo:
     """A thing on a storage, as the storage itself tells it; `path` is relative to the storage.
 
-    `mtime` is between the years 1 and 9999, whatever the storage says.
+    `mtime` is between the years 1 and 9999, whatever the storage says. `inode` is 0 where the
+    storage has none; it tells two looks of one moment apart, and is kept nowhere.
     """
 
     path: str
     size_bytes: int
     mtime: datetime
+    inode: int = 0
+
+
+NOTHING_SEEN: Mapping[str, ObjectInfo] = MappingProxyType({})
 
 
 class StorageDriver(Protocol):
@@ -109,8 +115,13 @@ class StorageDriver(Protocol):
         """Remove the bytes under `path`; False where there were none."""
         ...
 
-    def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
-        """Remove the bytes under `paths`, in few steps; gives why those stay that do, by path."""
+    def delete_many(
+        self, paths: Iterable[str], seen: Mapping[str, ObjectInfo] = NOTHING_SEEN
+    ) -> dict[str, StorageError]:
+        """Remove the bytes under `paths`, in few steps; gives why those stay that do, by path.
+
+        Of those that were `seen` only what is that still goes: else it is `OtherBytes`.
+        """
         ...
 
     def list(

@@ -3,7 +3,7 @@
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,12 +14,12 @@ from minio.deleteobjects import DeleteObject
 from catalog.checksums import Hasher
 from catalog.drivers.identity import Identity, require
 from catalog.drivers.marker import MOST_BYTES
-from catalog.drivers.protocol import ObjectInfo, Passed, Stored, Unread
+from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
 from catalog.drivers.s3client import Login, connect, explained, is_full, only_over, refused
 from catalog.drivers.s3fetch import Fetch
 from catalog.drivers.storing import check_source
 from catalog.drivers.walk import EARLIEST, LATEST, time_of
-from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog.errors import BadInput, ErrorCode, OtherBytes, StorageError
 from catalog.names import MARKER, check_path
 from catalog.places import place_of
 from catalog.settings import Settings
@@ -204,12 +204,44 @@ class S3Driver:
             self._client.remove_object(self._place.bucket, self._key(path))
         return True
 
-    def delete_many(self, paths: Iterable[str]) -> dict[str, StorageError]:
-        """Remove what is under `paths`, a thousand in a request. See `StorageDriver`."""
-        keys = {self._key(path): path for path in paths}
+    def delete_many(
+        self, paths: Iterable[str], seen: Mapping[str, ObjectInfo] = NOTHING_SEEN
+    ) -> dict[str, StorageError]:
+        """Remove what is under `paths`, a thousand in a request. See `StorageDriver`.
+
+        What was `seen` is looked at once more, each right before its own request.
+        """
+        wanted = list(paths)
         try:
             if self._identity is not None:
                 self.check()
+        except StorageError as error:
+            return dict.fromkeys(wanted, error)
+        faults: dict[str, StorageError] = {}
+        for path in (path for path in wanted if path in seen):
+            try:
+                self._delete_seen(seen[path])
+            except StorageError as error:
+                faults[path] = error
+        return faults | self._delete_unseen([path for path in wanted if path not in seen])
+
+    def _delete_seen(self, seen: ObjectInfo) -> None:
+        try:
+            there = self.stat(seen.path)
+        except StorageError as error:
+            if error.code is ErrorCode.INPUT_MISSING:
+                return
+            raise
+        if there != seen:
+            raise OtherBytes(self.name, seen.path, "other bytes lie under its path now")
+        with self._explained(seen.path):
+            self._client.remove_object(self._place.bucket, self._key(seen.path))
+
+    def _delete_unseen(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        if not paths:
+            return {}
+        keys = {self._key(path): path for path in paths}
+        try:
             with self._explained(next(iter(keys.values()), "")):
                 wanted = [DeleteObject(key) for key in keys]
                 stayed = list(self._client.remove_objects(self._place.bucket, wanted))

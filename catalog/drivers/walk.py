@@ -121,7 +121,7 @@ def _file(
 
 def info_of(path: str, found: os.stat_result) -> ObjectInfo:
     """A file as its `stat` tells it."""
-    return ObjectInfo(path, found.st_size, time_of(found.st_mtime))
+    return ObjectInfo(path, found.st_size, time_of(found.st_mtime), found.st_ino)
 
 
 def time_of(seconds: float) -> datetime:

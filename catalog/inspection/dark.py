@@ -16,24 +16,29 @@ _AHEAD = timedelta(days=1)
 
 def no_longer(
     catalog: Catalog, driver: StorageDriver, storage_id: int, items: Sequence[FindingInfo]
-) -> dict[str, str]:
-    """Paths that are no dark bytes of that finding any more, each with the reason.
+) -> tuple[dict[str, str], dict[str, ObjectInfo]]:
+    """Paths that are no dark bytes of that finding any more, each with the reason; and the others.
 
-    Raises `StorageError` where the storage is away.
+    Of those with what was seen there. Raises `StorageError` where the storage is away.
     """
     with catalog.read() as session:
         rules = [rule for rule in intakerules.active(session) if rule.storage_id == storage_id]
     elsewhere = erasure.elsewhere(driver)
     over: dict[str, str] = {}
+    seen: dict[str, ObjectInfo] = {}
     for item in items:
         root = elsewhere(item.path)
         if root is not None:
             over[item.path] = f"{root} is another storage's, by the marker there"
         elif any(_is_for(rule, item.path) for rule in rules):
             over[item.path] = "an intake rule is for it"
-        elif _is_another(driver, item):
+        elif (there := _there(driver, item.path)) is None:
+            continue
+        elif _differs(item, there):
             over[item.path] = "other bytes lie there now"
-    return over
+        else:
+            seen[item.path] = there
+    return over, seen
 
 
 def changed(driver: StorageDriver, items: Sequence[FindingInfo]) -> dict[str, str]:
@@ -60,15 +65,14 @@ def _is_for(rule: Rule, path: str) -> bool:
         return True
 
 
-def _is_another(driver: StorageDriver, item: FindingInfo) -> bool:
-    """Whether something was written there since; what is gone, or can't be seen, wasn't."""
+def _there(driver: StorageDriver, path: str) -> ObjectInfo | None:
+    """What lies under a path; None of what is gone, or can't be seen."""
     try:
-        there = driver.stat(item.path)
+        return driver.stat(path)
     except StorageError as error:
         if error.code is not ErrorCode.INPUT_MISSING:
             driver.check()
-        return False
-    return _differs(item, there)
+        return None
 
 
 def _differs(item: FindingInfo, there: ObjectInfo) -> bool:

@@ -237,7 +237,7 @@ def _remove(
     if not items:
         return Settled()
     paths = {item.path: item for item in items}
-    over = dark.no_longer(catalog, driver, storage_id, items)
+    over, seen = dark.no_longer(catalog, driver, storage_id, items)
     with catalog.write() as session:
         over |= dict.fromkeys(_named(session, storage_id, list(paths)), "a row names it now")
         for why in sorted(set(over.values())):
@@ -246,7 +246,7 @@ def _remove(
         doomed = [path for path in paths if path not in over]
         findings.note_removal(session, [paths[path].id for path in doomed])
     reach("inspection.noted")
-    faults = erasure.erase(catalog, storage_id, driver, doomed)
+    faults = erasure.erase(catalog, storage_id, driver, doomed, seen)
     for fault in faults.values():
         log.warning("dark bytes stay", extra={"why": str(fault)})
     reach("inspection.removed")

@@ -19,7 +19,7 @@ from minio.deleteobjects import DeleteError
 from catalog.checksums import file_checksum
 from catalog.drivers.s3 import S3Driver
 from catalog.drivers.s3client import login_of, makes_object
-from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog.errors import BadInput, ErrorCode, OtherBytes, StorageError
 from catalog.settings import Settings
 from tests.servers.postgres import free_port
 from tests.servers.rgw import S3Server
@@ -155,6 +155,20 @@ def test_objects_that_a_server_would_not_delete_are_faults(
         monkeypatch.setattr(driver._client, "remove_objects", lambda *_, s=stayed: iter(s))
         faults = driver.delete_many("abc")
         assert {path: error.code for path, error in faults.items()} == wanted
+
+
+def test_of_what_was_seen_only_that_goes(
+    driver: S3Driver, write: Callable[[str, bytes], Path]
+) -> None:
+    for name in "abc":
+        driver.put(write(name, b"as it was seen"), name)
+    seen = {name: driver.stat(name) for name in "abc"}
+    driver.delete("b")
+    driver.put(write("b", b"anew"), "b")
+    driver.delete("c")
+    (kept,) = driver.delete_many("abc", seen).items()
+    assert kept[0] == "b" and isinstance(kept[1], OtherBytes)
+    assert [found.path for found in driver.list()] == ["b"]
 
 
 def test_deleting_what_is_not_there_says_so(

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ from catalog import (
 )
 from catalog.datasets import Member
 from catalog.db import Catalog
-from catalog.errors import Conflict
+from catalog.errors import Conflict, StorageError
 from catalog.files import NewFileRow
 from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import settle
@@ -317,6 +318,35 @@ def test_other_bytes_under_the_path_by_now_are_nobodys_to_remove(
     with catalog.read() as session:
         assert [d.path for d in detached.listing(session)] == (["same"] if by is None else [])
         assert events.history(session, "replica", 1)[-1].after == removal.LEFT
+
+
+def test_what_is_written_between_the_look_and_the_removal_stays(
+    catalog: Catalog, storage: StorageInfo, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also bytes of the same length and time under the path: they are another file."""
+    run = register(["grown", "moved-in", "same"])
+    remove = removal._remove_bytes
+
+    def late(*args: Any) -> dict[int, StorageError]:
+        root = Path(storage.url)
+        (root / "grown").write_text("a new run")
+        shutil.copy2(root / "moved-in", root / "part")
+        (root / "part").write_text("MOVED-IN")
+        shutil.copystat(root / "moved-in", root / "part")
+        (root / "part").rename(root / "moved-in")
+        return remove(*args)
+
+    monkeypatch.setattr(removal, "_remove_bytes", late)
+    done = delete(catalog, run, Originals.BY_WORD)
+    assert (done.copies, done.left, done.faults) == (1, 2, ())
+    assert there(storage) == ["grown", "moved-in"]
+    with catalog.read() as session:
+        assert datasets.get(session, run).state is DatasetState.DELETED
+        told = events.history(session, "replica", 1)[-1]
+        assert detached.listing(session) == []
+    assert (told.after, "other bytes lie under its path now" in str(told.message)) == (
+        removal.LEFT, True,
+    )  # fmt: skip
 
 
 def test_an_original_of_a_storage_that_is_away_waits_and_why_is_told(

@@ -17,6 +17,7 @@ from catalog.db import Catalog
 from catalog.errors import ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.inspection import findings
+from catalog.inspection import settle as settling
 from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import Settled, settle
 from catalog.models import Replica, StorageKind, StorageRole
@@ -259,6 +260,24 @@ def test_dark_bytes_that_were_written_anew_are_no_longer_those_that_were_found(
     assert {path.name for path in root.iterdir() if path.is_file()} == {
         MARKER, "longer", "newer",
     }  # fmt: skip
+
+
+def test_dark_bytes_that_are_written_anew_during_the_removal_stay(
+    catalog: Catalog, some: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, root = some
+    for name in ("newer", "same"):
+        (root / name).write_text("nobody knows me")
+    assert inspect(catalog, place, LOOK).dark == 2
+
+    def reach(point: str) -> None:
+        if point == "inspection.noted":
+            (root / "newer").write_text("SOMEBODY DOES SO")
+
+    monkeypatch.setattr(settling, "reach", reach)
+    done = settle(catalog, place, remove_dark=True)
+    assert (done.removed, done.stayed) == (1, 1)
+    assert (root / "newer").exists()
 
 
 def test_dark_bytes_that_a_rule_is_for_by_now_stay(
