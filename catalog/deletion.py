@@ -135,9 +135,7 @@ def check_word(session: Session, info: DatasetInfo, by: Originals | None) -> Non
     """Raise `Conflict` where a person's word to delete a dataset would be refused."""
     if info.state not in _GOING:
         check_free(session, info)
-        return
-    moment = session.execute(sa.select(now())).scalar_one()
-    if info.grace_until is None or info.grace_until <= moment:
+    elif grace.left_until(session, info) is None:
         _refuse_too_late(info, by)
 
 

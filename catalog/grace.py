@@ -5,7 +5,7 @@ first, so that it is either taken back or removed.
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
@@ -28,6 +28,14 @@ def is_left() -> sa.ColumnElement[bool]:
     """Whether a `Dataset` can be taken back still, as an expression."""
     # In these words, so that the partial index is seen to have them.
     return sa.text("dataset.state = 'DELETING' AND dataset.grace_until IS NOT NULL")  # type: ignore[return-value]
+
+
+def left_until(session: Session, info: DatasetInfo) -> datetime | None:
+    """Until when a deletion can be taken back; None where it can't be, or there is none."""
+    if info.state is not DatasetState.DELETING or info.grace_until is None:
+        return None
+    moment = session.execute(sa.select(now())).scalar_one()
+    return info.grace_until if info.grace_until > moment else None
 
 
 def undelete(session: Session, dataset_id: int) -> DatasetInfo:

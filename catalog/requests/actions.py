@@ -10,6 +10,7 @@ from catalog.counts import count_of
 from catalog.datasets import DatasetInfo, Member
 from catalog.errors import Conflict, NotFound
 from catalog.refs import Originals
+from catalog.requests import work
 from catalog.requests.kinds import (
     DatasetClose,
     DatasetDelete,
@@ -157,6 +158,7 @@ class Actions:
                     f"stay; `spdf dataset delete {info.name} --remove-originals` removes them, "
                     "while there is grace left."
                 )
+            work.check_grace(self._session, before)
         return None
 
     def _ours(self, reference: int | str) -> DatasetInfo:

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import datasets, uploads
+from catalog import datasets, grace, uploads
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.refs import RequestKind as Kind
@@ -16,6 +16,7 @@ CONFLICT = "CONFLICT"
 """What the answer of one that the catalog's state didn't allow has for its `code`."""
 CANCELLED = "CANCELLED"
 """What the answer of a cancelled request has for its `code`."""
+_GOING = (DatasetState.DELETING, DatasetState.DELETED)
 _LONG = frozenset({Kind.DATASET_DELETE, Kind.DATASET_UPLOAD})
 
 
@@ -27,7 +28,8 @@ def is_long(kind: str) -> bool:
 def cancel(session: Session, request_id: int) -> RequestInfo:
     """Answer a request with ERROR that is not done yet; an upload that it began is cancelled, too.
 
-    Raises `StateConflict` for one that is answered, `Conflict` for a deletion that has begun.
+    Raises `StateConflict` for one that is answered, `Conflict` for a deletion that can't be taken
+    back any more.
     """
     info = queue.lock(session, request_id)
     if info.state is not RequestState.QUEUED:
@@ -42,24 +44,56 @@ def cancel(session: Session, request_id: int) -> RequestInfo:
 
 def _stop(session: Session, info: RequestInfo) -> None:
     """End the work that a request has begun."""
+    dataset = _dataset(session, info)
     if info.kind == Kind.DATASET_DELETE:
-        raise Conflict(
-            f"request {info.key!r} can't be cancelled: the deletion of dataset {info.lane!r} has "
-            f"begun; `spdf dataset why {info.lane}` tells how far it is."
-        )
+        if dataset.state in _GOING and grace.left_until(session, dataset) is None:
+            raise Conflict(
+                f"request {info.key!r} can't be cancelled: the deletion of dataset "
+                f"{dataset.name!r} has begun; `spdf dataset why {dataset.name}` tells how far it "
+                "is."
+            )
+        return
     storage = info.payload["storageId"]
-    for upload in uploads.of_dataset(session, _dataset(session, info).id):
+    for upload in uploads.of_dataset(session, dataset.id):
         if storage in (upload.storage_id, upload.storage) and not is_final(upload.state):
             uploads.order(session, upload.dataset_id, upload.storage_id, cancel=True)
 
 
 def outcome(session: Session, info: RequestInfo) -> tuple[RequestState, dict[str, Any]] | None:
-    """The answer to a request whose work was begun; None while it goes on."""
+    """The answer to a request whose work was begun; None while it goes on.
+
+    Raises `Conflict` for a deletion that was taken back, or is another's who may take it back.
+    """
     dataset = _dataset(session, info)
     if info.kind == Kind.DATASET_DELETE:
-        gone = dataset.state is DatasetState.DELETED
-        return (RequestState.DONE, {"dataset": dataset.name}) if gone else None
+        return _deleted(session, dataset)
     return _uploaded(session, dataset, info.payload["storageId"])
+
+
+def _deleted(session: Session, dataset: DatasetInfo) -> tuple[RequestState, dict[str, Any]] | None:
+    if dataset.state is DatasetState.DELETED:
+        return RequestState.DONE, {"dataset": dataset.name}
+    if dataset.state is not DatasetState.DELETING:
+        raise Conflict(
+            f"the deletion of dataset {dataset.name!r} was taken back by `spdf dataset undelete`; "
+            "`spdf request retry` asks for it again."
+        )
+    check_grace(session, dataset)
+    return None
+
+
+def check_grace(session: Session, dataset: DatasetInfo) -> None:
+    """Raise `Conflict` where a person deletes a dataset, and has grace left: nobody waits so long.
+
+    A deletion that a request begins has no grace.
+    """
+    until = grace.left_until(session, dataset)
+    if until is not None:
+        raise Conflict(
+            f"dataset {dataset.name!r} is being deleted already by a person, who may take it back "
+            f"until {until:%Y-%m-%d %H:%M:%SZ}; `spdf dataset delete {dataset.name} --grace 0s` "
+            "ends that."
+        )
 
 
 def _dataset(session: Session, info: RequestInfo) -> DatasetInfo:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
-from catalog import datasets, deletion, files, manifests, requests, storages
+from catalog import datasets, deletion, files, grace, manifests, requests, storages
+from catalog.clock import now
 from catalog.db import Catalog
 from catalog.drivers.local import LocalDriver
 from catalog.errors import (
@@ -29,8 +31,8 @@ from catalog.errors import (
 )
 from catalog.failpoints import VARIABLE
 from catalog.inspection.scan import Options, inspect
-from catalog.models import StorageKind, StorageRole
-from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests
+from catalog.models import Dataset, StorageKind, StorageRole
+from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests, work
 from catalog.requests import processor as processing
 from catalog.requests.processor import Processor
 from catalog.requests.queue import Answer
@@ -315,10 +317,36 @@ def test_a_request_changes_nothing_of_what_a_person_deleted_and_may_take_back(
         deletion.mark(session, made, "told", grace_s=86400.0, by_person=True)
         before = datasets.get(session, made)
     (asked,) = send(deleting(**also))
-    if also:
-        assert "by a word that its originals stay" in error_of(asked)
+    assert asked.reply is not None and asked.reply["code"] == "CONFLICT"
+    told = "by a word that its originals stay" if also else f"until {before.grace_until:%Y-%m-%d}"
+    assert told in error_of(asked)
     with catalog.read() as session:
         assert datasets.get(session, made) == before
+
+
+@pytest.mark.parametrize("again", ["", "deleted again", "cancelled"])
+def test_a_request_whose_deletion_was_taken_back_holds_up_nothing(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]], again: str
+) -> None:
+    send(new_dataset(), with_files([written(storage, "f")]))
+    (asked,) = send(deleting())
+    assert asked.state is RequestState.QUEUED
+    with catalog.write() as session:
+        made = datasets.by_name(session, "run-1").id
+        # As a program left it that had requests wait for a person's deletion.
+        session.execute(sa.update(Dataset).values(grace_until=now(86400.0)))
+        if again == "cancelled":
+            assert work.cancel(session, asked.id).state is RequestState.ERROR
+        grace.undelete(session, made)
+        if again == "deleted again":
+            deletion.mark(session, made, "told", grace_s=86400.0, by_person=True)
+    asked, more = send(deleting(), with_files([written(storage, "g")], key="more"))
+    if again == "deleted again":
+        assert "may take it back until" in error_of(asked)
+        assert more.state is RequestState.ERROR
+        return
+    assert ("cancelled" if again else "taken back by `spdf dataset undelete`") in error_of(asked)
+    assert more.state is RequestState.DONE
 
 
 def test_a_request_may_remove_originals_only_where_that_is_allowed(
