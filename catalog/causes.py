@@ -148,7 +148,7 @@ def _jobs(session: Session, task_id: int) -> list[Cause]:
         for job in jobs.list_jobs(session, task_id=task_id, states=(state,), limit=_SHOWN):
             why = f": {job.reason}" if job.reason else ""
             found.append(
-                Cause(f"job {job.id} ({job.key}) is {job.state}{why}", next_of(state, job.id))
+                Cause(f"job {job.id} ({job.key}) is {job.state}{why}", next_of(session, job))
             )
     return found
 
@@ -284,6 +284,6 @@ def _in_descendants(session: Session, info: FileInfo, task_id: int) -> list[Caus
         what = {
             JobState.SKIPPED: "a filter let nothing of it through",
             JobState.FINISHED: "what it made of it is in the dataset under the same key",
-        }.get(job.state, next_of(job.state, job.id))
+        }.get(job.state, next_of(session, job))
         found.append(Cause(f"job {job.id} ({job.key}) of it is {job.state}{why}", what))
     return found

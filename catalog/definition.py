@@ -145,10 +145,10 @@ def _usable_template(session: Session, template_id: int) -> str:
     if row is None:
         raise NotFound("template", template_id)
     if row.state is not TemplateState.ACTUAL:
-        raise Conflict(
-            f"template {row.name!r} version {row.version} is {row.state}; "
-            f"`spdf template activate {row.name}@{row.version}` makes a DRAFT usable."
-        )
+        mend = f"`spdf template activate {row.name}@{row.version}` makes it usable"
+        if row.state is TemplateState.ARCHIVED:
+            mend = f"name a version that is ACTUAL (`spdf template list --name {row.name}`)"
+        raise Conflict(f"template {row.name!r} version {row.version} is {row.state}; {mend}.")
     return f"{row.name}.v{row.version}"
 
 

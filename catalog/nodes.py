@@ -131,7 +131,8 @@ def find(session: Session, name: str, pool: str | None = None) -> list[NodeInfo]
         where.append(col(Node.pool) == pool)
     found = _list(session, sa.and_(*where))
     if not found:
-        raise NotFound("node", name if pool is None else f"{name} in the pool {pool}")
+        kind = "node" if pool is None else f"node of pool {pool}"
+        raise NotFound(kind, name, "`spdf worker list` shows what there is")
     return found
 
 

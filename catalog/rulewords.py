@@ -34,8 +34,8 @@ def sentences(rule: Rule, role: StorageRole = StorageRole.INPUT) -> list[str]:
     ]
     if role is not StorageRole.INPUT:
         found.append(
-            f"{rule.storage} has the role {role}: jobs write there, too; what has the form of their "
-            "outputs is left"
+            f"{rule.storage} has the role {role}: jobs write there, too; what has the form of "
+            "their outputs is left"
         )
     how = ends(rule)
     if how:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from catalog import answering, storages
 from catalog.db import Catalog
 from catalog.drivers import driver_for, marker
-from catalog.errors import Conflict, StorageError
+from catalog.errors import Conflict, ErrorCode, StorageError
 from catalog.names import MARKER
 from catalog.overlaps import above
 from catalog.places import place_of
@@ -71,7 +71,18 @@ def move(catalog: Catalog, name: str, url: str) -> StorageInfo:
     url = storages.place_for(before.kind, name, url)
     new = replace(before, url=url)
     refuse_taken(catalog, new)
-    driver_for(new).check(marked=True)
+    _require_itself(new)
     with catalog.write() as session:
         storages.relocate(session, before.id, before.url, url)
         return storages.get(session, before.id)
+
+
+def _require_itself(new: StorageInfo) -> None:
+    """Raise `StorageError` where a storage that was brought to a place isn't all there."""
+    if driver_for(replace(new, identity=None)).read_marker("") is None:
+        raise StorageError(
+            ErrorCode.STORAGE_UNAVAILABLE,
+            f"storage {new.name!r} can't be moved to {new.url}: its marker {MARKER} isn't there; "
+            "bring all of it there first, with that file, which begins with a dot.",
+        )
+    driver_for(new).check(marked=True)

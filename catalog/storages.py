@@ -77,7 +77,7 @@ def add(
     if (info.kind, info.role, info.url) != (kind, role, url):
         raise Conflict(
             f"storage {name!r} exists already, as {info.kind} {info.role} at {info.url}; "
-            "choose another name."
+            "choose another name; `spdf storage move` says that it lies elsewhere now."
         )
     if kind is StorageKind.LOCAL:
         _make(name, Path(url))

@@ -114,7 +114,7 @@ def order(
         _retry(session, last)
     elif cancel:
         name = datasets.get(session, dataset_id).name
-        raise NotFound("upload", name, "`spdf dataset show` names a dataset's uploads")
+        raise NotFound("upload of dataset", name, "`spdf dataset show` names those there are")
     else:
         return get(session, ask(session, dataset_id, storage_id))
     return get(session, last.id)

@@ -78,7 +78,7 @@ def bare_catalog(*, create: bool = False) -> "Catalog":
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite catalog; None for another database."""
+    """The file of an SQLite catalog; None for PostgreSQL. Raises `BadInput` for what is neither."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -86,11 +86,15 @@ def sqlite_file(url: str) -> Path | None:
 
     try:
         parts = make_url(url)
-    except ArgumentError as error:
+        kind = parts.get_backend_name()
+    except ArgumentError:
+        kind = ""
+    if kind not in ("sqlite", "postgresql"):
         raise BadInput(
-            "SPDF_CATALOG_URL is no database URL; write sqlite:///FILE or postgresql://…"
-        ) from error
-    if parts.get_backend_name() != "sqlite":
+            "SPDF_CATALOG_URL is no URL of a database that can be used; write sqlite:///FILE or "
+            "postgresql://…"
+        )
+    if kind == "postgresql":
         return None
     if not parts.database or parts.database == ":memory:":
         raise BadInput("SPDF_CATALOG_URL names an SQLite in memory; give it a file.")

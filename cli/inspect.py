@@ -94,7 +94,7 @@ def report(
         place = storages.by_name(session, storage).id if storage is not None else None
         states = tuple(FindingState) if everything else findings.OPEN
         found = findings.findings(session, storage_id=place, states=states, limit=limit)
-        last = findings.recent(session)
+        last = findings.recent(session, storage_id=place)
     if as_json:
         print_json({"findings": found, "inspections": last})
         return
@@ -208,7 +208,7 @@ def _refuse_asking(catalog: "Catalog", storage_id: int, yes: bool) -> None:
     from catalog.states import InspectionState
 
     with catalog.read() as session:
-        last = next((i for i in findings.recent(session, 1000) if i.storage_id == storage_id), None)
+        last = next(iter(findings.recent(session, 1, storage_id)), None)
     if last is None or last.state is not InspectionState.ASKING:
         return
     if not yes:

@@ -60,7 +60,10 @@ def _kind(annotation: Any) -> Any:
 def _shown(name: str, info: ParameterInfo) -> str:
     """How a message names an option or an argument."""
     if isinstance(info, typer.models.OptionInfo):
-        return next(iter(info.param_decls or ()), f"--{name.replace('_', '-')}")
+        # What an annotation names first, Typer has as the default until it makes the command.
+        named = (info.default, *(info.param_decls or ()))
+        words = [word for word in named if isinstance(word, str) and word.startswith("-")]
+        return words[0] if words else f"--{name.replace('_', '-')}"
     return (info.metavar or name).strip("[].")
 
 
@@ -101,7 +104,7 @@ def _number_parser(kind: type, info: ParameterInfo, shown: str) -> Callable[[Any
             value: int | float = kind(given)
         except (ValueError, OverflowError):
             value = math.nan
-        if math.isnan(value) or not least <= value <= most:
+        if not least <= value <= most:
             text = str(given)[:40]
             raise BadInput(f"{shown} {text!r} can't be used; give {what} from {least} to {most}.")
         return value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from catalog.errors import Unavailable
-from cli.home import open_catalog, settings
+from cli.home import open_catalog, settings, sqlite_file
 from cli.output import Json, console, note, plain, print_fields, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def start() -> "UpInfo":
     from flows.defaults import add_default_storages
 
     current = settings()
+    sqlite_file(current.catalog_url)
     with _waiting("starting") as tell:
         info = services.up(current, progress=tell)
     add_default_storages(get_catalog(), current)

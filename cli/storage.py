@@ -1,5 +1,6 @@
 """`spdf storage`: the places that hold bytes."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,10 +51,14 @@ def add(
         _try(name, url)
     with catalog.read() as session:
         known = name in (info.name for info in storages.list_all(session))
+    makes = False
     if not known and not unchecked:
         siting.refuse_taken(catalog, StorageInfo(0, name, kind, role, url))
+        makes = not remote and not Path(url).exists()
     with catalog.write() as session:
         info = storages.add(session, name, kind, role, url)
+    if makes:
+        note(f"the directory {info.url} wasn't there, and was made")
     if remote and unchecked:
         _show(standing.Found(info, standing.Standing.UNMARKED), as_json)
         return

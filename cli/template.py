@@ -274,7 +274,10 @@ def _publish(catalog: "Catalog", info: "TemplateInfo") -> bool:
 
 @app.command()
 def archive(template: Ref, as_json: Json = False) -> None:
-    """Take a version out of use (NAME alone: the ACTUAL one) and out of the web page."""
+    """Take a version out of use and out of the web page.
+
+    NAME alone is the ACTUAL one, else the newest.
+    """
     from catalog import templates
 
     catalog = open_catalog()

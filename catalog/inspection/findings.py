@@ -129,9 +129,13 @@ def get(session: Session, inspection_id: int) -> InspectionInfo:
     return InspectionInfo(**row._mapping)
 
 
-def recent(session: Session, limit: int = 20) -> list[InspectionInfo]:
-    """The newest inspections first."""
+def recent(
+    session: Session, limit: int = 20, storage_id: int | None = None
+) -> list[InspectionInfo]:
+    """The newest inspections first, of one storage or of all."""
     query = _inspections().order_by(col(Inspection.id).desc()).limit(limit)
+    if storage_id is not None:
+        query = query.where(col(Inspection.storage_id) == storage_id)
     return [InspectionInfo(**row._mapping) for row in session.execute(query)]
 
 

@@ -27,7 +27,9 @@ def test_a_path_is_a_file_a_marker_or_nothing_to_the_rule() -> None:
         assert {path: known.of(path) for path in PATHS} == PATHS
 
 
-def test_what_jobs_make_is_nothing_that_arrived_but_on_an_input_storage_spdf_makes_nothing() -> None:
+def test_what_jobs_make_is_nothing_that_arrived_but_on_an_input_storage_spdf_makes_nothing() -> (
+    None
+):
     made = "run-1.out/000001/17.a1/f1", "run-1.out/000001/17.g2.a1.f1"
     for role in StorageRole:
         place = replace(PLACE, role=role)

@@ -118,7 +118,9 @@ def test_what_is_beyond_the_bounds_is_one_line(spdf: Spdf, command: str, name: s
         assert (done.code, done.out) == (2, ""), f"{name} {value}: {done.err}"
         told = done.err.splitlines()
         assert len(told) == 1 and len(told[0]) < 200, done.err
-        assert told[0].startswith("spdf: ") and "defect" not in told[0]
+        shown, _, rest = told[0].removeprefix("spdf: ").partition(" ")
+        assert shown == name or not name.startswith("-"), "an argument is named as in --help"
+        assert rest.startswith(f"{str(value)[:40]!r} can't be used; give ")
 
 
 @pytest.mark.parametrize(("command", "name"), those_of(Enum))

@@ -188,6 +188,17 @@ def test_a_database_that_is_away_is_a_sentence(
     assert "can't be reached" in done.err and "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("url", ["sqlit:///x", "mysql://x/y", "x"])
+def test_a_url_that_names_no_database_of_ours_is_a_sentence(
+    spdf: Spdf, bare_home: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SPDF_CATALOG_URL", url)
+    for line in (("dataset", "list"), ("catalog", "show"), ("up",)):
+        done = spdf(*line)
+        assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+        assert "SPDF_CATALOG_URL is no URL of a database that can be used" in done.err
+
+
 def test_a_catalog_that_is_none_is_a_sentence(spdf: Spdf, bare_home: Path) -> None:
     bare_home.mkdir()
     (bare_home / "catalog.db").write_text("not a database" * 100)

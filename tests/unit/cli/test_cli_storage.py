@@ -70,6 +70,13 @@ def test_a_copy_of_a_storage_is_not_a_new_one(
         assert done.code == 4 and "is storage 'raw' already, by the marker" in done.err
 
 
+def test_a_directory_that_is_made_is_said(ok: Spdf, home: Path, tmp_path: Path) -> None:
+    told = f"the directory {tmp_path / 'raw'} wasn't there, and was made"
+    line = ("storage", "add", "raw", tmp_path / "raw", "--role", "input")
+    assert told in ok(*line).err
+    assert told not in ok(*line).err
+
+
 def test_where_we_may_not_write_the_marker_is_printed(ok: Spdf, home: Path, tmp_path: Path) -> None:
     place = tmp_path / "raw"
     place.mkdir(mode=0o555)
@@ -128,7 +135,7 @@ def test_a_storage_that_was_brought_elsewhere_is_moved(
     ok("dataset", "add", "run-1", tmp_path / "raw" / "x.raw")
     (tmp_path / "new").mkdir()
     done = spdf("storage", "move", "raw", tmp_path / "new")
-    assert done.code == 5 and "is not what it was" in done.err
+    assert done.code == 5 and "its marker .spdf-storage isn't there" in done.err
     done = spdf("storage", "move", "raw", home / "storage" / "output" / "raw")
     assert done.code == 4 and "lies inside storage output" in done.err
     (tmp_path / "new").rmdir()
