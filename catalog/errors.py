@@ -92,9 +92,8 @@ class OtherBytes(StorageError):
     def __init__(self, storage: str, path: str, what: str) -> None:
         self.what = what
         super().__init__(
-            ErrorCode.INPUT_MODIFIED,
+            ErrorCode.STORAGE_DENIED,
             f"storage {storage!r}: {path!r} is not removed: {what}; look at it.",
-            of_path=True,
         )
 
 

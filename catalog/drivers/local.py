@@ -151,12 +151,12 @@ class LocalDriver:
         with self._errors(path), self._itself.held() as root:
             try:
                 os.unlink(path, dir_fd=root)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 there = False
             else:
                 there = True
             folder = path.rpartition("/")[0]
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 _sync_folder(folder, root)
             _prune(folder, root)
         return there
@@ -185,17 +185,18 @@ class LocalDriver:
         """Remove files of one folder, given by their names with their paths."""
         try:
             descriptor = os.open(folder or ".", _FOLDER, dir_fd=root)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            # Also where a file has the name of the folder, or of one above it.
             return {}
         faults: dict[str, StorageError] = {}
         try:
             for name, path in names.items():
                 try:
-                    if path in seen and not _is_still(name, descriptor, seen[path]):
-                        what = "other bytes lie under its path now"
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if (what := _what_else(path, found, seen.get(path))) is not None:
                         faults[path] = OtherBytes(self.name, path, what)
-                        continue
-                    os.unlink(name, dir_fd=descriptor)
+                    else:
+                        os.unlink(name, dir_fd=descriptor)
                 except FileNotFoundError:
                     pass  # Perhaps it went by a try whose sync failed.
                 except OSError as error:
@@ -338,9 +339,15 @@ class LocalDriver:
                 return error.errno in _ABSENT
 
 
-def _is_still(name: str, folder: int, seen: ObjectInfo) -> bool:
-    """Whether a file of an open folder is the one that was seen."""
-    return info_of(seen.path, os.stat(name, dir_fd=folder, follow_symlinks=False)) == seen
+def _what_else(path: str, found: os.stat_result, seen: ObjectInfo | None) -> str | None:
+    """What lies under a path that isn't the file which did; None where it may be that file."""
+    if stat.S_ISDIR(found.st_mode):
+        return "a folder has its path now"
+    if stat.S_ISLNK(found.st_mode):
+        return "a symbolic link has its path now"
+    if seen is not None and info_of(path, found) != seen:
+        return "other bytes lie under its path now"
+    return None
 
 
 def _sync_folder(folder: str, root: int) -> None:

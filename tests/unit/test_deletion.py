@@ -306,6 +306,42 @@ def test_bytes_that_are_gone_already_are_no_fault(
     assert held(catalog) == (0, 0), "what was missing is not counted twice"
 
 
+def test_a_folder_that_became_a_file_holds_its_copies_no_more(
+    catalog: Catalog, storage: StorageInfo, add_files: AddFiles
+) -> None:
+    with catalog.write() as session:
+        made = datasets.create(session, "packed")
+    add_files(made, ["deep/sub/a", "deep/sub/b", "beside/c"])
+    root = Path(storage.url)
+    (root / "deep").write_text("a tar of it")
+    (root / "beside").mkdir()
+    (root / "beside" / "c").write_text("c")
+    mark(catalog, made)
+    done = deletion.remove(catalog, made)
+    assert (done.copies, done.left, done.faults) == (3, 0, ())
+    assert state_of(catalog, made) is DatasetState.DELETED
+    assert there(storage) == ["deep"]
+
+
+def test_what_is_no_file_under_the_path_of_a_copy_stays(
+    catalog: Catalog, storage: StorageInfo, dataset: int, tmp_path: Path
+) -> None:
+    root = Path(storage.url)
+    (root / "a").unlink()
+    (root / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    (root / "b").unlink()
+    (root / "b").symlink_to(tmp_path / "b")
+    mark(catalog, dataset)
+    done = deletion.remove(catalog, dataset)
+    assert (done.copies, done.left, done.faults) == (0, 2, ())
+    assert state_of(catalog, dataset) is DatasetState.DELETED
+    assert (root / "a").is_dir() and (root / "b").is_symlink() and (tmp_path / "b").exists()
+    with catalog.read() as session:
+        told = [str(events.history(session, "replica", i)[-1].message) for i in (1, 2)]
+    assert told[0].startswith("a folder has its path") and told[1].startswith("a symbolic link")
+
+
 def begun(catalog: Catalog, *names: str) -> list[removal.Doomed]:
     """Phase two was killed after it had marked the replicas of these files."""
     with catalog.write() as session:
