@@ -14,7 +14,7 @@ from sqlmodel import col
 from catalog import answering, claims, storages
 from catalog.db import Catalog
 from catalog.drivers import NOTHING_SEEN, ObjectInfo, StorageDriver
-from catalog.errors import ErrorCode, StorageError
+from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.models import Replica
 from catalog.overlaps import Overlap, shared
 from catalog.refs import StorageInfo, StorageKind
@@ -35,7 +35,8 @@ def erase(
     """Remove what is under `paths` of a storage; gives why those stay that do, by path.
 
     Rows of the storage itself that name them are the caller's to look at, and so is what lies
-    there: of what the caller has `seen` nothing goes that has changed since, which is `OtherBytes`.
+    there: of what the caller has `seen` nothing goes that has changed since, which is `OtherBytes`,
+    as are a link, a folder, and what a link leads to outside of the storage.
     What isn't there counts as gone: the storage is itself.
     """
     wanted = list(dict.fromkeys(paths))
@@ -78,7 +79,7 @@ def others(catalog: Catalog, storage_id: int, paths: Sequence[str]) -> dict[str,
 def _through_links(
     catalog: Catalog, known: Sequence[StorageInfo], storage_id: int, paths: Sequence[str]
 ) -> dict[str, StorageError]:
-    """Paths in folders that are links, to another storage or to where a row names the file, too."""
+    """Paths in folders that are links: out of the storage, or to where a row names a file."""
     (mine,) = (info for info in known if info.id == storage_id)
     if mine.kind is not StorageKind.LOCAL:
         return {}
@@ -106,6 +107,9 @@ def _through_links(
             inside = place.relative_to(root).as_posix()
             if _named(catalog, storage_id, [inside]):
                 kept[path] = _stays(path, mine, f"it is {inside}, too, which is a file's place")
+        elif path not in kept:
+            what = f"its folder is a link now, to {place.parent} outside of the storage"
+            kept[path] = OtherBytes(mine.name, path, what)
     return kept
 
 

@@ -342,6 +342,29 @@ def test_what_is_no_file_under_the_path_of_a_copy_stays(
     assert told[0].startswith("a folder has its path") and told[1].startswith("a symbolic link")
 
 
+def test_what_lies_outside_of_the_storage_behind_a_link_stays(
+    catalog: Catalog, storage: StorageInfo, add_files: AddFiles, tmp_path: Path
+) -> None:
+    outside, root = tmp_path / "outside", Path(storage.url)
+    outside.mkdir()
+    (outside / "x").write_text("linked/x")
+    (root / "linked").symlink_to(outside)
+    (root / "within").mkdir()
+    (root / "within" / "y").write_text("inner/y")
+    (root / "inner").symlink_to("within")
+    with catalog.write() as session:
+        made = datasets.create(session, "linked")
+    add_files(made, ["linked/x", "inner/y"])
+    mark(catalog, made)
+    done = deletion.remove(catalog, made)
+    assert (done.copies, done.left, done.faults) == (1, 1, ())
+    assert state_of(catalog, made) is DatasetState.DELETED
+    assert (outside / "x").exists() and not (root / "within" / "y").exists()
+    with catalog.read() as session:
+        told = str(events.history(session, "replica", 2)[-1].message)
+    assert f"{outside} outside of the storage" in told
+
+
 def begun(catalog: Catalog, *names: str) -> list[removal.Doomed]:
     """Phase two was killed after it had marked the replicas of these files."""
     with catalog.write() as session:

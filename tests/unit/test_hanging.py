@@ -85,18 +85,18 @@ def test_what_lies_on_a_mount_that_hangs_stays_and_the_rest_goes(
     assert state_of(catalog, stays) is DatasetState.DELETED
 
 
-@pytest.mark.parametrize("leads_to", ["aside", "away"])
+@pytest.mark.parametrize("leads_to", ["well/aside", "away"])
 def test_what_is_behind_a_link_stays_while_a_storage_does_not_answer(
     catalog: Catalog, place: Callable[..., StorageInfo], tmp_path: Path, leads_to: str
 ) -> None:
     away, well = place("away"), place("well")
-    (tmp_path / "aside").mkdir()
+    Path(well.url, "aside").mkdir()
     Path(well.url, "linked").symlink_to(tmp_path / leads_to)
     made = dataset(catalog, well, "goes", folder="linked/")
     with hanging(Path(away.url)):
         (fault, _) = deletion.remove(catalog, made).faults
         assert "storage away may have it, and hangs" in fault
-    assert deletion.remove(catalog, made).copies == (2 if leads_to == "aside" else 0)
+    assert deletion.remove(catalog, made).copies == (2 if leads_to == "well/aside" else 0)
 
 
 def test_a_place_inside_of_one_that_hangs_is_the_others_still(
