@@ -56,11 +56,14 @@ def require(name: str, place: str | Path) -> None:
     Any answer will do, also that there is none.
     """
     if hanging([place]):
-        raise StorageError(
-            ErrorCode.STORAGE_UNAVAILABLE,
-            f"storage {name!r}: {place} doesn't answer within {LIMIT_S:g} s; check its mount or "
-            "server.",
-        )
+        raise StorageError(ErrorCode.STORAGE_UNAVAILABLE, f"{words(name, place)}.")
+
+
+def words(name: str, place: str | Path) -> str:
+    """What is said of a storage whose directory doesn't answer."""
+    return (
+        f"storage {name!r}: {place} doesn't answer within {LIMIT_S:g} s; check its mount or server"
+    )
 
 
 def _ask(place: str) -> _Question:

@@ -3,10 +3,10 @@
 import shutil
 from dataclasses import dataclass
 
-from sqlmodel import Session
-
-from catalog import durations, storages, usage
-from catalog.refs import StorageKind
+from catalog import answering, durations, storages, usage
+from catalog.db import Catalog
+from catalog.refs import StorageInfo, StorageKind
+from catalog.usage import Usage
 
 SINCE_S = 900.0
 """The time that a forecast looks back on."""
@@ -15,7 +15,10 @@ _SOON_S = 7 * 86400.0
 
 @dataclass(frozen=True)
 class Fill:
-    """A storage: bytes on it, bytes it can hold (None: unknown), and its growth (None: unknown)."""
+    """A storage: bytes on it, bytes it can hold (None: unknown), and its growth (None: unknown).
+
+    `away` says that its directory doesn't answer, and what to do; None where it does.
+    """
 
     storage_id: int
     storage: str
@@ -26,6 +29,7 @@ class Fill:
     has_quota: bool
     pressed: bool
     growth_bytes_per_s: float | None
+    away: str | None = None
 
     @property
     def full_in_s(self) -> float | None:
@@ -38,7 +42,9 @@ class Fill:
 
     @property
     def warning(self) -> str | None:
-        """A sentence for an operator, where it is full, or will be within a week."""
+        """A sentence for an operator, where it is away, full, or will be within a week."""
+        if self.away is not None:
+            return self.away
         if self.pressed:
             return f"storage {self.storage} is above its high-water mark: producing stages pause"
         if self.full_in_s is None or self.full_in_s > _SOON_S:
@@ -47,32 +53,39 @@ class Fill:
         return f"{what} {self.storage} full in {durations.words(self.full_in_s)}"
 
 
-def fills(session: Session) -> list[Fill]:
-    """Every storage, by name."""
-    places = {info.id: info for info in storages.list_all(session)}
-    found = []
-    for item in usage.of_storages(session):
-        place = places.get(item.storage_id)
-        if place is None:
-            continue  # It was added between the two looks.
-        capacity = item.quota_bytes
-        if capacity is None and place.kind is StorageKind.LOCAL:
-            capacity = _room(place.url, item.size_bytes)
-        points = usage.samples(session, item.storage_id, SINCE_S)
-        found.append(
-            Fill(
-                item.storage_id,
-                item.storage,
-                item.role,
-                item.files,
-                item.size_bytes,
-                capacity,
-                item.quota_bytes is not None,
-                item.pressed_at is not None,
-                usage.growth_bytes_per_s(points),
-            )
-        )
-    return found
+def fills(catalog: Catalog) -> list[Fill]:
+    """Every storage, by name; one that doesn't answer holds up nobody for long."""
+    with catalog.read() as session:
+        places = {info.id: info for info in storages.list_all(session)}
+        known = [
+            (item, usage.growth_bytes_per_s(usage.samples(session, item.storage_id, SINCE_S)))
+            for item in usage.of_storages(session)
+            if item.storage_id in places  # It may have been added between the two looks.
+        ]
+    local = [info.url for info in places.values() if info.kind is StorageKind.LOCAL]
+    hanging = answering.hanging(local)
+    return [
+        _fill(item, growth, places[item.storage_id], places[item.storage_id].url not in hanging)
+        for item, growth in known
+    ]
+
+
+def _fill(item: Usage, growth: float | None, place: StorageInfo, answers: bool) -> Fill:
+    capacity = item.quota_bytes
+    if capacity is None and place.kind is StorageKind.LOCAL and answers:
+        capacity = _room(place.url, item.size_bytes)
+    return Fill(
+        item.storage_id,
+        item.storage,
+        item.role,
+        item.files,
+        item.size_bytes,
+        capacity,
+        item.quota_bytes is not None,
+        item.pressed_at is not None,
+        growth,
+        None if answers else answering.words(item.storage, place.url),
+    )
 
 
 def _room(directory: str, size_bytes: int) -> int | None:

@@ -20,8 +20,7 @@ def status(as_json: Json = False) -> None:
     from catalog import durations
     from catalog.filling import fills
 
-    with open_catalog().read() as session:
-        found = fills(session)
+    found = fills(open_catalog())
     if as_json:
         print_json([{**vars(fill), "full_in_s": fill.full_in_s} for fill in found])
         return

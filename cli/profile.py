@@ -128,12 +128,13 @@ def _overview() -> dict[str, Any]:
     except Unavailable as error:
         note(str(error))
         return {}
+    forecasts = [line for fill in fills(catalog) if (line := fill.warning) is not None]
     with catalog.read() as session:
         return {
             **plain(overview(session)),
             "storages": plain(storages.list_all(session)),
             "requests": queue.count(session, RequestState.QUEUED),
-            "forecasts": [line for fill in fills(session) if (line := fill.warning) is not None],
+            "forecasts": forecasts,
             "troubles": plain(problems(session)),
         }
 

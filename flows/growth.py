@@ -31,10 +31,10 @@ Point = tuple[datetime, int]
 
 def leave_page(catalog: Catalog) -> bool:
     """Show what is on the storages, and how that was in the last week; whether Prefect took it."""
+    fills = filling.fills(catalog)
     with catalog.read() as session:
         histories = [
-            (fill, thinned(usage.samples(session, fill.storage_id, SHOWN_S)))
-            for fill in filling.fills(session)
+            (fill, thinned(usage.samples(session, fill.storage_id, SHOWN_S))) for fill in fills
         ]
     try:
         create_markdown_artifact(
@@ -61,7 +61,7 @@ def page(histories: Sequence[tuple[Fill, Sequence[Point]]]) -> str:
             fill.role,
             f"{fill.files}",
             _size(fill.size_bytes),
-            _size(fill.capacity_bytes),
+            _size(fill.capacity_bytes) if fill.away is None else "doesn't answer",
             _size(fill.growth_bytes_per_s),
             "–" if fill.full_in_s is None else durations.words(fill.full_in_s),
         ]

@@ -1,5 +1,6 @@
 """A mount that hangs is away within a time limit: nothing is concluded, and the rest goes on."""
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.drivers import driver_for
 from catalog.errors import StorageError
+from catalog.filling import fills
 from catalog.models import StorageKind, StorageRole
 from catalog.overlaps import overlaps
 from catalog.refs import StorageInfo
@@ -135,6 +137,18 @@ def test_what_is_done_to_a_storage_that_hangs_is_refused(
         assert standing.mark(catalog, well.id).standing is Standing.ITSELF
         assert askers() <= 2, "one for each place that was asked"
     assert standing.look(away).standing is Standing.ITSELF
+
+
+def test_how_full_storages_are_is_told_without_one_that_hangs(
+    catalog: Catalog, place: Callable[..., StorageInfo]
+) -> None:
+    away, _ = place("away"), place("well")
+    with hanging(Path(away.url)):
+        found = {fill.storage: fill for fill in fills(catalog)}
+        assert re.search(SAID, found["away"].warning or "")
+        assert found["away"].capacity_bytes is None
+        assert found["well"].capacity_bytes and found["well"].warning is None
+    assert all(fill.warning is None and fill.capacity_bytes for fill in fills(catalog))
 
 
 def test_a_process_that_may_start_no_thread_asks_without_one(

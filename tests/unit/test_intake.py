@@ -496,7 +496,7 @@ def test_growth_is_the_slope_of_the_samples(catalog: Catalog, storage: StorageIn
             clock.shift_clock(60.0 * minute)
             usage.sample(session)
             usage.note(session, storage.id, 1, 600)
-        (fill,) = fills(session)
+    (fill,) = fills(catalog)
     assert fill.growth_bytes_per_s == pytest.approx(10.0, rel=0.01)
     assert fill.full_in_s == pytest.approx(700.0, rel=0.01)
     assert fill.warning == f"input buffer raw full in {durations.words(fill.full_in_s)}"

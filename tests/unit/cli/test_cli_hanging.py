@@ -1,0 +1,28 @@
+"""Commands that meet a mount that hangs: they end, and say which storage doesn't answer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog import answering
+from tests.servers.disks import hanging
+
+Spdf = Callable[..., Any]
+SAID = "doesn't answer within 0.3 s; check its mount or server"
+
+
+@pytest.fixture
+def away(home: Path, ok: Spdf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place of a storage `raw`."""
+    monkeypatch.setattr(answering, "LIMIT_S", 0.3)
+    ok("storage", "add", "raw", tmp_path / "raw", "--role", "input")
+    return tmp_path / "raw"
+
+
+def test_how_full_storages_are_is_told(spdf: Spdf, ok: Spdf, away: Path) -> None:
+    with hanging(away):
+        assert SAID in ok("buffer", "status").err
+        forecasts = spdf("status", "--json").json["forecasts"]
+    assert [line for line in forecasts if SAID in line]
