@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from catalog import datasets, files
+from catalog import answering, datasets, files
 from catalog.bulk import chunks
 from catalog.checksums import DEFAULT, algorithm_of, check_algorithm, file_checksum, normalise
 from catalog.datasets import Member
@@ -56,10 +56,11 @@ def measure(
 
     Each is named by its path on the innermost storage that holds it, in that storage's scope.
     `expected` is by the paths as given; a file gets the checksum that is expected of it. Raises
-    `BadInput` for what is no regular file, lies on no storage, or is not what was expected.
+    `BadInput` for what is no regular file, lies on no storage, or is not what was expected,
+    `StorageError` where its storage doesn't answer; another one that doesn't is in nobody's way.
     """
     check_algorithm(algorithm)
-    roots = _roots(storages)
+    roots = _roots(storages, paths)
     located = [_locate(path, roots) for path in paths]
     found = _read(paths, algorithm, expected or {})
     return [
@@ -143,10 +144,19 @@ def add(session: Session, dataset_id: int, measured: Sequence[Measured]) -> int:
     return datasets.attach(session, dataset_id, members)
 
 
-def _roots(storages: Sequence[StorageInfo]) -> list[tuple[Path, StorageInfo]]:
-    """Directories of local storages, the innermost first."""
-    local = [(Path(s.url).resolve(), s) for s in storages if s.kind is StorageKind.LOCAL]
-    return sorted(local, key=lambda pair: len(pair[0].parts), reverse=True)
+def _roots(
+    storages: Sequence[StorageInfo], paths: Sequence[Path]
+) -> list[tuple[Path, StorageInfo]]:
+    """Directories of local storages that answer, the innermost first; see `measure`."""
+    local = [storage for storage in storages if storage.kind is StorageKind.LOCAL]
+    hanging = answering.hanging(storage.url for storage in local)
+    for storage in local:
+        if storage.url in hanging and any(path.is_relative_to(storage.url) for path in paths):
+            raise StorageError(
+                ErrorCode.STORAGE_UNAVAILABLE, f"{answering.words(storage.name, storage.url)}."
+            )
+    found = [(Path(s.url).resolve(), s) for s in local if s.url not in hanging]
+    return sorted(found, key=lambda pair: len(pair[0].parts), reverse=True)
 
 
 def _locate(path: Path, roots: Sequence[tuple[Path, StorageInfo]]) -> tuple[StorageInfo, str]:

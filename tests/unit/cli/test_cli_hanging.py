@@ -26,3 +26,12 @@ def test_how_full_storages_are_is_told(spdf: Spdf, ok: Spdf, away: Path) -> None
         assert SAID in ok("buffer", "status").err
         forecasts = spdf("status", "--json").json["forecasts"]
     assert [line for line in forecasts if SAID in line]
+
+
+def test_a_file_of_another_storage_is_added(spdf: Spdf, ok: Spdf, away: Path, buffer: Path) -> None:
+    (buffer / "a.raw").write_text("content")
+    ok("dataset", "create", "run-1")
+    with hanging(away):
+        assert ok("dataset", "add", "run-1", buffer / "a.raw", "--json").json["new"] == 1
+        done = spdf("dataset", "add", "run-1", away / "b.raw")
+    assert done.code == 5 and SAID in done.err
