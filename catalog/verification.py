@@ -8,9 +8,9 @@ from sqlmodel import Session
 from catalog import files, manifests, standing, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
-from catalog.drivers import driver_for
+from catalog.drivers import StorageDriver, driver_for
 from catalog.errors import ErrorCode, StorageError
-from catalog.files import FileInfo
+from catalog.files import FileInfo, ReplicaInfo
 from catalog.models import Replica
 from catalog.states import ReplicaState
 from catalog.transitions import move
@@ -27,11 +27,13 @@ class Verified:
     path: str
     state: ReplicaState
     found: str
+    read: bool = True
+    """Whether it could be read, or seen to be missing; its state says nothing new where not."""
 
     @property
     def is_whole(self) -> bool:
         """Whether its bytes are the catalog's."""
-        return self.state is ReplicaState.AVAILABLE
+        return self.read and self.state is ReplicaState.AVAILABLE
 
 
 def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
@@ -48,24 +50,32 @@ def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
     }
     found = []
     for replica in replicas:
-        driver = drivers[replica.storage_id]
-        state, told = ReplicaState.AVAILABLE, "whole"
-        try:
-            size_bytes = driver.stat(replica.path).size_bytes
-            checksum = driver.checksum(replica.path, algorithm_of(info.checksum))
-            if (size_bytes, checksum) != (info.size_bytes, info.checksum):
-                driver.check()
-                state, told = ReplicaState.BAD, f"{size_bytes} bytes, {checksum}"
-        except StorageError as error:
-            if error.code is not ErrorCode.INPUT_MISSING:
-                raise
-            driver.check(marked=True)
-            state, told = ReplicaState.MISSING, "no bytes are there"
-        if state is not replica.state:
+        seen = _look(drivers[replica.storage_id], info, replica)
+        if seen.state is not replica.state:
             with catalog.write() as session:
-                _change(session, replica.id, replica.state, state)
-        found.append(Verified(info.ref, replica.storage, replica.path, state, told))
+                _change(session, replica.id, replica.state, seen.state)
+        found.append(seen)
     return found
+
+
+def _look(driver: StorageDriver, info: FileInfo, replica: ReplicaInfo) -> Verified:
+    """A copy, and what it should be called."""
+    state, told, read = ReplicaState.AVAILABLE, "whole", True
+    try:
+        size_bytes = driver.stat(replica.path).size_bytes
+        checksum = driver.checksum(replica.path, algorithm_of(info.checksum))
+        if (size_bytes, checksum) != (info.size_bytes, info.checksum):
+            driver.check()
+            state, told = ReplicaState.BAD, f"{size_bytes} bytes, {checksum}"
+    except StorageError as error:
+        is_missing = error.code is ErrorCode.INPUT_MISSING
+        driver.check(marked=is_missing)
+        if is_missing:
+            state, told = ReplicaState.MISSING, "no bytes are there"
+        else:
+            # The storage is well: it is this copy's trouble, and no other's.
+            state, told, read = replica.state, str(error), False
+    return Verified(info.ref, replica.storage, replica.path, state, told, read)
 
 
 def _change(session: Session, replica_id: int, before: ReplicaState, state: ReplicaState) -> None:

@@ -98,7 +98,7 @@ def upload(
 def verify(name: Name, as_json: Json = False) -> None:
     """Read all copies of a dataset's files, and mark those that aren't the catalog's.
 
-    Exit code 4 where one isn't. A CLOSED dataset's digest is compared, too.
+    Exit code 4 where one isn't, or can't be read. A CLOSED dataset's digest is compared, too.
     """
     from catalog import datasets, manifests
     from catalog.verification import verify_dataset

@@ -143,7 +143,10 @@ def get(
 
 @app.command()
 def verify(file: Ref, as_json: Json = False) -> None:
-    """Read all copies of a file, and mark those that aren't the catalog's. Exit code 4 for one."""
+    """Read all copies of a file, and mark those that aren't the catalog's.
+
+    Exit code 4 where one isn't, or can't be read.
+    """
     from catalog import files
     from catalog.verification import verify as verify_file
 

@@ -182,3 +182,25 @@ def test_tables_in_a_pipe_are_neither_cut_nor_padded(ok: Spdf, home: Path, tmp_p
     lines = ok("storage", "list").out.splitlines()
     assert any(line.endswith(str(place)) for line in lines)
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_verification_tells_of_a_file_that_cannot_be_read_and_reads_the_others(
+    spdf: Spdf, ok: Spdf, buffer: Path
+) -> None:
+    paths = [buffer / name for name in ("a.raw", "b.raw", "c.raw")]
+    for path in paths:
+        path.write_text(f"content of {path.name}")
+    ok("dataset", "create", "run-1")
+    ok("dataset", "add", "run-1", *paths)
+    paths[0].unlink()
+    paths[0].symlink_to(paths[0])
+    paths[1].write_text("other bytes")
+    done = spdf("dataset", "verify", "run-1", "--json")
+    assert done.code == 4
+    loop, wrong = done.json["wrong"]
+    assert (loop["file"], loop["state"], loop["read"]) == ("buffer:a.raw", "AVAILABLE", False)
+    assert "symbolic links" in loop["found"]
+    assert (wrong["file"], wrong["state"], wrong["read"]) == ("buffer:b.raw", "BAD", True)
+    assert "symbolic links" in spdf("dataset", "verify", "run-1").out
+    assert spdf("file", "verify", "buffer:a.raw").code == 4
+    ok("file", "verify", "buffer:c.raw")
