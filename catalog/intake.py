@@ -14,6 +14,7 @@ from catalog.bulk import chunks
 from catalog.checksums import DEFAULT, algorithm_of, check_algorithm, file_checksum, normalise
 from catalog.datasets import Member
 from catalog.drivers import StorageDriver, driver_for, undo
+from catalog.drivers.posix import partial_name
 from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.models import StorageKind, StorageRole
@@ -79,8 +80,9 @@ def copy_in(
 ) -> list[Measured]:
     """Copy files into `folder` of a storage and measure them on the way, in one read.
 
-    Where one is not as expected, the copies made so far are removed again. A copy of an earlier
-    try stays if it has the same bytes. Raises as `measure` does.
+    On a local storage they have names of their own until all are whole: where one is not as
+    expected, none is seen by others, who may have the same files. On others those that are whole
+    stay. A copy of an earlier try stays if it has the same bytes. Raises as `measure` does.
     """
     check_algorithm(algorithm)
     check_path("folder", folder)
@@ -91,21 +93,16 @@ def copy_in(
     wanted = _claims(paths, expected or {})
     driver = driver_for(storage)
     measured = []
-    made: list[str] = []
+    staged: dict[str, str] = {}
     try:
         for path, name, claim in zip(paths, names, wanted, strict=True):
-            found = _put(driver, path, name, claim, algorithm)
-            if found is None:
-                size_bytes, checksum = _there(driver, path, name, claim, algorithm)
-            else:
-                made.append(name)
-                size_bytes, checksum = found
+            found = _put(driver, path, name, claim, algorithm, staged)
+            size_bytes, checksum = found or _there(driver, path, name, claim, algorithm)
             row = NewFileRow(storage.name, name, name, size_bytes, checksum)
             measured.append(Measured(path, storage.id, row, copied=found is not None))
-    except BaseException:
-        undo(driver, made)
-        raise
-    return measured
+        return [_published(driver, item, staged) for item in measured]
+    finally:
+        undo(driver, staged.values())
 
 
 def aligned(measured: Sequence[Measured], known: Mapping[tuple[str, str], str]) -> list[Measured]:
@@ -250,14 +247,27 @@ def _check_read(path: Path, claim: Expected, before: os.stat_result, checksum: s
 
 
 def _put(
-    driver: StorageDriver, path: Path, name: str, claim: Expected, algorithm: str
+    driver: StorageDriver,
+    path: Path,
+    name: str,
+    claim: Expected,
+    algorithm: str,
+    staged: dict[str, str],
 ) -> tuple[int, str] | None:
-    """Copy one file; its size and checksum, None where something is there already."""
+    """Copy one file; its size and checksum, None where something is there already.
+
+    A name of its own that it has until it gets its final one is noted in `staged`.
+    """
     before = _check_regular(path)
     if not os.access(path, os.R_OK):
         raise BadInput(f"{path} can't be read; check its permissions.")
+    place, final = name, driver.local_path(name)
+    if final is not None:
+        if os.path.lexists(final):
+            return None
+        place = staged[name] = f"{name.rpartition('/')[0]}/{partial_name()}"
     try:
-        stored = driver.put(path, name, checksum=_algorithm(claim, algorithm))
+        stored = driver.put(path, place, checksum=_algorithm(claim, algorithm))
     except StorageError as error:
         if error.code is not ErrorCode.OUTPUT_EXISTS:
             raise
@@ -266,9 +276,27 @@ def _put(
     try:
         _check_read(path, claim, before, stored.checksum)
     except BaseException:
-        undo(driver, [name])
+        if place == name:
+            undo(driver, [name])
         raise
     return stored.size_bytes, stored.checksum
+
+
+def _published(driver: StorageDriver, item: Measured, staged: dict[str, str]) -> Measured:
+    """Give a copy its final name, unless the same bytes have come there meanwhile."""
+    name = item.row.path
+    own = driver.local_path(staged[name]) if name in staged else None
+    if own is None:
+        return item
+    try:
+        driver.put(own, name, move=True)
+    except StorageError as error:
+        if error.code is not ErrorCode.OUTPUT_EXISTS:
+            raise
+        _check_there(driver, item.source, name, item.row.size_bytes, item.row.checksum)
+        return replace(item, copied=False)
+    del staged[name]
+    return item
 
 
 def _there(
@@ -276,7 +304,13 @@ def _there(
 ) -> tuple[int, str]:
     """Size and checksum of a file whose bytes are on the storage already; else `Conflict`."""
     size_bytes, checksum = _read_one(path, claim, algorithm)
+    _check_there(driver, path, name, size_bytes, checksum)
+    return size_bytes, checksum
+
+
+def _check_there(
+    driver: StorageDriver, path: Path, name: str, size_bytes: int, checksum: str
+) -> None:
     there = driver.stat(name).size_bytes
     if there != size_bytes or driver.checksum(name, algorithm_of(checksum)) != checksum:
         raise Conflict(f"the storage has another file under {name!r} already; rename {path}.")
-    return size_bytes, checksum

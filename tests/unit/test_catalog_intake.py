@@ -4,12 +4,15 @@ import hashlib
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalog import datasets, files, intake, manifests, storages
 from catalog.db import Catalog
+from catalog.drivers import driver_for
 from catalog.errors import BadInput, Conflict
+from catalog.inspection.settle import is_whole
 from catalog.intake import Expected
 from catalog.names import MARKER
 from catalog.storages import StorageInfo
@@ -159,6 +162,60 @@ def test_a_copy_over_other_bytes_is_refused_and_undone(
     assert [p.name for p in taken.parent.iterdir()] == ["y"]
     with pytest.raises(BadInput, match="two of the files"):
         intake.copy_in([paths[0], paths[0]], storage, "run")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_another_adds_meanwhile_outlives_a_copy_that_fails(
+    catalog: Catalog, storage: StorageInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    stopped: bool,
+) -> None:  # fmt: skip
+    """Also where the copy is ended by Ctrl-C."""
+    paths = [tmp_path / "x", tmp_path / "y"]
+    for path in paths:
+        path.write_text(path.name)
+    taken = Path(storage.url) / "run" / "y"
+    taken.parent.mkdir()
+    taken.write_text("other")
+    look = intake._there
+
+    def meanwhile(*args: Any) -> tuple[int, str]:
+        monkeypatch.setattr(intake, "_there", look)
+        measured = intake.copy_in(paths[:1], storage, "run")
+        with catalog.write() as session:
+            intake.add(session, datasets.create(session, "run"), measured)
+        if stopped:
+            raise KeyboardInterrupt
+        return look(*args)
+
+    monkeypatch.setattr(intake, "_there", meanwhile)
+    with pytest.raises(KeyboardInterrupt if stopped else Conflict):
+        intake.copy_in(paths, storage, "run")
+    assert sorted(path.name for path in taken.parent.iterdir()) == ["x", "y"]
+    with catalog.read() as session:
+        (copy,) = files.all_replicas(session, files.get(session, "raw", "run/x").id)
+    assert is_whole(driver_for(storage), copy.path, 1, adler(paths[0]))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_of_two_copies_at_once_both_are_right_or_the_later_is_refused(
+    storage: StorageInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    (tmp_path / "x").write_text("x")
+    final = Path(storage.url) / "run" / "x"
+    publish = intake._published
+
+    def late(*args: Any) -> intake.Measured:
+        final.write_text("x" if same else "y")
+        return publish(*args)
+
+    monkeypatch.setattr(intake, "_published", late)
+    if same:
+        (item,) = intake.copy_in([tmp_path / "x"], storage, "run")
+        assert not item.copied
+    else:
+        with pytest.raises(Conflict, match="another file under 'run/x'"):
+            intake.copy_in([tmp_path / "x"], storage, "run")
+    assert [path.name for path in final.parent.iterdir()] == ["x"]
 
 
 def test_a_file_that_grew_between_two_reads_is_refused(
