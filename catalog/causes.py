@@ -81,8 +81,10 @@ def _closed(session: Session, info: DatasetInfo) -> list[Cause]:
         found += deletioncauses.due(session, info)
     for upload in uploads.of_dataset(session, info.id)[:1]:
         done = f"{upload.files_done} of {count_of(upload.files, 'file')}"
-        why = f": {upload.reason}" if upload.reason else ""
-        found.append(Cause(f"its upload to {upload.storage} is {upload.state}, {done}{why}"))
+        told = upload.reason or upload.waits_for
+        why = f": {told}" if told else ""
+        what = "it is tried again" if upload.waits_for else ""
+        found.append(Cause(f"its upload to {upload.storage} is {upload.state}, {done}{why}", what))
     return found + _refused(session, info)
 
 

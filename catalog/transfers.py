@@ -14,17 +14,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import erasure, files, standing, storages, uploads, usage
+from catalog import erasure, files, standing, storages, troubles, uploads, usage
 from catalog.bulk import insert_new
 from catalog.clock import now
 from catalog.db import Catalog
 from catalog.drivers import Drivers, StorageDriver
-from catalog.errors import ErrorCode, StorageError
+from catalog.errors import ERRORS, ErrorClass, ErrorCode, SpdfError, StorageError
 from catalog.failpoints import reach
 from catalog.models import DatasetFile, File, Replica, Upload
 from catalog.names import beside
+from catalog.outage import sentence
 from catalog.states import ReplicaState, UploadState
 from catalog.transitions import move, move_one
+from catalog.troubles import Of
 from catalog.uploadcopies import Cannot, UploadCopy, bring
 from catalog.uploads import UploadInfo
 
@@ -46,8 +48,9 @@ def transfer(
     """Copy what isn't there yet, and verify it there; gives the upload as it has ended.
 
     May be killed at any point and run again; `until` ends a run early. `scratch` is a directory for
-    what goes from one S3 server to another. Raises `StorageError` where a storage is away: run it
-    again later.
+    what goes from one S3 server to another. Raises `StorageError` where a storage is away, and
+    `OSError` where this machine can't: run it again later, as its trouble says until it gets
+    further. Whatever else is in its way ends it as FAILED.
     """
     with catalog.write() as session:
         info = uploads.get(session, upload_id)
@@ -70,14 +73,30 @@ def transfer(
                 return _finish(catalog, upload_id)
             try:
                 _batch(catalog, info, page, drivers, pool, scratch)
-            except Cannot as error:
-                return _fail(catalog, upload_id, str(error))
+            except (SpdfError, OSError) as error:
+                if not _is_outage(error):
+                    return _fail(catalog, upload_id, str(error))
+                name = f"{info.dataset} to {info.storage}"
+                with catalog.write() as session:
+                    troubles.write(
+                        session, uploads.SOURCE, Of.UPLOAD, upload_id, name, sentence(error)
+                    )
+                raise
+
+
+def _is_outage(error: SpdfError | OSError) -> bool:
+    if isinstance(error, OSError):
+        return True
+    if isinstance(error, StorageError):
+        return ERRORS[error.code].error_class is ErrorClass.OUTAGE
+    return error.is_outage
 
 
 def _finish(catalog: Catalog, upload_id: int) -> UploadInfo:
     reach("upload.ends")
     with catalog.write() as session:
         move(session, Upload, [upload_id], UploadState.DONE, ended_at=now())
+        uploads.end_trouble(session, upload_id)
         return uploads.get(session, upload_id)
 
 
@@ -87,6 +106,7 @@ def _fail(catalog: Catalog, upload_id: int, reason: str) -> UploadInfo:
             session, Upload, [upload_id], UploadState.FAILED,
             message=reason, reason=reason, ended_at=now(),
         )  # fmt: skip
+        uploads.end_trouble(session, upload_id)
         return uploads.get(session, upload_id)
 
 
@@ -155,6 +175,7 @@ def _batch(
             ),
             execution_options={"synchronize_session": False},
         )
+        uploads.end_trouble(session, info.id)
     reach("upload.noted")
 
 

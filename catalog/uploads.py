@@ -7,20 +7,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import datasets, manifests
+from catalog import datasets, manifests, troubles
 from catalog.bulk import insert_new
 from catalog.clock import now
 from catalog.errors import NotFound, StateConflict
-from catalog.models import Dataset, Storage, Upload
+from catalog.models import Dataset, Storage, Trouble, Upload
 from catalog.states import DatasetState, UploadState
 from catalog.transitions import move_one, record
+from catalog.troubles import Of
 
 GOING = (UploadState.QUEUED, UploadState.RUNNING)
+SOURCE = "upload"
+"""Who notes what is in the way of uploads that go on for all that; see `troubles`."""
 
 
 @dataclass(frozen=True)
 class UploadInfo:
-    """An upload as its row stood."""
+    """An upload as its row stood; `waits_for` is what its last run met, where it is tried again."""
 
     id: int
     dataset_id: int
@@ -38,6 +41,7 @@ class UploadInfo:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    waits_for: str | None
 
 
 _INFO: tuple[Any, ...] = (
@@ -57,6 +61,14 @@ _INFO: tuple[Any, ...] = (
     col(Upload.created_at),
     col(Upload.started_at),
     col(Upload.ended_at),
+    sa.select(col(Trouble.error))
+    .where(
+        col(Trouble.source) == SOURCE,
+        col(Trouble.entity) == Of.UPLOAD.value,
+        col(Trouble.entity_id) == col(Upload.id),
+    )
+    .scalar_subquery()
+    .label("waits_for"),
 )
 
 
@@ -177,6 +189,7 @@ def _cancel(session: Session, upload_id: int, reason: str) -> None:
         session, Upload, upload_id, UploadState.CANCELLED,
         message=reason, reason=reason, ended_at=now(),
     )  # fmt: skip
+    end_trouble(session, upload_id)
 
 
 def _retry(session: Session, upload: UploadInfo) -> None:
@@ -197,3 +210,8 @@ def set_flow_run(session: Session, upload_id: int, flow_run_id: str) -> None:
         sa.update(Upload).where(col(Upload.id) == upload_id).values(flow_run_id=flow_run_id),
         execution_options={"synchronize_session": False},
     )
+
+
+def end_trouble(session: Session, upload_id: int) -> None:
+    """Whatever it waited for, it does no longer: it got further, or has ended."""
+    troubles.end(session, SOURCE, Of.UPLOAD, upload_id)

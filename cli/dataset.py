@@ -265,7 +265,7 @@ def _upload_row(upload: "UploadInfo") -> dict[str, Any]:
         "done": f"{done:.0f} %",
         "since": upload.started_at or upload.created_at,
         "ended": upload.ended_at,
-        "why": upload.reason,
+        "why": upload.reason or upload.waits_for,
     }
 
 

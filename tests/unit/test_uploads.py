@@ -12,6 +12,7 @@ import pytest
 from sqlmodel import col
 
 from catalog import (
+    causes,
     datasets,
     deletion,
     events,
@@ -75,6 +76,16 @@ def ask(catalog: Catalog, dataset: int, target: StorageInfo) -> int:
 
 def transfer(catalog: Catalog, upload: int, tmp_path: Path) -> UploadInfo:
     return transfers.transfer(catalog, upload, tmp_path / "scratch")
+
+
+def waits_for(catalog: Catalog, upload: int) -> str | None:
+    with catalog.read() as session:
+        return uploads.get(session, upload).waits_for
+
+
+def why(catalog: Catalog) -> list[str]:
+    with catalog.read() as session:
+        return [cause.fact for cause in causes.why_name(session, "run-1")]
 
 
 def whole(catalog: Catalog, dataset: int, target: StorageInfo) -> bool:
@@ -165,10 +176,54 @@ def test_a_source_that_is_gone_fails_it_and_a_storage_that_is_away_does_not(
     upload = ask(catalog, dataset, target)
     with pytest.raises(StorageError, match="mount or make it"):
         transfer(catalog, upload, tmp_path)
+    assert "mount or make it" in (waits_for(catalog, upload) or "")
+    assert any("RUNNING" in told and "mount or make it" in told for told in why(catalog))
     aside.rename(target.url)
     Path(storage.url, "d0/f000").unlink()
     info = transfer(catalog, upload, tmp_path)
     assert info.state is UploadState.FAILED and "not there" in (info.reason or "")
+    assert info.waits_for is None
+
+
+@pytest.mark.parametrize("how", ["gets further", "is done", "is cancelled"])
+def test_what_an_upload_waited_for_is_told_no_longer_than_it_waits(
+    catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path, how: str
+) -> None:
+    aside = tmp_path / "aside"
+    Path(target.url).rename(aside)
+    upload = ask(catalog, dataset, target)
+    with pytest.raises(StorageError):
+        transfer(catalog, upload, tmp_path)
+    assert waits_for(catalog, upload) is not None
+    aside.rename(target.url)
+    if how == "is cancelled":
+        with catalog.write() as session:
+            uploads.order(session, dataset, target.id, cancel=True)
+    else:
+        seen: list[str | None] = []
+        transfers.transfer(
+            catalog,
+            upload,
+            tmp_path,
+            progress=lambda info: seen.append(info.waits_for),
+            until=lambda: how == "gets further" and len(seen) > 1,
+        )
+        assert seen[0] is not None and set(seen[1:]) == {None}
+    assert waits_for(catalog, upload) is None
+
+
+def test_a_path_that_is_too_long_for_the_catalog_fails_it(
+    catalog: Catalog, storage: StorageInfo, target: StorageInfo, tmp_path: Path
+) -> None:
+    name = "/".join(["d" * 200] * 4 + ["f" * 90])
+    row = NewFileRow("raw", name, name, 1, "adler32:00000001")
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1" + "x" * 20)
+        ids = files.register(session, storage.id, [row])
+        datasets.attach(session, made, [Member(ids[0], name)])
+        datasets.close(session, made)
+    info = transfer(catalog, ask(catalog, made, target), tmp_path)
+    assert info.state is UploadState.FAILED and "longer than 900" in (info.reason or "")
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 86400.0])
