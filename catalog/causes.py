@@ -28,6 +28,7 @@ from catalog.jobcauses import why_job as why_job
 from catalog.models import Dataset, DatasetFile, IntakeRule, Request
 from catalog.refs import HOLDING
 from catalog.refusals import RefusalInfo
+from catalog.requests import queue, work
 from catalog.states import DatasetState, JobState, RequestState, TaskState, is_final
 
 _SHOWN = 5
@@ -185,9 +186,7 @@ def _filled(session: Session, info: DatasetInfo) -> list[Cause]:
                 fact = f"request {row.id} ({row.kind}) was answered with ERROR: {told}"
                 found.append(Cause(fact, f"mend it, then `spdf request retry {row.id}`"))
             else:
-                found.append(
-                    Cause(f"request {row.id} ({row.kind}) is QUEUED", "the intake does it soon")
-                )
+                found.append(_queued(session, row.id, is_next=row is rows[0]))
     rule = session.execute(
         sa.select(col(IntakeRule.name))
         .join(Dataset, col(Dataset.rule_id) == col(IntakeRule.id))
@@ -208,6 +207,14 @@ def _filled(session: Session, info: DatasetInfo) -> list[Cause]:
         )
     )
     return found
+
+
+def _queued(session: Session, request_id: int, *, is_next: bool) -> Cause:
+    info = queue.get(session, request_id)
+    fact = f"request {info.id} ({info.kind}) is QUEUED"
+    if is_next and (waits := work.waits(info)) is not None:
+        return Cause(fact, f"it waits {waits}")
+    return Cause(fact, "the intake does it soon")
 
 
 def why_text(session: Session, text: str, dataset: DatasetInfo | None) -> list[Cause]:

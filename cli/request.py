@@ -52,7 +52,7 @@ def list_all(
 @app.command()
 def show(request: Ref, as_json: Json = False) -> None:
     """Show a request and its answer, with the files that are to blame for an ERROR."""
-    from catalog.requests import queue
+    from catalog.requests import queue, work
 
     with open_catalog().read() as session:
         info = queue.find(session, request)
@@ -62,7 +62,7 @@ def show(request: Ref, as_json: Json = False) -> None:
         return
     reply = dict(info.reply or {})
     files = reply.pop("files", None)
-    waits = f"{count_of(ahead, 'request')} of its dataset before it" if ahead else None
+    waits = f"{count_of(ahead, 'request')} of its dataset before it" if ahead else work.waits(info)
     print_fields(
         {
             "id": info.id,

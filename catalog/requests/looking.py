@@ -6,8 +6,9 @@ else from being done.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +34,10 @@ STUCK_S = 20.0
 QUICK_BYTES = 8 * 2**20
 """Files up to this size are read among the quick looks."""
 MOST_READ = 20_000
-"""Files that are to be read at the same time; requests beyond that wait before they begin."""
+"""Files of one storage that are to be read at the same time; requests beyond that wait before they
+begin."""
+FEW = 100
+"""Requests with no more files than this begin among twice as many: large ones keep none out."""
 THREADS = {StorageKind.LOCAL: 2, StorageKind.S3: 8}
 """Quick looks at one storage at the same time. One at a file system takes a moment of this process,
 and more of them would take it from whoever watches, accepts and registers; one at a server mostly
@@ -45,9 +49,13 @@ watches, accepts and registers meanwhile."""
 
 @dataclass
 class _Begun:
-    """The files of one request: what was seen of each, or will be."""
+    """The files of one request: what was seen of each, or will be.
+
+    `reads` is how many of them are long, by their storage.
+    """
 
     seen: list[Seen | Future[Seen]]
+    reads: Counter[int]
 
     @property
     def is_done(self) -> bool:
@@ -58,6 +66,12 @@ class _Begun:
         """What was seen of each. Raises an outage that one of them met."""
         return [item.result() if isinstance(item, Future) else item for item in self.seen]
 
+    def cancel(self) -> None:
+        """Look at no more of them; a read that goes on is ended with its file."""
+        for item in self.seen:
+            if isinstance(item, Future):
+                item.cancel()
+
 
 class Looking:
     """The threads that look at files, and the requests whose files are looked at now."""
@@ -65,17 +79,16 @@ class Looking:
     def __init__(self, away: Away) -> None:
         self.away = away
         self._quick: dict[int, Lanes] = {}
-        self._long: dict[int, ThreadPoolExecutor] = {}
+        self._long: dict[int, Lanes] = {}
+        self._reading: Counter[int] = Counter()
         self._begun: dict[int, _Begun] = {}
         self._running: dict[int, tuple[int, float]] = {}
-        self._number = self._reading = 0
+        self._number = 0
 
     def close(self) -> None:
         """End the threads; those that are stuck are left."""
-        for lanes in self._quick.values():
+        for lanes in (*self._quick.values(), *self._long.values()):
             lanes.close()
-        for pool in self._long.values():
-            pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def begun(self) -> list[int]:
@@ -106,7 +119,8 @@ class Looking:
     def forget(self, request_ids: Iterable[int]) -> None:
         """Keep nothing of requests that aren't to be done any more, such as cancelled ones."""
         for request_id in request_ids:
-            self._begun.pop(request_id, None)
+            if (begun := self._begun.pop(request_id, None)) is not None:
+                begun.cancel()
 
     def look(
         self, looker: Looker, wanted: Sequence[tuple[int, str, RequestDocument]]
@@ -117,7 +131,10 @@ class Looking:
         `Waits` where a storage is away or there is more to be read than a moment allows.
         """
         self._note_stuck()
-        self._reading = sum(len(begun.seen) for begun in self._begun.values() if not begun.is_done)
+        self._reading = Counter()
+        for begun in self._begun.values():
+            if not begun.is_done:
+                self._reading.update(begun.reads)
         quick: list[Future[Seen]] = []
         for request_id, lane, document in wanted:
             if request_id not in self._begun and isinstance(document, FileInput | FileProcess):
@@ -131,30 +148,29 @@ class Looking:
     ) -> list[Future[Seen]]:
         """Begin to look at a request's files; gives the looks that are worth waiting for."""
         verify = document.verify
-        is_long = [_is_long(file, verify) for file in document.files]
-        if any(is_long):
-            if self._reading >= MOST_READ:
-                return []
-            self._reading += len(is_long)
-        begun = _Begun(
-            [
-                self._one(looker, lane, file, verify, long)
-                for file, long in zip(document.files, is_long, strict=True)
-            ]
+        reads = Counter(
+            storage.id
+            for file in document.files
+            if _is_long(file, verify) and (storage := looker.storage(file)) is not None
         )
+        most = MOST_READ if reads.total() > FEW else 2 * MOST_READ
+        if any(self._reading[storage_id] >= most for storage_id in reads):
+            return []
+        self._reading.update(reads)
+        begun = _Begun([self._one(looker, lane, file, verify) for file in document.files], reads)
         self._begun[request_id] = begun
-        if any(is_long):
+        if reads:
             return []
         return [item for item in begun.seen if isinstance(item, Future)]
 
     def _one(
-        self, looker: Looker, lane: str, file: FileEntry, verify: Verify, long: bool
+        self, looker: Looker, lane: str, file: FileEntry, verify: Verify
     ) -> Seen | Future[Seen]:
         storage = looker.storage(file)
         if storage is None or not is_looked_at(file, verify):
             return looker.look(file, verify)
-        if long:
-            return self._reader(storage.id).submit(looker.look, file, verify)
+        if _is_long(file, verify):
+            return self._readers(storage.id).submit(lane, partial(looker.look, file, verify))
         if storage.id not in self._quick:
             # Each storage has its own: one may hang.
             self._quick[storage.id] = Lanes("look", THREADS[storage.kind])
@@ -162,10 +178,10 @@ class Looking:
         call = partial(self._timed, self._number, storage.id, looker, file, verify)
         return self._quick[storage.id].submit(lane, call)
 
-    def _reader(self, storage_id: int) -> ThreadPoolExecutor:
+    def _readers(self, storage_id: int) -> Lanes:
         """The threads that read files of a storage, each of which has its own."""
         if storage_id not in self._long:
-            self._long[storage_id] = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+            self._long[storage_id] = Lanes("read", READERS)
         return self._long[storage_id]
 
     def _timed(
@@ -193,6 +209,13 @@ class Looking:
         for storage_id, since in list(self._running.values()):
             if time.monotonic() - since > STUCK_S:
                 self.away.note(storage_id, f"a look at it has not ended for {STUCK_S:.0f} s")
+
+
+def to_be_read(document: RequestDocument) -> int:
+    """How many files of a request are read beside the rest, so that it waits for that."""
+    if not isinstance(document, FileInput | FileProcess):
+        return 0
+    return sum(_is_long(file, document.verify) for file in document.files)
 
 
 def _is_long(file: FileEntry, verify: Verify) -> bool:

@@ -91,6 +91,7 @@ class Processor:
         """
         ahead, self._ahead = self._ahead, None
         if not self._catalog.glance(self._glance)[0]:
+            self._looking.forget(self._looking.begun)
             return 0
         with self._catalog.read() as session:
             begun = queue.in_work(session)

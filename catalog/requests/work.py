@@ -5,10 +5,13 @@ from typing import Any
 from sqlmodel import Session
 
 from catalog import datasets, grace, uploads
+from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
-from catalog.errors import Conflict, NotFound, StateConflict
+from catalog.errors import Conflict, NotFound, SpdfError, StateConflict
 from catalog.refs import RequestKind as Kind
 from catalog.requests import queue
+from catalog.requests.kinds import parse
+from catalog.requests.looking import to_be_read
 from catalog.requests.queue import Answer, RequestInfo
 from catalog.states import DatasetState, RequestState, UploadState, is_final
 
@@ -23,6 +26,17 @@ _LONG = frozenset({Kind.DATASET_DELETE, Kind.DATASET_UPLOAD})
 def is_long(kind: str) -> bool:
     """Whether a request of that kind is answered only when others have done its work."""
     return kind in _LONG
+
+
+def waits(info: RequestInfo) -> str | None:
+    """What a QUEUED request that nothing is before in its dataset waits for, if it is for long."""
+    try:
+        files = to_be_read(parse(info.document))
+    except SpdfError:
+        return None
+    if not files:
+        return None
+    return f"for {count_of(files, 'file')} of it to be read, in turn with those of other datasets"
 
 
 def cancel(session: Session, request_id: int) -> RequestInfo:

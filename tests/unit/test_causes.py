@@ -60,6 +60,19 @@ def test_an_open_dataset_names_its_requests_and_its_rule(
     )
 
 
+def test_a_request_whose_files_are_read_says_so_and_is_the_first_of_its_dataset(
+    catalog: Catalog, storage: StorageInfo
+) -> None:
+    with catalog.write() as session:
+        datasets.create(session, "r1")
+    large = {"storageId": "raw", "path": "r1/a", "size": 10**9}
+    document = {"kind": "file.input", "datasetId": "r1", "files": [large]}
+    submit_requests(catalog, [{**document, "key": key} for key in ("a", "b")])
+    told = why(catalog, "r1")
+    assert "request 1 (file.input) is QUEUED; it waits for 1 file of it to be read" in told
+    assert "request 2 (file.input) is QUEUED; the intake does it soon" in told
+
+
 def test_a_dataset_in_the_making_names_its_task_and_jobs(catalog: Catalog, chain: Any) -> None:
     with catalog.write() as session:
         session.execute(sa.update(Workflow).values(state=WorkflowState.IN_PROGRESS))

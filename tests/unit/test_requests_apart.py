@@ -31,6 +31,14 @@ Send = Callable[..., list[RequestInfo]]
 MOST = 2**63 - 1
 
 
+class Held:
+    """Reads that wait: which have begun, and whether they go on."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        self.goes_on = threading.Event()
+
+
 @pytest.fixture
 def storage(catalog: Catalog, tmp_path: Path) -> StorageInfo:
     root = tmp_path / "buffer"
@@ -346,6 +354,89 @@ def test_a_storage_whose_files_take_long_has_few_readers_and_none_of_anothers(
     finally:
         goes_on.set()
     until_done(catalog, processor, waiting)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """Reads of the storage `buffer` that go on when told to; one at a time, from 100 bytes on."""
+    monkeypatch.setattr(looking, "QUICK_BYTES", 100)
+    monkeypatch.setattr(looking, "READERS", 1)
+    made, real = Held(), LocalDriver.checksum
+
+    def checksum(self: LocalDriver, path: str, algorithm: str) -> str:
+        if self.name == "buffer":
+            made.read.append(path)
+            assert made.goes_on.wait(60)
+        return real(self, path, algorithm)
+
+    monkeypatch.setattr(LocalDriver, "checksum", checksum)
+    yield made
+    made.goes_on.set()
+
+
+def long_files(storage: StorageInfo, number: int, name: str) -> list[Document]:
+    return [entry(storage, f"{name}-{n}", b"x" * 200) for n in range(number)]
+
+
+def test_a_backlog_of_reads_on_one_storage_holds_up_none_on_another(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, tmp_path: Path, held: Held,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(looking, "MOST_READ", 4)
+    (tmp_path / "other").mkdir()
+    with catalog.write() as session:
+        other = storages.add(
+            session, "other", StorageKind.LOCAL, StorageRole.INPUT, str(tmp_path / "other")
+        )
+    submit_requests(catalog, [new_dataset(name) for name in ("slow", "run")])
+    (slow,) = submit_requests(catalog, [with_files(long_files(storage, 5, "s"), "slow", "slow")])
+    until_idle(processor)
+    good = with_files(long_files(other, 5, "g"), "run", "good")
+    until_done(catalog, processor, submit_requests(catalog, [good]))
+    assert states(look(catalog, [slow])) == ["QUEUED"]
+
+
+@pytest.mark.parametrize("most", [1000, 40])
+def test_datasets_take_turns_with_what_is_read_of_a_storage(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, held: Held,
+    monkeypatch: pytest.MonkeyPatch, most: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(looking, "MOST_READ", most)
+    monkeypatch.setattr(looking, "FEW", 3)
+    submit_requests(catalog, [new_dataset(name) for name in ("slow", "slower", "run")])
+    slow = with_files(long_files(storage, 40, "s"), "slow", "slow")
+    slower = with_files(long_files(storage, 40, "t"), "slower", "slower")
+    ids = submit_requests(catalog, [slow, slower])
+    until_idle(processor)
+    ids += submit_requests(catalog, [with_files(long_files(storage, 1, "mine"), "run", "mine")])
+    until_idle(processor)
+    held.goes_on.set()
+    until_done(catalog, processor, ids)
+    assert held.read.index("mine-0") < 4, "it came behind the files of others"
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_of_a_request_that_is_cancelled_no_more_is_read(
+    catalog: Catalog, storage: StorageInfo, processor: Processor, held: Held, others: bool
+) -> None:
+    submit_requests(catalog, [new_dataset(name) for name in ("slow", "run")])
+    (slow,) = submit_requests(catalog, [with_files(long_files(storage, 40, "s"), "slow", "slow")])
+    until_idle(processor)
+    with catalog.read() as session:
+        info = requests.get(session, slow)
+    assert work.waits(info) == "for 40 files of it to be read, in turn with those of other datasets"
+    more = with_files(long_files(storage, 1, "mine"), "run", "mine")
+    ids = submit_requests(catalog, [more]) if others else []
+    with catalog.write() as session:
+        work.cancel(session, slow)
+    until_idle(processor)
+    held.goes_on.set()
+    if others:
+        until_done(catalog, processor, ids)
+    with catalog.write() as session:
+        queue.retry(session, slow)
+    until_done(catalog, processor, [slow])
+    assert sum(path.startswith("s-") for path in held.read) == 41, "but for the one in hand"
 
 
 def test_many_files_of_one_dataset_are_looked_at_in_turn_with_those_of_others(
