@@ -47,18 +47,17 @@ class Reader:
         fault: StorageError | None = None
         for replica in wanted.replicas:
             try:
-                self._copy(wanted, replica, target)
-                return True
+                return self._copy(wanted, replica, target)
             except StorageError as error:
                 fault = error
         raise fault or _nowhere(wanted)
 
-    def _copy(self, wanted: Wanted, replica: "ReplicaRef", target: Path) -> None:
+    def _copy(self, wanted: Wanted, replica: "ReplicaRef", target: Path) -> bool:
+        """As `fetch`, of one replica; others may do the same at the same time."""
         from catalog.checksums import algorithm_of
-        from catalog.drivers.posix import partial_beside, publish
+        from catalog.drivers.posix import partial_name, publish
 
-        partial = partial_beside(target)
-        partial.unlink(missing_ok=True)
+        partial = target.with_name(partial_name())
         try:
             driver = self._drivers[replica.storage_id]
             checksum = driver.get(replica.path, partial, checksum=algorithm_of(wanted.checksum))
@@ -69,7 +68,10 @@ class Reader:
                     ErrorCode.INPUT_CORRUPT, f"file {wanted.name} is corrupt at {where}: {wrong}."
                 )
             publish(partial, target)
+            return True
         except FileExistsError as error:
+            if target.exists() and _fault(wanted, target) is None:
+                return False
             raise _taken(target) from error
         finally:
             partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -41,12 +40,6 @@ _AT_FDCWD = -100
 def partial_name() -> str:
     """A new name for a file that is not whole yet; a crash may leave it behind."""
     return f"{PARTIAL_PREFIX}{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
-
-
-def partial_beside(path: Path) -> Path:
-    """The place of a file that becomes `path`: always the same, however long its name is."""
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    return path.with_name(f"{PARTIAL_PREFIX}{digest}{PARTIAL_SUFFIX}")
 
 
 def publish(source: Path, final: Path) -> None:

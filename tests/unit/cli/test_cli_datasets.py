@@ -95,6 +95,27 @@ def test_what_comes_to_be_there_meanwhile_is_not_replaced(
     assert (tmp_path / "out" / "a.txt").read_text() == "mine, and new"
 
 
+def test_two_that_get_the_same_at_the_same_time_are_in_nobodys_way(
+    ok: Spdf, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog.drivers.local import LocalDriver
+
+    get, out = LocalDriver.get, tmp_path / "out"
+    others: list[int] = []
+
+    def got(self: LocalDriver, path: str, target: Path, **how: Any) -> Any:
+        checksum = get(self, path, target, **how)
+        if not others:
+            others.append(0)
+            others[0] = ok("dataset", "get", dataset, out, "--json").json["new"]
+        return checksum
+
+    monkeypatch.setattr(LocalDriver, "get", got)
+    mine = ok("dataset", "get", dataset, out, "--json").json["new"]
+    assert others == [3] and mine == 0
+    assert {path.name for path in out.iterdir()} == {"a.txt", "b.txt", "c.txt"}
+
+
 def test_files_outside_a_storage_are_refused_or_copied(
     ok: Spdf, spdf: Spdf, buffer: Path, tmp_path: Path
 ) -> None:
