@@ -13,9 +13,10 @@ from catalog import detached
 from catalog.bulk import table_of
 from catalog.checksums import algorithm_of
 from catalog.errors import Conflict
-from catalog.models import Dataset, DatasetFile, File, Replica
+from catalog.models import Dataset, DatasetFile, File, Finding, Replica, Storage
+from catalog.refs import FindingKind
 from catalog.rowsets import among
-from catalog.states import DatasetState, ReplicaState
+from catalog.states import DatasetState, FindingState, ReplicaState
 
 _KEPT = (DatasetState.OPEN, DatasetState.CLOSED)
 
@@ -63,6 +64,29 @@ def give_up_paths(session: Session, storage_id: int, paths: Sequence[str]) -> in
     if changed.rowcount:
         detached.forget(session, storage_id, paths)
     return changed.rowcount
+
+
+def refuse_removed(session: Session, storage_id: int, paths: Sequence[str]) -> None:
+    """Raise `Conflict` where bytes without a row are being removed under one of the paths.
+
+    To be called after the rows are there, so that either sees the other: see `storages.hold`.
+    """
+    query = sa.select(col(Finding.path)).where(
+        col(Finding.storage_id) == storage_id,
+        among(session, col(Finding.path), paths),
+        col(Finding.kind) == FindingKind.DARK,
+        # In the words of the index.
+        sa.text("state IN ('FOUND', 'MARKED', 'QUARANTINED')"),
+        col(Finding.state) == FindingState.MARKED,
+    )
+    if path := session.scalars(query.limit(1)).first():
+        name = session.scalars(
+            sa.select(col(Storage.name)).where(col(Storage.id) == storage_id)
+        ).one()
+        raise Conflict(
+            f"path {path!r} on storage {name!r} is being removed, as no row named it; register it "
+            f"under another path, or write it anew once `spdf inspect settle {name}` has ended."
+        )
 
 
 def _own(row_id: sa.ColumnElement[int]) -> sa.ColumnElement[str]:

@@ -84,7 +84,7 @@ def register(
     A file known by the same scope, name, size and checksum keeps its id; a replica that was BAD or
     MISSING is AVAILABLE again. A name or a path whose last bytes are DELETED is free for others:
     what had it is called `NAME//ID` from then on. Raises `Conflict` for a file that is known with
-    other bytes and for a path that belongs to another file or is being deleted; `BadInput` and
+    other bytes and for a path that belongs to another file or is being removed; `BadInput` and
     `BadName` for malformed rows.
     """
     rows = [_checked(row) for row in new]
@@ -186,6 +186,7 @@ def _add_replicas(
         again = [replica for replica in ordered if replica[1] in known]
         clashed = _insert_replicas(session, storage_id, again, in_place)
     size_bytes = sum(sizes[path] for _, path in ordered) - sum(sizes[path] for path in clashed)
+    filenames.refuse_removed(session, storage_id, [path for _, path in ordered])
     usage.note(session, storage_id, len(ordered) - len(clashed), size_bytes)
     known = set(clashed)
     if not known:

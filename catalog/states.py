@@ -198,8 +198,8 @@ ALLOWED: Mapping[type[StrEnum], Transitions] = {
     _F: _table(
         {
             _F.FOUND: (_F.MARKED, _F.QUARANTINED, _F.CLEARED),
-            _F.MARKED: (_F.RECOVERED, _F.CLEARED),
-            _F.QUARANTINED: (_F.REMOVED, _F.CLEARED),
+            _F.MARKED: (_F.RECOVERED, _F.CLEARED, _F.REMOVED, _F.QUARANTINED),
+            _F.QUARANTINED: (_F.MARKED, _F.REMOVED, _F.CLEARED),
         }
     ),
 }

@@ -163,6 +163,14 @@ def get(session: Session, storage_id: int) -> StorageInfo:
     return _one(session, col(Storage.id) == storage_id, storage_id)
 
 
+def hold(session: Session, storage_id: int) -> None:
+    """Wait for transactions that register copies there; until the end of this one others wait."""
+    # Each new copy holds its storage's row by its foreign key.
+    session.execute(
+        sa.select(col(Storage.id)).where(col(Storage.id) == storage_id).with_for_update()
+    )
+
+
 def by_name(session: Session, name: str) -> StorageInfo:
     """The storage of that name; raises `NotFound`."""
     return _one(session, col(Storage.name) == name, name)

@@ -300,7 +300,9 @@ def recover_marked(
             if not page:
                 break
             for item in page:
-                assert item.replica_id is not None
+                if item.replica_id is None:
+                    # Dark bytes whose removal was begun.
+                    continue
                 try:
                     done.append(recover(catalog, settings, owners[item.replica_id]))
                 except Exception as error:

@@ -15,8 +15,9 @@ from catalog.db import Catalog
 from catalog.errors import NotFound
 from catalog.models import Finding, Inspection, Storage
 from catalog.refs import FindingKind
+from catalog.rowsets import among
 from catalog.states import FindingState, InspectionState
-from catalog.transitions import move, record, record_change
+from catalog.transitions import move, record
 
 PAGE = 500
 _NO_LEASE_S = 86400.0
@@ -267,10 +268,22 @@ def pages(
         after = page[-1].id
 
 
-def note_removal(session: Session, finding_ids: Sequence[int]) -> None:
-    """Write down that the bytes of these findings are removed now."""
-    for finding_id in finding_ids:
-        record_change(session, Finding, finding_id, "REMOVING", "bytes without a row")
+def begin_removal(session: Session, finding_ids: Sequence[int]) -> set[int]:
+    """Those of the findings whose bytes are being removed from now on: no row gets their paths."""
+    found = list(finding_ids)
+    move(session, Finding, found, FindingState.MARKED, message="bytes without a row: they go now")
+    query = sa.select(col(Finding.id)).where(
+        among(session, col(Finding.id), found), col(Finding.state) == FindingState.MARKED
+    )
+    return set(session.scalars(query))
+
+
+def end_removal(session: Session, finding_ids: Sequence[int], why: str) -> None:
+    """The bytes of these findings are not removed."""
+    move(
+        session, Finding, finding_ids, FindingState.QUARANTINED,
+        only_from=(FindingState.MARKED,), message=why,
+    )  # fmt: skip
 
 
 def settle(

@@ -66,10 +66,10 @@ def settle(
 
     Missing and corrupt replicas are marked so where another look finds them so still, and those
     that are whole again are AVAILABLE. Dark bytes are quarantined; those of this program are
-    removed after `quarantine_s`, and all of them now with `remove_dark`. Deletions of replicas that
-    nobody has ended are ended. Raises `StorageError` where the storage is away, and for
-    `remove_dark` where this catalog may not remove there; `Conflict` for that while pilots store
-    files.
+    removed after `quarantine_s`, and all of them now with `remove_dark`. Removals and deletions of
+    replicas that nobody has ended are ended. Raises `StorageError` where the storage is away, and
+    for `remove_dark` where this catalog may not remove there; `Conflict` for that while pilots
+    store files.
     """
     with catalog.read() as session:
         place = storages.get(session, storage_id)
@@ -87,16 +87,21 @@ def settle(
         raise refused
     for fault in removal.finish(catalog, storage_id).faults:
         log.warning("bytes could not be removed", extra={"why": fault})
-    goes = refused is None and (remove_dark or place.role is not StorageRole.INPUT)
+    goes = remove_dark or place.role is not StorageRole.INPUT
     total = Settled()
     for page in findings.pages(catalog, storage_id):
         total += _copies(catalog, driver, page)
         unnamed = [item for item in page if item.kind is FindingKind.DARK]
         fresh = [item for item in unnamed if item.state is FindingState.FOUND]
         total += _quarantine(catalog, fresh, place.role, refused)
-        if goes:
+        if refused is None:
             old = datetime.now(UTC) - timedelta(seconds=quarantine_s)
-            due = [i for i in unnamed if remove_dark or (is_own(i.path) and _since(i) <= old)]
+            due = [
+                item
+                for item in unnamed
+                if item.state is FindingState.MARKED
+                or (goes and (remove_dark or (is_own(item.path) and _since(item) <= old)))
+            ]
             total += _remove(catalog, driver, storage_id, due)
         progress(total)
     return total
@@ -233,18 +238,22 @@ def _quarantine(
 def _remove(
     catalog: Catalog, driver: StorageDriver, storage_id: int, items: Sequence[FindingInfo]
 ) -> Settled:
-    """Remove dark bytes; first it is written down, in the transaction that finds no row of them."""
+    """Remove dark bytes; first it is written down, in the transaction that finds no row of them.
+
+    From then on nobody can register them: those who are about to are waited for.
+    """
     if not items:
         return Settled()
     paths = {item.path: item for item in items}
     over, seen = dark.no_longer(catalog, driver, storage_id, items)
     with catalog.write() as session:
+        storages.hold(session, storage_id)
         over |= dict.fromkeys(_named(session, storage_id, list(paths)), "a row names it now")
         for why in sorted(set(over.values())):
             ids = [paths[path].id for path, told in over.items() if told == why]
             findings.settle(session, ids, FindingState.CLEARED, why)
-        doomed = [path for path in paths if path not in over]
-        findings.note_removal(session, [paths[path].id for path in doomed])
+        begun = findings.begin_removal(session, [i.id for p, i in paths.items() if p not in over])
+    doomed = [path for path, item in paths.items() if item.id in begun]
     reach("inspection.noted")
     faults = erasure.erase(catalog, storage_id, driver, doomed, seen)
     for fault in faults.values():
@@ -253,6 +262,8 @@ def _remove(
     gone = [paths[path].id for path in doomed if path not in faults]
     with catalog.write() as session:
         findings.settle(session, gone, FindingState.REMOVED, "its bytes are removed")
+        for path, fault in faults.items():
+            findings.end_removal(session, [paths[path].id], str(fault))
     return Settled(removed=len(gone), cleared=len(over), stayed=len(faults))
 
 

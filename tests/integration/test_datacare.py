@@ -287,7 +287,7 @@ def test_planted_faults_are_found_all_and_only_those_and_settled(site: Site) -> 
     ends = {history[-1].after for history in told}
     assert ends == {"RECOVERED", "REMOVED"}
     removed = [h for h in told if h[-1].after == "REMOVED"]
-    assert all([e.after for e in h][-2:] == ["REMOVING", "REMOVED"] for h in removed)
+    assert all([e.after for e in h][-2:] == ["MARKED", "REMOVED"] for h in removed)
 
 
 # Inspections.

@@ -5,6 +5,7 @@ import random
 import time
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sqlmodel import col
 from catalog import datasets, files, intakerules, standing, storages
 from catalog.datasets import Member
 from catalog.db import Catalog
-from catalog.errors import ErrorCode, StorageError
+from catalog.errors import Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.inspection import findings
 from catalog.inspection import settle as settling
@@ -24,7 +25,7 @@ from catalog.models import Replica, StorageKind, StorageRole
 from catalog.names import MARKER
 from catalog.refs import FindingKind
 from catalog.rule import Rule
-from catalog.states import InspectionState, ReplicaState
+from catalog.states import FindingState, InspectionState, ReplicaState
 from flows import inspection as flow
 from tests.privileges import modes_hold
 
@@ -278,6 +279,58 @@ def test_dark_bytes_that_are_written_anew_during_the_removal_stay(
     done = settle(catalog, place, remove_dark=True)
     assert (done.removed, done.stayed) == (1, 1)
     assert (root / "newer").exists()
+    with catalog.read() as session:
+        (left,) = findings.findings(session)
+    assert left.state is FindingState.QUARANTINED, "who wrote it may register it"
+
+
+def test_nobody_registers_what_is_being_removed(
+    catalog: Catalog, some: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a kill in the removal, until the next run has ended it."""
+    place, root = some
+    (root / "dark").write_text("dark")
+    assert inspect(catalog, place, LOOK).dark == 1
+    row = NewFileRow("large", "dark", "dark", 4, f"adler32:{zlib.adler32(b'dark'):08x}")
+
+    def register() -> None:
+        with catalog.write() as session:
+            files.register(session, place, [row])
+
+    def reach(point: str) -> None:
+        if point == "inspection.noted":
+            with pytest.raises(Conflict, match="'dark' on storage 'large' is being removed"):
+                register()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(settling, "reach", reach)
+    with pytest.raises(KeyboardInterrupt):
+        settle(catalog, place, remove_dark=True)
+    with pytest.raises(Conflict, match="is being removed"):
+        register()
+    assert (root / "dark").exists()
+    monkeypatch.undo()
+    assert settle(catalog, place).removed == 1
+    assert not (root / "dark").exists()
+    (root / "dark").write_text("dark")
+    register()
+
+
+def test_a_removal_waits_for_whoever_registers_the_bytes(
+    catalog: Catalog, some: tuple[int, Path]
+) -> None:
+    place, root = some
+    (root / "dark").write_text("dark")
+    assert inspect(catalog, place, LOOK).dark == 1
+    row = NewFileRow("large", "dark", "dark", 4, f"adler32:{zlib.adler32(b'dark'):08x}")
+    with ThreadPoolExecutor(1) as pool:
+        with catalog.write() as session:
+            files.register(session, place, [row])
+            settled = pool.submit(settle, catalog, place, remove_dark=True)
+            with pytest.raises(TimeoutError):
+                settled.result(0.5)
+        assert settled.result(10).cleared == 1
+    assert (root / "dark").exists()
 
 
 def test_dark_bytes_that_a_rule_is_for_by_now_stay(
