@@ -2,13 +2,15 @@
 
 A program writes `.name` and renames it to `name.json` (one document) or `name.jsonl` (one a line).
 A file is accepted whole, and is gone then; one that can't be goes to `rejected/`, with a sentence
-in `name.why`. While the catalog is away files stay where they are. A file that is renamed over one
-while that is accepted is looked at next.
+in `name.why`; so does a link, or another thing that is no file. While the catalog is away files
+stay where they are. A file that is renamed over one while that is accepted is looked at next.
 """
 
 import json
 import logging
 import os
+import stat
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +24,8 @@ from catalog.failpoints import reach
 from catalog.outage import in_halves, is_outage, isolated, sentence
 from catalog.requests import RequestDocument, parse, submit
 from catalog.requests.clashes import clashes
+from catalog.troubles import Of, Troubles
+from flows.intake import INTAKE
 from flows.intake.spoolfiles import Stamp, give_back, is_taken, set_aside, stamp_of, taken
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,8 @@ _BATCH = 200
 _MOST_STAYING = 10_000
 """Files that can be neither taken nor moved, and are known as such."""
 MOST_BYTES = 256 * 2**20
+_TROUBLE = zlib.crc32(b"the spool itself")
+"""The number of its trouble among those of the service."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,24 @@ class Spool:
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self.directory, self._catalog = directory, catalog
         self._stays: set[str] = set()
+        self._troubles = Troubles(catalog, INTAKE)
 
     def look(self) -> int:
-        """Accept the files that are there; gives how many were taken or rejected."""
-        found = self._files()
+        """Accept the files that are there; gives how many were taken or rejected.
+
+        A directory that can't be looked at is made where there is none, else told as a trouble: no
+        other loop, and no other process, is the better for an error.
+        """
+        try:
+            found = self._files()
+        except OSError as error:
+            if is_outage(error):
+                raise
+            told = f"its spool {self.directory} can't be looked at ({error.strerror}); "
+            told += "have a directory there that spdf may write to."
+            self._troubles.note(Of.SERVICE, _TROUBLE, INTAKE, told)
+            return 0
+        self._troubles.over(Of.SERVICE, _TROUBLE)
         for batch in chunks(found, _BATCH):
             spooled = [item for path in batch if (item := self._read(path)) is not None]
             self._accept(spooled)
@@ -70,11 +90,11 @@ class Spool:
                     entry.name
                     for entry in entries
                     if not entry.name.startswith(".")
-                    and Path(entry.name).suffix in SUFFIXES
-                    and entry.is_file(follow_symlinks=False)
+                    and Path(entry.name).suffix.lower() in SUFFIXES
                     and entry.name not in self._stays
                 )
         except FileNotFoundError:
+            self.directory.mkdir(parents=True)
             return []
         return [self.directory / name for name in names[:MOST]]
 
@@ -142,11 +162,14 @@ class Spool:
 
 
 def _documents(path: Path) -> list[RequestDocument]:
-    size_bytes = path.stat().st_size
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise BadInput(f"{path} is a link, a folder or a pipe; leave the file itself, by a rename.")
+    size_bytes = found.st_size
     if size_bytes > MOST_BYTES:
         raise BadInput(f"{path} has {size_bytes} bytes, more than {MOST_BYTES}; cut it into parts.")
     with path.open("rb") as stream:
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             return [parse(read_json(stream.read(), str(path)), str(path))]
         return [
             parse(read_json(line, f"{path}, line {n}"), f"{path}, line {n}")

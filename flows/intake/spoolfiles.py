@@ -8,8 +8,9 @@ import filecmp
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from catalog.checksums import SHA256, file_checksum
@@ -89,10 +90,11 @@ def set_aside(file: Path, folder: Path, name: str, tell: Callable[[str], None]) 
 def _names(file: Path, name: str) -> Iterator[str]:
     """What a file may be called: as it is, else with a digest of its bytes, where it has any."""
     yield name if len(os.fsencode(name)) <= _MOST_NAME else _short(name)
-    try:
-        token = file_checksum(file, SHA256).partition(":")[2][:16]
-    except OSError:
-        token = secrets.token_hex(8)
+    token = secrets.token_hex(8)
+    # To open a pipe would be to wait for its writer.
+    if stat.S_ISREG(file.lstat().st_mode):
+        with suppress(OSError):
+            token = file_checksum(file, SHA256).partition(":")[2][:16]
     yield _named(name, token)
 
 

@@ -14,6 +14,7 @@ from sqlmodel import Session
 from catalog import causes, datasets, requests, storages, templates, troubles, usage, workflows
 from catalog.db import Catalog
 from catalog.models import StorageKind, StorageRole
+from catalog.problems import problems
 from catalog.requests import queue
 from catalog.states import RequestState
 from catalog.troubles import Of, Troubles
@@ -60,12 +61,17 @@ ODD = {
 }
 
 
-def test_what_is_no_request_is_rejected_by_itself(catalog: Catalog, spool: Spool) -> None:
+def test_what_is_no_request_is_rejected_by_itself(
+    catalog: Catalog, spool: Spool, tmp_path: Path
+) -> None:
     for name, content in ODD.items():
         (spool.directory / f"{name}.json").write_bytes(content)
     (spool.directory / f"{'x' * 250}.json").write_bytes(b"[]")
     (spool.directory / os.fsdecode(b"odd-\xff.json")).write_bytes(b"[]")
     (spool.directory / "a folder.json").mkdir()
+    (spool.directory / "link.json").symlink_to(tmp_path / "mine.json")
+    (spool.directory / "nowhere.json").symlink_to("nowhere")
+    (tmp_path / "mine.json").write_text(json.dumps(document("linked")))
     os.mkfifo(spool.directory / "pipe.json")
     for name in ("a", "z"):
         (spool.directory / f"{name}.json").write_text(json.dumps(document(name)))
@@ -73,11 +79,45 @@ def test_what_is_no_request_is_rejected_by_itself(catalog: Catalog, spool: Spool
         spool.look()
     assert queued(catalog) == ["new a", "new z"]
     left = {path.name for path in spool.directory.iterdir()}
-    assert left == {"a folder.json", "pipe.json", REJECTED}
+    assert left == {REJECTED} and (tmp_path / "mine.json").exists()
     told = list((spool.directory / REJECTED).glob("*.why"))
-    assert len(told) == len(ODD) + 2
+    assert len(told) == len(ODD) + 6
     assert all(0 < path.stat().st_size < 5000 for path in told)
     assert len(list((spool.directory / REJECTED).iterdir())) == 2 * len(told)
+
+
+def test_pipes_of_one_name_are_set_aside_and_none_is_opened(spool: Spool) -> None:
+    for _ in range(3):
+        os.mkfifo(spool.directory / "pipe.json")
+        assert spool.look() == 1
+    assert len(list((spool.directory / REJECTED).glob("pipe*.why"))) == 3
+
+
+def test_a_suffix_in_capitals_is_one(catalog: Catalog, spool: Spool) -> None:
+    (spool.directory / "a.JSON").write_text(json.dumps(document("a"), indent=1))
+    assert spool.look() == 1
+    assert queued(catalog) == ["new a"]
+
+
+def test_a_spool_that_is_no_directory_is_told_and_no_reason_to_start_anew(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    spool = Spool(tmp_path / "home" / "spool", catalog)
+    assert spool.look() == 0 and spool.directory.is_dir(), "made at the start"
+    spool.directory.rmdir()
+    spool.directory.write_text(json.dumps(document("a")))
+    assert [spool.look(), spool.look()] == [0, 0]
+    with catalog.read() as session:
+        (told,) = problems(session)
+    assert f"service intake: its spool {spool.directory} can't be looked at" in told.message
+    assert "Not a directory" in told.message
+    spool.directory.rename(tmp_path / "a.json")
+    spool.look()
+    (tmp_path / "a.json").rename(spool.directory / "a.json")
+    assert Spool(spool.directory, catalog).look() == 1
+    with catalog.read() as session:
+        assert problems(session) == []
+    assert queued(catalog) == ["new a"]
 
 
 @pytest.mark.parametrize("refused", [False, True])
