@@ -178,7 +178,7 @@ class Looker:
         if driver.stat(before.path) != before:
             raise BadInput(
                 f"{before.path} on storage {storage.name!r} changed while it was read; "
-                "`spdf request retry` this one once it is complete."
+                "ask again once it is complete, with the size that it has then."
             )
         return checksum
 
