@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import sqlalchemy as sa
+from sqlmodel import col
+
 from catalog import erasure, intakerules
 from catalog.db import Catalog
 from catalog.drivers import ObjectInfo, StorageDriver
 from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.inspection.findings import FindingInfo
+from catalog.models import Dataset
+from catalog.ownpaths import dataset_of, is_own
+from catalog.rowsets import among
 from catalog.rule import Rule
 
 _AHEAD = timedelta(days=1)
@@ -39,6 +45,24 @@ def no_longer(
         else:
             seen[item.path] = there
     return over, seen
+
+
+def own(catalog: Catalog, items: Sequence[FindingInfo]) -> set[int]:
+    """The ids of those findings whose bytes this program has written, by their paths.
+
+    Outputs are in the folder of a dataset that a workflow of this catalog makes, or made once.
+    """
+    shaped = {item.id: dataset_of(item.path) for item in items if is_own(item.path)}
+    wanted = {name for name in shaped.values() if name is not None}
+    if not wanted:
+        return set(shaped)
+    # What has given its name up is called NAME#ID.
+    suffix = sa.literal("#") + sa.cast(col(Dataset.id), sa.String)
+    name = sa.func.replace(col(Dataset.name), suffix, "", type_=sa.String())
+    with catalog.read() as session:
+        query = sa.select(name).where(col(Dataset.derived), among(session, name, wanted))
+        known = set(session.scalars(query))
+    return {item for item, made_by in shaped.items() if made_by is None or made_by in known}
 
 
 def changed(driver: StorageDriver, items: Sequence[FindingInfo]) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Acting on findings: rows are marked, dark bytes are quarantined, and removed in the end.
 
 *Quarantined* are dark bytes that stay where they are for a while, so that whoever misses them has
-time to say so. By themselves only those go that this program must have written, by their paths, and
-none of an input storage; all others are somebody's, and go only where that is asked for.
+time to say so. By themselves only those go that this program must have written, by their paths and
+the datasets of this catalog, and none of an input storage; all others are somebody's, and go only
+where that is asked for.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +23,6 @@ from catalog.failpoints import reach
 from catalog.inspection import comparison, dark, findings
 from catalog.inspection.findings import FindingInfo
 from catalog.models import Detached, File, Replica
-from catalog.ownpaths import is_own
 from catalog.refs import FindingKind, StorageRole
 from catalog.states import FindingState, ReplicaState
 from catalog.transitions import move
@@ -87,20 +87,22 @@ def settle(
         raise refused
     for fault in removal.finish(catalog, storage_id).faults:
         log.warning("bytes could not be removed", extra={"why": fault})
-    goes = remove_dark or place.role is not StorageRole.INPUT
+    goes = refused is None and place.role is not StorageRole.INPUT
     total = Settled()
     for page in findings.pages(catalog, storage_id):
         total += _copies(catalog, driver, page)
         unnamed = [item for item in page if item.kind is FindingKind.DARK]
         fresh = [item for item in unnamed if item.state is FindingState.FOUND]
-        total += _quarantine(catalog, fresh, place.role, refused)
+        own = dark.own(catalog, unnamed) if goes else set()
+        total += _quarantine(catalog, fresh, own, refused)
         if refused is None:
             old = datetime.now(UTC) - timedelta(seconds=quarantine_s)
             due = [
                 item
                 for item in unnamed
                 if item.state is FindingState.MARKED
-                or (goes and (remove_dark or (is_own(item.path) and _since(item) <= old)))
+                or remove_dark
+                or (item.id in own and _since(item) <= old)
             ]
             total += _remove(catalog, driver, storage_id, due)
         progress(total)
@@ -219,13 +221,16 @@ def is_whole(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -
 
 
 def _quarantine(
-    catalog: Catalog, items: Sequence[FindingInfo], role: StorageRole, refused: StorageError | None
+    catalog: Catalog,
+    items: Sequence[FindingInfo],
+    goes: Collection[int],
+    refused: StorageError | None,
 ) -> Settled:
+    """Quarantine dark bytes; those of the findings in `goes` are to be removed."""
     if not items:
         return Settled()
-    goes = refused is None and role is not StorageRole.INPUT
-    own = [i.id for i in items if goes and is_own(i.path)]
-    others = [item.id for item in items if item.id not in set(own)]
+    own = [item.id for item in items if item.id in goes]
+    others = [item.id for item in items if item.id not in goes]
     stays = "it stays until `spdf inspect settle --remove-dark`: it may be somebody's"
     if refused is not None:
         stays = f"it stays: {refused}"

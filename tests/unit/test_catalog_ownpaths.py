@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from catalog import standing, storages
+from catalog import datasets, events, standing, storages
 from catalog.db import Catalog
 from catalog.drivers.posix import partial_name
 from catalog.inspection import findings
 from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import settle
-from catalog.models import StorageKind, StorageRole
+from catalog.models import Dataset, StorageKind, StorageRole
 from catalog.ownpaths import is_own
+from catalog.states import DatasetState
 from catalog.storages import StorageInfo
+from catalog.transitions import move
 from workers.spec import JobSpec
 from workers.stageout import place_of
 
@@ -52,6 +54,8 @@ def test_other_paths_may_be_anybodys(path: str) -> None:
 
 def test_by_itself_only_what_is_ours_goes(catalog: Catalog, place: Place) -> None:
     storage = place(StorageRole.OUTPUT)
+    with catalog.write() as session:
+        datasets.create(session, "run-1.x", derived=True)
     ours = ["run-1.x/000000/7.a1.out", f"run-1.x/{partial_name()}"]
     for name in (*ours, "thesis/plots.pdf"):
         path = Path(storage.url, name)
@@ -66,6 +70,36 @@ def test_by_itself_only_what_is_ours_goes(catalog: Catalog, place: Place) -> Non
     left = [path for path in Path(storage.url).rglob("*") if path.is_file()]
     assert sorted(path.name for path in left) == [".spdf-storage", "plots.pdf"]
     assert settle(catalog, storage.id, remove_dark=True).removed == 1
+
+
+def test_an_output_is_ours_where_a_workflow_of_this_catalog_makes_its_dataset(
+    catalog: Catalog, place: Place
+) -> None:
+    """A safety copy of its folder isn't, nor is a folder of a person's dataset."""
+    storage = place(StorageRole.OUTPUT)
+    with catalog.write() as session:
+        deleted = datasets.create(session, "renamed", derived=True)
+        move(session, Dataset, [deleted], DatasetState.DELETING)
+        move(session, Dataset, [deleted], DatasetState.DELETED)
+        datasets.create(session, "renamed")
+        datasets.create(session, "live", derived=True)
+        datasets.create(session, "a-persons")
+    for folder in ("live", "renamed", "a-persons", "my-safety-copy"):
+        path = Path(storage.url, folder, "000000", "7.a1.out")
+        path.parent.mkdir(parents=True)
+        path.write_text(folder)
+    assert inspect(catalog, storage.id, NOW).dark == 4
+    settle(catalog, storage.id)
+    with catalog.read() as session:
+        told = {i.path: events.history(session, "finding", i.id)[-1].message
+                for i in findings.findings(session)}  # fmt: skip
+    stays = {
+        path.partition("/")[0] for path, why in told.items() if "may be somebody's" in str(why)
+    }
+    assert stays == {"a-persons", "my-safety-copy"}
+    assert settle(catalog, storage.id, quarantine_s=0.0).removed == 2
+    left = {path.name for path in Path(storage.url).iterdir() if path.is_dir()}
+    assert left == {"a-persons", "my-safety-copy"}
 
 
 def test_what_looks_like_ours_on_an_input_storage_stays(catalog: Catalog, place: Place) -> None:

@@ -20,7 +20,7 @@ from catalog.names import MARKER
 from catalog.refs import Originals, StorageInfo
 from catalog.states import DatasetState, InspectionState, UploadState
 
-OWN = "run-1/000000/7.a1.out"
+OWN = "run-1.x/000000/7.a1.out"
 """A path that only this program makes, of which no row is left."""
 FULL = Options(sample_percent=100.0, grace_s=0.0, limit_percent=100.0)
 THEIRS = {"catalog": "c0ffee", "instance": "i", "may": "removes", "beat": 7}
@@ -89,6 +89,7 @@ def fill(catalog: Catalog, place: StorageInfo, *, in_place: bool = False) -> int
         path.write_text(text)
     row = NewFileRow(place.name, "a", "a", 4, f"adler32:{zlib.adler32(b'ours'):08x}")
     with catalog.write() as session:
+        datasets.create(session, "run-1.x", derived=True)
         made = datasets.create(session, "run-1")
         ids = files.register(session, place.id, [row], in_place=in_place)
         datasets.attach(session, made, [Member(ids[0], "a")])
