@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     )
 
     worker_polls_per_s: float = Field(
-        10.0, gt=0, description="Most polls per second of all nodes of a pool for pilots."
+        10.0, ge=0.01, description="Most polls per second of all nodes of a pool for pilots."
     )
 
     recorder_unconfirmed: int = Field(

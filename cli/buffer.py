@@ -69,7 +69,8 @@ def quota(
     if as_json:
         print_json({"storage": storage, "quota_bytes": quota_bytes, "high": high, "low": low})
     else:
-        say(f"storage {storage} may hold {size(quota_bytes) or 'what there is room for'}")
+        most = "what there is room for" if quota_bytes is None else size(quota_bytes)
+        say(f"storage {storage} may hold {most}")
 
 
 def _bytes(text: str) -> int:

@@ -19,7 +19,7 @@ from catalog.bulk import batches
 from catalog.counts import count_of
 from catalog.db import Catalog
 from catalog.drivers import ObjectInfo, StorageDriver, driver_for
-from catalog.errors import SpdfError, StorageError
+from catalog.errors import BadInput, SpdfError, StorageError
 from catalog.inspection import comparison, dark, findings
 from catalog.inspection.comparison import THREADS, Row, compare
 from catalog.inspection.findings import InspectionInfo, NewFinding
@@ -38,6 +38,8 @@ GRACE_S = 86400.0
 """Bytes without a row that are younger are left alone: their row may be on its way."""
 LIMIT_PERCENT = 5.0
 """Of a storage's files: where more than that aren't as they should be, nothing is touched."""
+_LEAST_SAMPLE_PERCENT = 0.0001
+"""One file in a million."""
 _FEW = 10
 """So few are settled, however small the storage is."""
 
@@ -47,11 +49,21 @@ _AHEAD = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Options:
-    """How an inspection looks. `sample_percent` of the files are read; 100 reads all."""
+    """How an inspection looks. `sample_percent` of the files are read; 100 reads all, 0 none.
+
+    Raises `BadInput` for another percentage of them.
+    """
 
     sample_percent: float = 1.0
     grace_s: float = GRACE_S
     limit_percent: float = LIMIT_PERCENT
+
+    def __post_init__(self) -> None:
+        if self.sample_percent and not _LEAST_SAMPLE_PERCENT <= self.sample_percent <= 100:
+            raise BadInput(
+                f"a sample of {self.sample_percent:g} percent can't be read; give 0, or from "
+                f"{_LEAST_SAMPLE_PERCENT} to 100."
+            )
 
 
 def inspect(

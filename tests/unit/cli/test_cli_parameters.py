@@ -167,7 +167,7 @@ def test_an_id_given_as_a_text_is_not_found(home: Path, spdf: Spdf) -> None:
 def test_a_time_beyond_all_clocks_is_one_line(home: Path, spdf: Spdf) -> None:
     for option, commands in TIMES.items():
         for command in commands:
-            for value in (f"{2**64}d", "9" * 400 + "s", "1e400d", "nan", "infs", f"{2**63}h"):
+            for value in (f"{2**64}d", "9" * 400 + "s", "1e-300s", "10000000d", "nan", "infs"):
                 done = spdf(*words_of(command, option, value))
                 assert done.code == 2, f"{command} {option}: {done.err}"
                 assert len(done.err.splitlines()) == 1 and "defect" not in done.err
@@ -202,6 +202,17 @@ def test_a_setting_beyond_all_bounds_is_one_line(
     get_settings.cache_clear()
 
 
+def test_a_pace_that_is_next_to_none_is_one_line(
+    bare_home: Path, spdf: Spdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPDF_WORKER_POLLS_PER_S", "1e-320")
+    get_settings.cache_clear()
+    done = spdf("storage", "list")
+    assert done.code == 2 and "SPDF_WORKER_POLLS_PER_S" in done.err
+    assert len(done.err.splitlines()) == 1
+    get_settings.cache_clear()
+
+
 def test_a_number_of_a_command_to_come_has_bounds_too(spdf: Spdf) -> None:
     made = typer.Typer()
 
@@ -222,3 +233,20 @@ def test_ranks_that_are_taken_can_be_kept(
     wanted = Submission("cut", dataset, {"count": "2"}, rank=10**9)
     assert submit(catalog, wanted)[1]
     assert spdf("template", "create", cut, "--precedence", 10**9 + 1).code == 2
+
+
+def test_a_storage_without_a_quota_and_one_that_may_hold_nothing_are_told_apart(
+    home: Path, ok: Spdf
+) -> None:
+    assert ok("buffer", "quota", "buffer", "0").out == "storage buffer may hold 0 B\n"
+    told = ok("buffer", "quota", "buffer", "none").out
+    assert told == "storage buffer may hold what there is room for\n"
+
+
+@pytest.mark.parametrize("percent", ["1e-320", "0.00001"])
+def test_a_sample_that_is_too_small_is_one_line(home: Path, spdf: Spdf, percent: str) -> None:
+    done = spdf("inspect", "run", "buffer", "--sample", percent)
+    assert done.code == 2 and done.err.endswith("can't be read; give 0, or from 0.0001 to 100.\n")
+    assert done.err.count("\n") == 1
+    assert spdf("inspect", "run", "buffer", "--sample", "0.0001").code == 0
+    assert spdf("inspect", "run", "buffer", "--sample", "0").code == 0
