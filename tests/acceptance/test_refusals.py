@@ -200,7 +200,7 @@ ROWS: dict[str, tuple[Callable[[Bench], list[object]], str]] = {
     ),
     "an upload that isn't there to be cancelled": (
         lambda _: ["dataset", "upload", "nap-files", "--to", "output", "--cancel"],
-        "no upload 'nap-files'",
+        "no upload of dataset 'nap-files'",
     ),
     "an unknown dataset to delete": (lambda _: ["dataset", "delete", "nowhere"], "no dataset"),
     "an unknown dataset to verify": (lambda _: ["dataset", "verify", "nowhere"], "no dataset"),
