@@ -128,7 +128,8 @@ def _overview() -> dict[str, Any]:
     except Unavailable as error:
         note(str(error))
         return {}
-    forecasts = [line for fill in fills(catalog) if (line := fill.warning) is not None]
+    # Of those that are away `problems` tells.
+    forecasts = [fill.warning for fill in fills(catalog) if fill.warning and not fill.away]
     with catalog.read() as session:
         return {
             **plain(overview(session)),
