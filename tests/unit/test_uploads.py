@@ -455,4 +455,4 @@ def test_of_what_an_upload_left_only_its_own_bytes_go_with_the_dataset(
         assert datasets.get(session, dataset).state is DatasetState.DELETED
         (row,) = [r for r in files.all_replicas(session, 1) if r.storage_id == target.id]
         told = [event.message for event in events.history(session, "replica", row.id)]
-    assert any("they stay" in (message or "") for message in told)
+    assert any("what lies there stays" in (message or "") for message in told)
