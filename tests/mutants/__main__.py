@@ -1,7 +1,8 @@
 """Small changes to modules on whose word data go or stay: do the modules' own tests see them?
 
 `python -m tests.mutants --seed 1 --sample 400` tries a sample, one change at a time, and prints
-those that no test noticed. Of a subject's tests those are run that run the changed statement.
+those that no test noticed. Of a subject's tests those are run that run the changed statement. With
+`--only` a subject's part of that same sample is tried: several may run side by side.
 Mutants may remove anything: they run where all but their own directory can't be written to,
 which takes root.
 """
@@ -81,7 +82,11 @@ SUBJECTS = {
     ),
     "s3": Subject(
         ("catalog/drivers/s3*.py",),
-        ("tests/integration/test_s3.py", "tests/integration/test_s3_markers.py"),
+        (
+            "tests/unit/test_s3client.py",
+            "tests/integration/test_s3.py",
+            "tests/integration/test_s3_markers.py",
+        ),
     ),
     "stage-out": Subject(("workers/stageout.py",), ("tests/unit/test_workers_stageout.py",)),
     "workspace": Subject(("workers/workspace.py",), ("tests/unit/test_workers_workspace.py",)),
@@ -93,7 +98,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=natural, default=1)
     options.add_argument("--sample", type=whole, default=400, help="how many of all")
-    options.add_argument("--only", choices=SUBJECTS, action="append", help="this subject")
+    options.add_argument(
+        "--only", choices=SUBJECTS, action="append", help="of the sample this subject's"
+    )
     options.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.inside is None:
@@ -101,16 +108,15 @@ def main() -> int:
             words = [sys.executable, "-m", "tests.mutants", *sys.argv[1:], "--inside", folder]
             shell = ["unshare", "--mount", "sh", "-c", CLOSED, "sh", folder, *words]
             return subprocess.run(["nice", "-n", "10", *shell], cwd=ROOT, check=False).returncode
-    found = {
-        name: _mutants(one) for name, one in SUBJECTS.items() if name in (given.only or SUBJECTS)
-    }
+    found = {name: _mutants(one) for name, one in SUBJECTS.items()}
     everything = [mutant for mutants in found.values() for mutant in mutants]
     shuffled = random.Random(given.seed).sample(everything, len(everything))
     chosen = set(islice((one for one in shuffled if one.is_code()), given.sample))
     for name in PRELOADED:
         import_module(name)
     laboratory, rows = Laboratory(given.inside), []
-    for name, mutants in found.items():
+    for name in given.only or SUBJECTS:
+        mutants = found[name]
         mine = [one for one in mutants if one in chosen]
         ends = laboratory.try_out(SUBJECTS[name].tests, mine) if mine else {}
         for mutant, end in ends.items():
