@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 else:
     _Entries = Iterator
 
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _TOO_DEEP = OSError(errno.ENAMETOOLONG, "it lies too deep for any path to be used")
 
 
@@ -108,7 +109,10 @@ def _file(
         return None
     try:
         if entry.is_file(follow_symlinks=False):
-            return info_of(path, entry.stat(follow_symlinks=False))
+            found = entry.stat(follow_symlinks=False)
+            if _is_closed(entry.path, found.st_mode):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return info_of(path, found)
         if passed is not None:
             mode = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
             passed(path, _KINDS.get(mode, "thing of another kind"))
@@ -117,6 +121,13 @@ def _file(
     except OSError as error:
         unread(path, error)
     return None
+
+
+def _is_closed(place: str, mode: int) -> bool:
+    """Whether a file can't be opened by us; most say so by their mode alone."""
+    if mode & _READABLE == _READABLE:
+        return False
+    return not os.access(place, os.R_OK, effective_ids=True) and os.path.lexists(place)
 
 
 def info_of(path: str, found: os.stat_result) -> ObjectInfo:

@@ -48,6 +48,17 @@ def test_a_folder_without_the_right_to_enter_it_names_its_files(root: Path) -> N
     assert list(told) == ["run-1/a.raw"]
 
 
+def test_a_file_that_may_not_be_read_is_named_until_it_may(root: Path) -> None:
+    (root / "run-1" / "a.raw").chmod(0o000)
+    (root / "run-2" / "b.raw").chmod(0o400)
+    with modes_hold():
+        found, told = listed(LocalDriver("disk", root))
+        assert found == ["run-2/b.raw", "z.raw"]
+        assert list(told) == ["run-1/a.raw"] and "Permission denied" in str(told["run-1/a.raw"])
+        (root / "run-1" / "a.raw").chmod(0o440)
+        assert listed(LocalDriver("disk", root)) == (["run-1/a.raw", "run-2/b.raw", "z.raw"], {})
+
+
 def test_a_root_that_cannot_be_read_is_a_storage_that_is_away(root: Path) -> None:
     root.chmod(0o000)
     with modes_hold(), pytest.raises(StorageError) as caught:
