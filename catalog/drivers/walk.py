@@ -18,6 +18,7 @@ LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 Fault = Callable[[str, OSError], None]
 """Hears of a folder, or a file, that can't be looked at, and why."""
 
+FOLDER = "folder"
 _KINDS = {
     stat.S_IFLNK: "symbolic link",
     stat.S_IFSOCK: "socket",
@@ -41,8 +42,9 @@ def walk(
     """All regular files below `folder` whose name in it begins with `start`.
 
     Their paths begin with `base`. Symbolic links and other things that are no files are passed
-    over, and told to `passed`; so are markers of storages, which nobody hears of. Memory and open
-    folders are bounded by the longest path that can be used.
+    over, and told to `passed`, as is each folder before what is in it; markers of storages are
+    passed over, and nobody hears of them. Memory and open folders are bounded by the longest path
+    that can be used.
     """
     levels: list[tuple[_Entries, str]] = []
     try:
@@ -62,6 +64,8 @@ def walk(
             elif len(os.fsencode(path)) > MAX_PATH:
                 unread(path, _TOO_DEEP)
             else:
+                if passed is not None:
+                    passed(path, FOLDER)
                 _enter(levels, entry.path, f"{path}/", unread)
     finally:
         for entries, _ in levels:

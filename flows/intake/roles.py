@@ -65,6 +65,10 @@ class Roles:
         errand = self._errand
         return self._named(errand.pattern, path) or self._named(errand.end_pattern, path)
 
+    def dataset_of_marker(self, path: str) -> str | None:
+        """The dataset of a marker of that path."""
+        return self._named(self._errand.end_pattern, path)
+
     def dataset_of_file(self, path: str) -> str | None:
         """The dataset of a file of that path, also of one that can't be used."""
         return self._named(self._errand.pattern, path)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from catalog.drivers import ObjectInfo, StorageDriver
-from catalog.drivers.walk import EARLIEST, LATEST
+from catalog.drivers.walk import EARLIEST, FOLDER, LATEST
 from catalog.errors import StorageError
 from catalog.names import is_hidden
 from catalog.patterns import Pattern
@@ -97,7 +97,12 @@ class _Sorter:
             self._refuse(info.path, role.dataset, RefusalKind.DATE, told, info.size_bytes)
 
     def passed(self, path: str, what: str) -> None:
-        """A thing that is no file."""
+        """A thing that is no file; of folders only one in a marker's place is of interest."""
+        if what == FOLDER:
+            if not is_hidden(path) and (name := self.roles.dataset_of_marker(path)) is not None:
+                told = "it is a folder, and a marker is a file; put a file there in its place"
+                self._refuse(path, name, RefusalKind.LINK, told)
+            return
         told = f"it is a {what}, and only files are taken; put the file itself there"
         self._aside(path, RefusalKind.LINK, told)
 

@@ -573,6 +573,20 @@ def test_a_run_of_nothing_but_a_marker_is_told(buffer: Buffer) -> None:
     assert buffer.state("run-1") is CLOSED and buffer.refused() == []
 
 
+def test_a_folder_where_a_marker_is_awaited_is_told_until_it_is_a_file(buffer: Buffer) -> None:
+    buffer.follow(end_pattern=END)
+    buffer.arrive("run-1/a.raw", "run-2/deep/a.raw", "run-2/END")
+    buffer.path("run-1/END").mkdir()
+    buffer.look(4)
+    (told,) = buffer.refused()
+    assert (told.path, told.kind, told.dataset) == ("run-1/END", RefusalKind.LINK, "run-1")
+    assert buffer.state("run-1") is OPEN and buffer.state("run-2") is CLOSED
+    buffer.path("run-1/END").rmdir()
+    buffer.arrive("run-1/END")
+    buffer.look(4)
+    assert buffer.state("run-1") is CLOSED and buffer.refused() == []
+
+
 def test_a_rule_may_make_empty_datasets_of_empty_runs(buffer: Buffer) -> None:
     buffer.follow(end_pattern=END, close_empty=True, lifetime_s=60.0)
     buffer.arrive("run-1/END")
