@@ -35,7 +35,7 @@ def test_a_node_is_what_its_worker_said_last(catalog: Catalog) -> None:
         assert (gpu.pool, gpu.pid, gpu.slots, gpu.devices) == ("gpu", 11, 16, [GPU])
         assert [node.id for node in nodes.online(session, "gpu")] == [first]
         assert nodes.count_online(session, "gpu") == 1
-        with pytest.raises(NotFound, match="'n1 in the pool control'"):
+        with pytest.raises(NotFound, match="no node of pool control 'n1'; `spdf worker list`"):
             nodes.find(session, "n1", "control")
 
 

@@ -28,6 +28,7 @@ from catalog.refs import Originals
 from catalog.states import DatasetState
 from catalog.storages import StorageInfo
 from flows import deletion as flow
+from tests.privileges import modes_hold
 
 DAY_S = 86400.0
 AddFiles = Callable[[int, Sequence[str]], list[int]]
@@ -247,20 +248,15 @@ def test_above_the_high_water_mark_the_oldest_grace_ends_one_at_a_time(
     assert there(storage) == ["bbbb"]
 
 
-def hinder(storage: StorageInfo, name: str) -> None:
-    """Have something lie under a file's path that can't be removed."""
-    place = Path(storage.url, name)
-    place.unlink()
-    place.mkdir()
-    (place / "inside").touch()
-
-
 def test_a_deletion_that_is_stuck_on_a_full_storage_holds_up_no_other(
     catalog: Catalog, storage: StorageInfo, run: Run
 ) -> None:
-    stuck, first, second = (run(name, [name]) for name in ("stuck", "first", "second"))
+    for name in ("stuck", "first", "second"):
+        Path(storage.url, name).mkdir()
+    stuck, first, second = (run(name, [f"{name}/a"]) for name in ("stuck", "first", "second"))
     mark(catalog, stuck, grace_s=0.0)
-    hinder(storage, "stuck")
+    for name in ("stuck", "first"):
+        Path(storage.url, name).chmod(0o555)
     for number, made in enumerate((first, second)):
         mark(catalog, made)
         with catalog.write() as session:
@@ -269,12 +265,13 @@ def test_a_deletion_that_is_stuck_on_a_full_storage_holds_up_no_other(
     with catalog.write() as session:
         session.execute(sa.update(Storage).values(pressed_at=clock.now()))
         assert end_early(session) == [], "it goes first, as far as anybody knows"
-    assert deletion.remove(catalog, stuck).faults
+    with modes_hold():
+        assert deletion.remove(catalog, stuck).faults
     with catalog.write() as session:
         assert end_early(session) == ["first"]
         assert end_early(session) == [], "one at a time still"
-    hinder(storage, "first")
-    assert deletion.remove(catalog, first).faults
+    with modes_hold():
+        assert deletion.remove(catalog, first).faults
     with catalog.write() as session:
         assert end_early(session) == [], "nothing may go there at all: the others keep theirs"
 
