@@ -122,7 +122,7 @@ class StageOut:
         secondary_of: str | None = None,
     ) -> NewFile:
         real, inside = self._real(path)
-        if not os.access(real, os.R_OK):
+        if not os.access(real, os.R_OK, effective_ids=True):
             _let_read(port, real, inside)
         place = place_of(target.dataset_name, self._job, basename)
         self.putting_bytes = os.stat(real).st_size
@@ -163,7 +163,7 @@ def _let_read(port: str, path: str, inside: bool) -> None:
     if inside:
         with suppress(OSError):
             Path(path).chmod(0o400)
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=True):
         raise ToolFailure(
             ErrorCode.OUTPUT_INVALID,
             f"output {port} can't be read: {path!r}; its payload has to leave it readable",

@@ -10,6 +10,7 @@ import pytest
 
 from catalog.drivers.local import LocalDriver
 from catalog.errors import ErrorCode, StorageError
+from tests.privileges import modes_hold
 from workers.cwl import ToolFailure, ToolStopped
 from workers.node import Node
 from workers.orphans import PayloadLedger
@@ -162,6 +163,27 @@ def test_a_name_that_no_file_may_have_is_refused(desk: Desk, name: str) -> None:
     refused(desk, {"hits": value}, "output file name|name of 256 bytes")
     assert desk.uploaded == []
     assert not list(desk.stored.rglob("*"))
+
+
+def test_the_longest_name_that_a_file_may_have_is_stored(desk: Desk) -> None:
+    desk.stage.outputs({"hits": {**desk.file("h", "1"), "basename": "x" * 255}})
+    (stored,) = desk.uploaded
+    assert stored.name == f"run/a.raw/{'x' * 255}"
+    assert (desk.stored / stored.path).read_text() == "1"
+
+
+def test_what_a_payload_left_unreadable_is_read_where_it_is_its_own(
+    desk: Desk, tmp_path: Path
+) -> None:
+    own, other = desk.file("h", "1"), tmp_path / "other"
+    other.write_text("2")
+    for path in (Path(own["path"]), other):
+        path.chmod(0o000)
+    with modes_hold():
+        desk.stage.outputs({"hits": own})
+        refused(desk, {"more": {"class": "File", "path": str(other)}}, "output more can't be read")
+    assert [(desk.stored / one.path).read_text() for one in desk.uploaded] == ["1"]
+    assert other.stat().st_mode & 0o777 == 0
 
 
 def test_the_basename_is_the_file_s_own_where_none_is_said(desk: Desk) -> None:
