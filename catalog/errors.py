@@ -50,15 +50,18 @@ class Conflict(SpdfError):
 
 
 class StateConflict(Conflict):
-    """A transition that the table of states doesn't allow from where the entity is."""
+    """A transition that the table of states doesn't allow from where the entity is.
+
+    `target` is the state, or what was to be done with it, such as `retried`.
+    """
 
     def __init__(
         self, kind: str, name: object, state: object, target: object, why: str = ""
     ) -> None:
         self.kind, self.name, self.state, self.target = kind, name, state, target
-        super().__init__(
-            f"{kind} {name!r} is {state} and can't become {target}" + (f": {why}." if why else ".")
-        )
+        be = "become" if isinstance(target, StrEnum) else "be"
+        because = f": {why}." if why else "."
+        super().__init__(f"{kind} {name!r} is {state} and can't {be} {target}{because}")
 
 
 class Unavailable(SpdfError):

@@ -62,7 +62,7 @@ def _change(
     ).scalar()
     if changed is None:
         info = datasets.get(session, dataset_id)
-        raise StateConflict("dataset", info.name, info.state, word, "its files are going")
+        raise StateConflict("dataset", info.name, info.state, "changed", "its files are going")
     record_change(session, Dataset, dataset_id, word, message)
 
 

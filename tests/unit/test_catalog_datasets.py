@@ -132,7 +132,7 @@ def test_a_closed_dataset_never_changes(
     ids = add_files(dataset, ["a"])
     with catalog.write() as session:
         datasets.close(session, dataset)
-    with pytest.raises(StateConflict, match="'run-1' is CLOSED and can't become changed"):
+    with pytest.raises(StateConflict, match="'run-1' is CLOSED and can't be changed"):
         add_files(dataset, ["b"])
     with pytest.raises(StateConflict, match="CLOSED"), catalog.write() as session:
         datasets.detach(session, dataset, ids)
