@@ -77,6 +77,7 @@ SUBJECTS = {
             "tests/unit/test_catalog_drivers.py",
             "tests/unit/test_drivers_walk.py",
             "tests/unit/test_largefiles.py",
+            "tests/unit/test_standing.py",
         ),
         but="catalog/drivers/s3*.py",
     ),
