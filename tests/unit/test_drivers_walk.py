@@ -1,6 +1,7 @@
 """Listings of odd directory trees: what can't be looked at is told, and all the rest is listed."""
 
 import os
+import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,30 @@ def test_a_file_that_may_not_be_read_is_named_until_it_may(root: Path) -> None:
         assert list(told) == ["run-1/a.raw"] and "Permission denied" in str(told["run-1/a.raw"])
         (root / "run-1" / "a.raw").chmod(0o440)
         assert listed(LocalDriver("disk", root)) == (["run-1/a.raw", "run-2/b.raw", "z.raw"], {})
+
+
+def test_what_is_no_file_is_told_as_what_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "run-1" / "link.raw").symlink_to("a.raw")
+    os.mkfifo(root / "run-1" / "pipe.raw")
+    (root / ".spdf-storage").write_text("{}")
+    monkeypatch.chdir(root)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("run-2/socket.raw")
+    told: dict[str, str] = {}
+    found = list(
+        LocalDriver("disk", root).list(passed=lambda path, what: told.update({path: what}))
+    )
+    assert sorted(info.path for info in found) == ["run-1/a.raw", "run-2/b.raw", "z.raw"]
+    assert told == {
+        "run-1": "folder",
+        "run-1/link.raw": "symbolic link",
+        "run-1/pipe.raw": "pipe",
+        "run-2": "folder",
+        "run-2/socket.raw": "socket",
+    }
+    (first,) = [info for info in found if info.path == "run-1/a.raw"]
+    there = (root / "run-1" / "a.raw").stat()
+    assert (first.size_bytes, first.inode) == (there.st_size, there.st_ino)
 
 
 def test_a_root_that_cannot_be_read_is_a_storage_that_is_away(root: Path) -> None:
