@@ -75,6 +75,7 @@ SUBJECTS = {
         ("catalog/drivers/*.py",),
         (
             "tests/unit/test_catalog_drivers.py",
+            "tests/unit/test_drivers_root.py",
             "tests/unit/test_drivers_walk.py",
             "tests/unit/test_largefiles.py",
             "tests/unit/test_standing.py",

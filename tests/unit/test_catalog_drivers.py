@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from catalog import drivers
 from catalog.drivers import Drivers, StorageDriver, driver_for, local, posix
+from catalog.drivers.filecopy import write_all
 from catalog.drivers.local import LocalDriver
+from catalog.drivers.storing import can_take
 from catalog.errors import BadInput, BadName, ErrorCode, StorageError
 from catalog.models import StorageKind, StorageRole
 from catalog.places import Place, place_of
@@ -512,3 +515,109 @@ def test_a_storage_without_a_login_holds_up_no_other(
     more = known.also(0, known[1])
     assert (list(more), len(more), more[0]) == ([1, 2, 0], 3, known[1])
     assert list(known) == [1, 2]
+
+
+def test_each_storage_gets_the_driver_of_its_kind_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        home=tmp_path, s3_access_key=SecretStr("key"), s3_secret_key=SecretStr("secret"),
+        s3_region="elsewhere",
+    )  # fmt: skip
+    disk = StorageInfo(1, "disk", StorageKind.LOCAL, StorageRole.OUTPUT, str(tmp_path), "abc", True)
+    tape = StorageInfo(2, "tape", StorageKind.S3, StorageRole.OUTPUT, "http://127.0.0.1:1/tape/p")
+    known = Drivers([disk, tape], settings)
+    assert (list(known), len(known)) == ([1, 2], 2)
+    assert known[1].name == "disk" and known[1] is known[1]
+    assert known[1].local_path("x") == tmp_path / "x"
+    with pytest.raises(StorageError, match="is not what it was"):
+        known[1].check()
+    # What is asked of a server, of which there is none here.
+    monkeypatch.setattr(known[2], "stat", lambda _path: None)
+    url = known[2].link("a", 60.0)
+    assert url.startswith("http://127.0.0.1:1/tape/p/a?") and "elsewhere" in url
+    assert not known[1].shared and not known[2].shared
+
+
+def test_what_lies_where_a_folder_was_is_no_file_to_be_removed(
+    driver: StorageDriver, root: Path
+) -> None:
+    (root / "a").write_text("a file now")
+    assert driver.delete("a/b") is False
+    assert driver.delete_many(["a/b", "a/c/d"]) == {}
+    assert everything_in(root) == ["a"]
+
+
+def test_folders_that_a_removal_leaves_empty_go_and_the_file_s_own_is_synced(
+    driver: StorageDriver, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a/b/c").mkdir(parents=True)
+    (root / "a/b/c/d").touch()
+    (root / "a/e").touch()
+    told: list[Path] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (told.append(opened(fd)), real(fd)))
+    monkeypatch.chdir(root.parent)
+    assert driver.delete("a/b/c/d") is True
+    assert told == [root / "a/b/c"]
+    assert everything_in(root) == ["a/e"] and not (root / "a/b").exists()
+
+
+def test_of_what_was_seen_only_that_is_removed(driver: StorageDriver, root: Path) -> None:
+    for name in ("same", "other"):
+        (root / name).write_text(name)
+    seen = {name: driver.stat(name) for name in ("same", "other")}
+    (root / "new").write_text("other")
+    (root / "new").rename(root / "other")
+    (root / "folder").mkdir()
+    (root / "link").symlink_to("other")
+    faults = driver.delete_many(["same", "other", "folder", "link"], seen)
+    assert {path: str(fault) for path, fault in faults.items()} == {
+        path: f"storage 'disk': {path!r} is not removed: {what}; look at it."
+        for path, what in {
+            "other": "other bytes lie under its path now",
+            "folder": "a folder has its path now",
+            "link": "a symbolic link has its path now",
+        }.items()
+    }
+    assert sorted(path.name for path in root.iterdir()) == ["folder", "link", "other"]
+
+
+def test_a_listing_whose_root_can_not_be_read_any_more_is_at_no_end(
+    driver: StorageDriver, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told: list[str] = []
+    with pytest.raises(StorageError, match="Permission denied") as caught:
+        list(driver.list(unread=lambda path, _why: told.append(path)))
+    assert told == [] and caught.value.of_path
+
+
+@pytest.mark.parametrize(("uid", "takes"), [(0, True), (4321, True), (4322, False)])
+def test_only_ones_own_file_is_taken_but_by_root(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, takes: bool
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("to give a file to somebody takes root")
+    os.chown(source, 4321, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert can_take(source, tmp_path) is takes
+    os.link(source, tmp_path / "second")
+    assert not can_take(source, tmp_path), "it has another name"
+
+
+def test_a_block_is_written_whole_however_little_goes_at_once() -> None:
+    taken: list[bytes] = []
+
+    def write(block: memoryview) -> int | None:
+        if len(taken) == 1:
+            taken.append(b"")
+            return None
+        taken.append(bytes(block[:3]))
+        return len(taken[-1])
+
+    assert write_all(write, memoryview(b"abcdefg")) == 7
+    assert taken == [b"abc", b"", b"def", b"g"]
