@@ -113,8 +113,8 @@ def add(
     if as_json:
         print_json({"dataset": name, "files": len(measured), "new": new, "size_bytes": total})
     else:
-        known = f", {len(measured) - new} were in it already" if new < len(measured) else ""
-        say(f"dataset {name}: {count_of(new, 'file')} added ({Size(total)}){known}")
+        known = f", {len(measured) - new} in it already" if new < len(measured) else ""
+        say(f"dataset {name}: {count_of(new, 'file')} added{known} ({Size(total)} in all)")
 
 
 def _expected(

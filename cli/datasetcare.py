@@ -8,7 +8,7 @@ from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict
 from cli.dataset import TABLE, Name, after_close
 from cli.home import open_catalog
-from cli.output import Json, print_json, print_table, say, show_causes
+from cli.output import Json, cell, print_json, print_table, say, show_causes
 from cli.progress import Bar
 
 
@@ -68,8 +68,9 @@ def expire(
     if as_json:
         print_json(info)
     else:
-        when = "never" if never else f"after {info.expires_at or after_close(info.lifetime_s)}"
-        say(f"dataset {name} is deleted {when}")
+        later = cell(info.expires_at) if info.expires_at else after_close(info.lifetime_s)
+        goes = "isn't deleted by itself" if never else f"is deleted after {later}"
+        say(f"dataset {name} {goes}")
 
 
 def upload(

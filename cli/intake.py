@@ -224,7 +224,7 @@ def rescan(
     if as_json:
         print_json({"files": count})
     else:
-        say(f"detached no longer: {count_of(count, 'file')}, which the rules for them take")
+        say(f"no longer detached: {count_of(count, 'file')}; rules that are for them take them")
 
 
 @app.command()

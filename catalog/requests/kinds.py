@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from catalog import durations
 from catalog.checksums import normalise
+from catalog.counts import count_of
 from catalog.errors import BadInput
 from catalog.names import MAX_PATH, check_name, check_path
 from catalog.outage import printable
@@ -248,7 +249,8 @@ def parse(document: Any, where: str = "the request") -> RequestDocument:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field, told = _place(first["loc"]), first["msg"].removeprefix("Value error, ").rstrip(".")
-        more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
+        others = error.error_count() - 1
+        more = f" (and {count_of(others, 'more fault')})" if others else ""
         field = printable(field if len(field) <= _MOST_TOLD else f"{field[:_MOST_TOLD]}…")
         raise BadInput(
             f"{where}: {field}: {printable(told)}{more}; `spdf request schema {kind}` shows its "

@@ -1,5 +1,6 @@
 """`spdf storage` and `spdf dataset`."""
 
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +176,21 @@ def test_a_closed_dataset_takes_no_files_and_copies_none(
     done = spdf("dataset", "add", dataset, path, "--copy-to", "buffer")
     assert done.code == 4 and "is CLOSED" in done.err
     assert not (buffer / dataset).exists()
+
+
+def test_what_a_dataset_got_and_when_it_goes_is_said_in_words(ok: Spdf, buffer: Path) -> None:
+    for name in ("a", "b"):
+        (buffer / name).write_text("1234")
+    ok("dataset", "create", "run-1")
+    assert "run-1: 1 file added (4 B in all)" in ok("dataset", "add", "run-1", buffer / "a").out
+    added = ok("dataset", "add", "run-1", buffer / "a", buffer / "b").out
+    assert "run-1: 1 file added, 1 in it already (8 B in all)" in added
+    line = ("dataset", "expire", "run-1")
+    assert "is deleted after 2 d from its close" in ok(*line, "--lifetime", "2d").out
+    ok("dataset", "close", "run-1")
+    told = ok(*line, "--lifetime", "2d").out
+    assert re.search(r"is deleted after \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\n", told)
+    assert "run-1 isn't deleted by itself" in ok(*line, "--never").out
 
 
 def test_lists_are_filtered(ok: Spdf, dataset: str) -> None:
