@@ -131,11 +131,20 @@ def end_below(spent: Spent, spared: frozenset[int], limit_s: float) -> Found:
         killed |= found
         killed -= {pid for pid in killed if spent.wait(pid)}
         if not (left := _below(spared)):
+            _bury_dead(spent, spared)
             return []
         if time.monotonic() > deadline:
             return list(left.items())
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
+
+
+def _bury_dead(spent: Spent, spared: frozenset[int]) -> None:
+    """Wait for children of this process that died by themselves: nobody else would."""
+    own = os.getpid()
+    for pid, process in _processes(dead=True):
+        if process.parent == own and process.session not in spared:
+            spent.wait(pid)
 
 
 def end_session(session: int, limit_s: float) -> Found:
@@ -202,14 +211,17 @@ class Process(NamedTuple):
     """In clock ticks since boot."""
 
 
-def _processes() -> Iterator[tuple[int, Process]]:
+def _processes(*, dead: bool = False) -> Iterator[tuple[int, Process]]:
     for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
-        if (process := look(pid)) is not None:
+        if (process := look(pid, dead=dead)) is not None:
             yield pid, process
 
 
-def look(pid: int) -> Process | None:
-    """A process, or None where there is none of that number, or but for somebody to wait for it."""
+def look(pid: int, *, dead: bool = False) -> Process | None:
+    """A process, or None where there is none of that number.
+
+    One that is there but for somebody to wait for it counts only with `dead`.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", 0) as file:
             stat = file.read(4096)
@@ -217,7 +229,7 @@ def look(pid: int) -> Process | None:
         return None
     name, _, rest = stat.partition(b"(")[2].rpartition(b")")
     fields = rest.split()
-    if fields[0] in b"ZX" and int(fields[17]) < 2:
+    if not dead and fields[0] in b"ZX" and int(fields[17]) < 2:
         return None  # with others of its threads at work it would live
     text = name.decode("utf-8", "replace")
     return Process(text, int(fields[1]), int(fields[3]), int(fields[19]))

@@ -316,6 +316,22 @@ def test_what_left_its_payload_ends_whoever_is_killed(
     until(lambda: look(reaper) is None, "its reaper, too", 20)
 
 
+def test_a_reaper_that_was_dead_before_its_process_is_buried(
+    pilot: Callable[..., Pilot], leaver: Callable[[Pilot], int]
+) -> None:
+    one = pilot(processes=1)
+    leaver(one)
+    (member,) = one.members
+    (reaper,) = [child.pid for child in psutil.Process(member).children()]
+    # The process can't wait for it, so it comes to the first one dead.
+    for pid, number in (member, signal.SIGSTOP), (reaper, signal.SIGKILL):
+        os.kill(pid, number)
+    until(lambda: look(reaper) is None, "it is dead", 20)
+    os.kill(member, signal.SIGKILL)
+    until(lambda: member not in one.members, "the process is gone", 20)
+    until(lambda: len(one.members) == 1 and reaper not in one.members, "one is there anew", 20)
+
+
 def test_a_job_whose_reaper_is_killed_is_tried_again_and_nothing_of_it_lives_on(
     pilot: Callable[..., Pilot], leaver: Callable[[Pilot], int]
 ) -> None:

@@ -431,6 +431,40 @@ def test_a_reaper_ends_with_whoever_started_it(tmp_path: Path) -> None:
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
+HEIR = """
+import os, sys
+from pathlib import Path
+from workers import reapers
+from workers.cwl.failures import ToolFailure
+from workers.cwl.process import Command, run_command
+from workers.reaper import become_subreaper
+where = sys.argv[1]
+become_subreaper()
+reapers._DEATH_S = 0.2
+command = Command(
+    ["sh", "-c", "kill -STOP $PPID; exit 0"], {"PATH": "/usr/bin:/bin"}, where, where + "/log",
+    time_limit_s=0.5,
+)
+try:
+    run_command(command, reapers.Reapers())
+except ToolFailure as failure:
+    print(failure.code.value)
+print(Path(f"/proc/self/task/{os.getpid()}/children").read_text())
+"""
+
+
+def test_a_payload_that_was_dead_before_its_reaper_is_buried(tmp_path: Path) -> None:
+    """A process that waited for none of them would have ever more dead children."""
+    told = subprocess.run(
+        [PYTHON, "-c", HEIR, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert told.stdout.split() == [ErrorCode.REAPER_LOST.value]
+
+
 def test_a_reaper_that_can_not_be_written_down_is_not_left(tmp_path: Path) -> None:
     made: list[int] = []
 
