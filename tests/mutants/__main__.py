@@ -120,11 +120,11 @@ def main() -> int:
     for name in given.only or SUBJECTS:
         mutants = found[name]
         mine = [one for one in mutants if one in chosen]
-        ends = laboratory.try_out(SUBJECTS[name].tests, mine) if mine else {}
-        for mutant, end in ends.items():
+        counts: Counter[str] = Counter()
+        for mutant, end in laboratory.try_out(SUBJECTS[name].tests, mine) if mine else ():
+            counts[end] += 1
             if end == SURVIVED:
                 print(mutant, flush=True)
-        counts = Counter(ends.values())
         killed = len(mine) - counts[SURVIVED]
         rows.append(f"| {name} | {len(mutants)} | {len(mine)} | {killed} | {counts[SURVIVED]} |")
         print(rows[-1], flush=True)

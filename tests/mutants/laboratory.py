@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,20 +49,23 @@ class Laboratory:
             else:
                 shutil.copy(source, self._folder / name)
 
-    def try_out(self, tests: Sequence[str], mutants: Sequence[Mutant]) -> Mapping[Mutant, str]:
-        """What tests say of mutants. Ends the program where they fail without one."""
+    def try_out(
+        self, tests: Sequence[str], mutants: Sequence[Mutant]
+    ) -> Iterator[tuple[Mutant, str]]:
+        """What tests say of mutants, each as soon as it is known.
+
+        Ends the program where they fail without one.
+        """
         said = self._folder / "said"
         trial = Trial(self._folder, mutants, said)
         code = _await(self._start(tests, trial), None)
         words = said.read_text("utf-8").split() if said.exists() else []
         if code or len(words) != len(mutants):
             sys.exit(f"{(self._folder / 'output').read_text()[-3000:]}\nTests fail: {tests}")
-        ends = dict(zip(mutants, words, strict=True))
-        for mutant, end in ends.items():
+        for mutant, end in zip(mutants, words, strict=True):
             # What stands in a class; and a test may run it in a process of its own.
-            if end in (UNTRIED, SURVIVED):
-                ends[mutant] = self._anew(tests, mutant)
-        return ends
+            again = end in (UNTRIED, SURVIVED)
+            yield mutant, self._anew(tests, mutant) if again else end
 
     def _anew(self, tests: Sequence[str], mutant: Mutant) -> str:
         """Try a mutant in a process that imports it."""
