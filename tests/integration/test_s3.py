@@ -90,6 +90,22 @@ def test_bytes_come_back_as_they_went(
 
 
 @pytest.mark.parametrize("size", [100, 12 * MIB])
+@pytest.mark.parametrize("name", ["1 #%41?x=1&b.raw", "a+b/ ~;=@:,$'(é)/%2F%00", "r?/run#/é"])
+def test_a_name_is_a_name_whatever_it_would_be_in_a_url(
+    driver: S3Driver, tmp_path: Path, write: Callable[[str, bytes], Path], name: str, size: int
+) -> None:
+    content = os.urandom(size)
+    driver.put(write("a", content), name, checksum="sha256")
+    assert [found.path for found in driver.list()] == [name]
+    assert driver.stat(name).size_bytes == size
+    assert driver.get(name, tmp_path / "b", checksum="sha256") == sha256(content)
+    with urllib.request.urlopen(driver.link(name, 60), timeout=20) as answer:
+        assert answer.read() == content
+    assert not driver.delete_many([name, f"{name}?"])
+    assert not list(driver.list())
+
+
+@pytest.mark.parametrize("size", [100, 12 * MIB])
 def test_nothing_is_ever_replaced(
     driver: S3Driver, write: Callable[[str, bytes], Path], size: int
 ) -> None:
