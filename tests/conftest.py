@@ -49,11 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: Any, nextitem: pytest.Item | None) -> Iterator[None]:
-    """End services at once where the module that comes next has no test that needs them."""
+    """End services at once where the module that comes next has no test that needs them.
+
+    Where what comes next is no test, all stay up: mutants share them.
+    """
     yield
     users = item.config.stash[_USERS]
     for name, fixture in users[item.path].items():
-        if nextitem is None or name not in users[nextitem.path]:
+        if nextitem is None or name not in users.get(nextitem.path, (name,)):
             fixture.finish(item._request)
 
 
