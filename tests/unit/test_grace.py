@@ -23,9 +23,9 @@ from catalog import (
 )
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
-from catalog.models import Dataset, Storage
+from catalog.models import Dataset, Storage, Workflow
 from catalog.refs import Originals
-from catalog.states import DatasetState
+from catalog.states import DatasetState, WorkflowState
 from catalog.storages import StorageInfo
 from flows import deletion as flow
 from tests.privileges import modes_hold
@@ -395,3 +395,54 @@ def test_why_says_what_keeps_a_dataset_whose_lifetime_is_over(catalog: Catalog, 
     with catalog.read() as session:
         (cause,) = deletioncauses.due(session, datasets.get(session, made))
     assert "its lifetime ended" in cause.fact and "pinned (for the paper)" in cause.next
+
+
+def said(catalog: Catalog, dataset_id: int, by: Originals | None, *, dry: bool) -> str | None:
+    """Why a person's word to delete a dataset is refused, if it is; `dry`: were it given."""
+    with catalog.write() as session:
+        info = datasets.get(session, dataset_id)
+        try:
+            if dry:
+                deletion.check_word(session, info, by)
+            else:
+                deletion.mark(session, dataset_id, "again", by=by, by_person=True)
+        except Conflict as error:
+            return str(error)
+    return None
+
+
+@pytest.mark.parametrize("by", [None, Originals.BY_WORD])
+@pytest.mark.parametrize("before", ["closed", "pinned", "grace", "going", "going with originals"])
+def test_a_dry_run_refuses_what_the_word_itself_would(
+    catalog: Catalog, run: Run, before: str, by: Originals | None
+) -> None:
+    made = run("run-1", ["a"])
+    with catalog.write() as session:
+        if before == "pinned":
+            lifecycle.pin(session, made, "for the paper")
+        elif before == "grace":
+            deletion.mark(session, made, "a test", grace_s=DAY_S, by_person=True)
+        elif before.startswith("going"):
+            word = Originals.BY_WORD if before.endswith("originals") else None
+            deletion.mark(session, made, "a test", by=word, by_person=True)
+    dry = said(catalog, made, by, dry=True)
+    refused = {
+        "pinned": True,
+        "going": by is Originals.BY_WORD,
+        "going with originals": by is None,
+    }.get(before, False)
+    assert (dry is not None) == refused
+    assert dry == said(catalog, made, by, dry=False)
+
+
+def test_a_dry_run_refuses_what_a_workflow_makes_until_that_is_final(
+    catalog: Catalog, chain: object
+) -> None:
+    """Though it is CLOSED, and may go by itself once it was consumed."""
+    with catalog.write() as session:
+        made = datasets.by_name(session, "run.md5.v1.merge.log").id
+        datasets.close(session, made)
+        session.execute(sa.update(Workflow).values(state=WorkflowState.IN_PROGRESS))
+    dry = said(catalog, made, None, dry=True)
+    assert dry is not None and "is made by workflow 1, which isn't final" in dry
+    assert dry == said(catalog, made, None, dry=False)
