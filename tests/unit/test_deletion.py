@@ -557,6 +557,34 @@ def test_an_inspection_ends_deletions_that_no_dataset_comes_by(
     assert found == {"far": (0, 0), storage.name: (1, 1)}
 
 
+def test_a_copy_that_was_begun_is_ended_by_whoever_comes_first(
+    catalog: Catalog, storage: StorageInfo, dataset: int
+) -> None:
+    """By the inspection of its storage, too, though its dataset is going, and goes on with it."""
+    mark(catalog, dataset)
+    begun(catalog, "a")
+    done = removal.finish(catalog, storage.id)
+    assert (done.copies, there(storage)) == (1, ["b"])
+    assert deletion.remove(catalog, dataset).copies == 1
+    assert there(storage) == []
+
+
+@pytest.mark.parametrize("state", list(ReplicaState))
+def test_only_what_is_bad_or_lost_is_retired(
+    catalog: Catalog, storage: StorageInfo, dataset: int, state: ReplicaState
+) -> None:
+    with catalog.write() as session:
+        session.execute(sa.update(Replica).where(col(Replica.path) == "a").values(state=state))
+        mine = session.execute(sa.select(col(Replica.id)).where(col(Replica.path) == "a")).scalar()
+        assert mine is not None
+        retired = removal.retire(session, [mine], "made anew")
+    wrong = state in (ReplicaState.BAD, ReplicaState.MISSING)
+    assert [item.id for item in retired] == ([mine] if wrong else [])
+    with catalog.read() as session:
+        after = session.execute(sa.select(col(Replica.state)).where(col(Replica.id) == mine))
+        assert after.scalar() is (ReplicaState.DELETING if wrong else state)
+
+
 def test_a_workflow_keeps_its_fixed_inputs_or_is_refused(
     catalog: Catalog, storage: StorageInfo, dataset: int
 ) -> None:
