@@ -85,6 +85,7 @@ SUBJECTS = {
     "s3": Subject(
         ("catalog/drivers/s3*.py",),
         (
+            "tests/unit/test_s3answers.py",
             "tests/unit/test_s3client.py",
             "tests/integration/test_s3.py",
             "tests/integration/test_s3_markers.py",
