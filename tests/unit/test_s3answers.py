@@ -27,6 +27,8 @@ class Answering(ThreadingHTTPServer):
     status: int
     code: str
     has_bucket: bool
+    body: str = ""
+    """In place of a refusal."""
 
     @property
     def url(self) -> str:
@@ -42,7 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         status = self.server.status
         if about_bucket:
             status = 200 if self.server.has_bucket else 404
-        body = f"<Error><Code>{self.server.code}</Code><Message>no</Message></Error>".encode()
+        refusal = f"<Error><Code>{self.server.code}</Code><Message>no</Message></Error>"
+        body = (self.server.body or refusal).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(0 if about_bucket else len(body)))
@@ -162,6 +165,29 @@ def test_every_refusal_names_what_was_asked_for(
     assert caught.value.code is ErrorCode.STORAGE_DENIED
     about = MARKER if what.endswith("marker") else NAME
     assert repr(about if what != "inner marker" else f"{NAME}/{MARKER}") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [("AccessDenied", ErrorCode.STORAGE_DENIED), ("InternalError", ErrorCode.STORAGE_FAILED)],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_server_would_not_delete_of_many_says_why(
+    server: Answering, driver: S3Driver, code: str, meaning: ErrorCode, named: bool
+) -> None:
+    key = "below/b" if named else ""
+    server.status = 200
+    server.body = (
+        f"<DeleteResult><Error><Key>{key}</Key><Code>{code}</Code>"
+        "<Message>not now</Message></Error></DeleteResult>"
+    )
+    faults = driver.delete_many(["a", "b"])
+    assert sorted(faults) == (["b"] if named else ["a", "b"])
+    for fault in faults.values():
+        assert fault.code is meaning
+        where = server.url.split("/")[2]
+        told = f"storage 'buffer': {where} removes nothing ({code}: not now); it is tried again."
+        assert str(fault) == told
 
 
 @pytest.mark.parametrize(
