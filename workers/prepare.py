@@ -27,6 +27,8 @@ class PreparedInput:
     def value(self, values: Mapping[str, Any]) -> Any:
         """Its value among what a job was given, before any expression. Raises `ToolFailure`."""
         value = gathered(self.spec, values) if self.spec.gather else values.get(self.spec.port)
+        if self.spec.format is not None:
+            value = with_format(value, self.spec.format)
         value = self.default if value is None else value
         return read_contents(value) if self.spec.load_contents else value
 
@@ -103,6 +105,15 @@ def prepare(node: Node, spec: TaskSpec) -> PreparedTask:
         fixed=resolve(spec.fixed, stage, spec.refs),
         stage=stage,
     )
+
+
+def with_format(value: Any, form: str) -> Any:
+    """`value` with the format `form` in its Files that have none of their own."""
+    if isinstance(value, list | tuple):
+        return [with_format(one, form) for one in value]
+    if isinstance(value, Mapping) and value.get("class") == "File":
+        return {"format": form, **value}
+    return value
 
 
 def gathered(item: StepInput, values: Mapping[str, Any]) -> Any:

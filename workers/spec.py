@@ -32,7 +32,8 @@ class StepInput:
 
     `gather`: the names under which a job is given the values of several sources, of which it makes
     the input's: a list of them, or (`flattened`) one list of what they hold; of that `pick`, which
-    is CWL's `pickValue`.
+    is CWL's `pickValue`. `format` is that of the Files that come in, which stored files don't carry
+    themselves.
     """
 
     port: str
@@ -42,6 +43,7 @@ class StepInput:
     gather: tuple[str, ...] = ()
     flattened: bool = False
     pick: str | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True)

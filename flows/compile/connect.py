@@ -187,11 +187,15 @@ def _common(wire: Wire, wires: list[Wire]) -> Wire:
     """`wire` with what all of `wires` agree on."""
     secondary = [name for name in wires[0].secondary if all(name in w.secondary for w in wires)]
     formats = {each.format for each in wires}
+    vague = next((each.vague for each in wires if each.vague is not None), None)
+    if vague is None and len(formats) > 1:
+        vague = f"it comes from {', '.join(sorted(map(str, formats)))}"
     return replace(
         wire,
         secondary=tuple(secondary),
         maybe=tuple(dict.fromkeys(name for each in wires for name in each.maybe)),
         format=formats.pop() if len(formats) == 1 else None,
+        vague=vague,
     )
 
 

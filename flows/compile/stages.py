@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from catalog.errors import BadName
 from catalog.names import check_name
-from flows.compile import checks, cwltypes, fits, hints, links, tool
+from flows.compile import checks, cwltypes, fits, formats, hints, links, tool
 from flows.compile.clashes import check_work_dir
 from flows.compile.connect import connect, gathered_output, several
 from flows.compile.located import Mapping, plain, refuse
@@ -54,7 +54,7 @@ class Builder:
                     "outputSource",
                 )
             fits.check_output(output, wire, what, self.warnings)
-            given[output["id"]] = wire
+            given[output["id"]] = formats.passed(wire, output)
         return given
 
     def _step(
@@ -120,6 +120,7 @@ class Builder:
         kind, descent = links.shape(step, name, ports, inside)
         expressions = _expressions(step, ports, step_scope)
         document = tool.document(name, run, scope, step_scope, expressions)
+        formats.check_reads(step, ports, document, self.warnings)
         found = links.links(step, name, ports, kind, self.warnings)
         hint = hints.stage_hint(scope.hints.get(hints.STAGE))
         devices = hints.cuda_devices(scope.get(hints.CUDA))
@@ -165,13 +166,14 @@ def _step_inputs(port: Port) -> list[StepInput]:
     """How a node makes the value of a port, after those of the sources that it gathers."""
     own = StepInput(port.name, port.default, port.value_from, port.load_contents)
     if port.wire is None or port.wire.gathering is None:
-        return [own]
+        return [own if port.wire is None else replace(own, format=port.wire.format)]
     how, feeds = port.wire.gathering, port.feeds()
     parts = [
         StepInput(
             feed.name,
             plain(feed.wire.default) if feed.wire is not None else None,
             load_contents=feed.load_contents,
+            format=feed.wire.format if feed.wire is not None else None,
         )
         for feed in feeds
     ]
@@ -185,6 +187,8 @@ def _leaving(
     """What a stage gives to those after it, by port."""
     gone = frozenset().union(*(p.wire.gone for p in ports if p.wire is not None))
     array = any(port.scattered for port in ports)
+    entries = {entry["id"]: entry for entry in step["run"]["outputs"]}
+    known = {port: formats.of_output(entries[port], step["run"], ports) for port in given}
     return {
         port: Wire(
             type=output.type,
@@ -194,7 +198,8 @@ def _leaving(
             nulls=_nulls(stage.name, port, output, step),
             gone=gone if stage.kind is StageKind.MAP else frozenset(),
             secondary=output.secondary,
-            format=output.format,
+            format=known[port][0],
+            vague=known[port][1],
         )
         for port, output in given.items()
     }

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from catalog.errors import BadInput
-from flows.compile import cwltypes, hints
+from flows.compile import cwltypes, formats, hints
 from flows.compile.located import Mapping, plain, refuse
 from flows.compile.mask import check_syntax
 from flows.compile.requirements import EMPTY
@@ -126,14 +126,14 @@ def _companions(port: Mapping) -> tuple[Companion, ...]:
 
 
 def _wire(port: Mapping, dataset: bool) -> Wire:
-    form = port.get("format")
-    form = form if isinstance(form, str) and "$(" not in form else None
+    form, vague = formats.of_input(port)
     if dataset:
         return Wire(
             type="File",
             sources=(Source(None, port["id"]),),
             array=True,
             format=form,
+            vague=vague,
             load_contents=bool(port.get("loadContents")),
             secondary=tuple(item.pattern for item in _companions(port)),
             maybe=tuple(item.pattern for item in _companions(port) if not item.required),
@@ -146,6 +146,7 @@ def _wire(port: Mapping, dataset: bool) -> Wire:
         fixed=port["id"],
         load_contents=bool(port.get("loadContents")),
         format=form,
+        vague=vague,
     )
 
 

@@ -27,7 +27,6 @@ class Output:
     port: OutputPort
     type: Any
     secondary: tuple[str, ...]
-    format: str | None
 
 
 def document(
@@ -58,7 +57,7 @@ def document(
     tool["requirements"] = list(requirements.values())
     tool["hints"] = list(hints.values())
     for port in tool["inputs"]:
-        # Formats are compared here (see `stages`), because stored files carry none.
+        # Formats are compared here (see `fits`), because stored files carry none.
         port.pop("format", None)
     try:
         load_tool(tool)
@@ -148,12 +147,10 @@ def _output(port: Mapping) -> Output:
         )
     else:
         stored = "value"
-    form = port.get("format")
     return Output(
         OutputPort(name, stored, cwltypes.is_optional(kind)),
         kind,
         tuple(item["pattern"] for item in port.get("secondaryFiles") or ()),
-        form if isinstance(form, str) and "$(" not in form else None,
     )
 
 

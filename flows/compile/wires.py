@@ -34,6 +34,9 @@ class Wire:
 
     `secondary`: patterns of the secondary files of a value, `maybe` those that it may be without.
 
+    `format` is that of all its files (None: nothing says that they have one); `vague` says why it
+    can't be known before they are made.
+
     `parts`: several sources of which each job makes one value by itself, as `gathering` says; their
     own wires tell what is fixed and what is a key's.
     """
@@ -52,6 +55,7 @@ class Wire:
     secondary: tuple[str, ...] = ()
     maybe: tuple[str, ...] = ()
     format: str | None = None
+    vague: str | None = None
     parts: tuple["Wire", ...] = ()
     gathering: Gathering | None = None
 
