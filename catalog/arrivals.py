@@ -1,9 +1,10 @@
 """Arrivals: what the catalog has of the paths that a look found."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from catalog.models import Dataset, DatasetFile, File, Replica
@@ -69,3 +70,41 @@ def counts(session: Session, dataset_ids: Collection[int]) -> dict[int, int]:
         .group_by(col(DatasetFile.dataset_id))
     )
     return {row.dataset_id: row.files for row in rows}
+
+
+def counts_on(session: Session, storage_id: int, dataset_ids: Collection[int]) -> dict[int, int]:
+    """How many files of datasets are on a storage, by the rows."""
+    rows = session.execute(
+        sa.select(col(DatasetFile.dataset_id), sa.func.count().label("files"))
+        .join(Replica, col(Replica.file_id) == col(DatasetFile.file_id))
+        .where(
+            among(session, col(DatasetFile.dataset_id), dataset_ids),
+            col(Replica.storage_id) == storage_id,
+            col(Replica.state) != ReplicaState.DELETED,
+        )
+        .group_by(col(DatasetFile.dataset_id))
+    )
+    return {row.dataset_id: row.files for row in rows}
+
+
+def only_there(session: Session, storage_id: int, dataset_id: int) -> Iterator[tuple[str, int]]:
+    """Path and bytes of a dataset's files that have no good copy but on that storage."""
+    elsewhere = aliased(Replica)
+    rows = session.execute(
+        sa.select(col(Replica.path), col(File.size_bytes))
+        .join(DatasetFile, col(DatasetFile.file_id) == col(Replica.file_id))
+        .join(File, col(File.id) == col(Replica.file_id))
+        .where(
+            col(DatasetFile.dataset_id) == dataset_id,
+            col(Replica.storage_id) == storage_id,
+            col(Replica.state) != ReplicaState.DELETED,
+            ~sa.exists().where(
+                col(elsewhere.file_id) == col(Replica.file_id),
+                col(elsewhere.storage_id) != storage_id,
+                col(elsewhere.state) == ReplicaState.AVAILABLE,
+            ),
+        ),
+        execution_options={"yield_per": 2000},
+    )
+    for row in rows:
+        yield row.path, row.size_bytes

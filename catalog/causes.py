@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog import (
+    arrivals,
     datasets,
     deletioncauses,
     files,
@@ -12,6 +13,7 @@ from catalog import (
     lineage,
     refusals,
     rulewords,
+    sources,
     tasks,
     troubles,
     unseen,
@@ -29,6 +31,7 @@ from catalog.models import Dataset, DatasetFile, IntakeRule, Request
 from catalog.refs import HOLDING
 from catalog.refusals import RefusalInfo
 from catalog.requests import queue, work
+from catalog.sources import SourceInfo
 from catalog.states import DatasetState, JobState, RequestState, TaskState, is_final
 
 _SHOWN = 5
@@ -86,6 +89,7 @@ def _closed(session: Session, info: DatasetInfo) -> list[Cause]:
         why = f": {told}" if told else ""
         what = "it is tried again" if upload.waits_for else ""
         found.append(Cause(f"its upload to {upload.storage} is {upload.state}, {done}{why}", what))
+    found += [Cause(sources.in_words(item, "")) for item in sources.of_dataset(session, info.id)]
     return found + _refused(session, info)
 
 
@@ -93,7 +97,10 @@ def _refused(session: Session, info: DatasetInfo) -> list[Cause]:
     """What the intake saw, and didn't take for it."""
     mend = ""
     if info.state is DatasetState.OPEN:
-        mend = f"mend it, or `spdf dataset close {info.name}` closes it as it is"
+        mend = (
+            f"mend it, `spdf dataset dismiss {info.name} PATH` leaves it out, or "
+            f"`spdf dataset close {info.name}` closes it as it is"
+        )
     found = [
         _refusal(item, mend if item.kind in HOLDING else "")
         for item in refusals.of_dataset(session, info.name, limit=_SHOWN)
@@ -187,26 +194,70 @@ def _filled(session: Session, info: DatasetInfo) -> list[Cause]:
                 found.append(Cause(fact, f"mend it, then `spdf request retry {row.id}`"))
             else:
                 found.append(_queued(session, row.id, is_next=row is rows[0]))
+    return found + _sources(session, info)
+
+
+def _sources(session: Session, info: DatasetInfo) -> list[Cause]:
+    """Who fills an OPEN dataset, what each is waited for, and what else keeps it open."""
+    filled = sources.of_dataset(session, info.id)
+    close = f"`spdf dataset close {info.name}` closes it as it is"
+    found = [_source(session, item, close) for item in filled]
+    for text in sorted({_text(session, item.rule_id) for item in filled if item.rule_id}):
+        for folder in unseen.folders(session, text)[:_SHOWN]:
+            found.append(_refusal(folder, f"files of it may lie there; let us read it, or {close}"))
+    if not filled:
+        found.append(_unended(session, info))
+    elif not any(item.is_open for item in filled):
+        found.append(Cause("all who fill it have ended", "it is closed soon"))
+    return found
+
+
+def _source(session: Session, item: SourceInfo, close: str) -> Cause:
+    if item.rule_id is None:
+        return _sender(session, item, close)
+    rule = intakerules.by_id(session, item.rule_id)
+    fact = sources.in_words(item, rulewords.awaits(rule, item.dataset, item.files))
+    if item.ended_by is not None:
+        return Cause(fact)
+    if item.orphaned:
+        return Cause(
+            fact,
+            f"`spdf intake add … --adopt {item.rule_id}` goes on in its place; {close}",
+        )
+    if item.is_quiet:
+        return Cause(f"{item.who} has seen no file of it for long enough", "")
+    if not item.files:
+        fact += "; once all others have ended it is waited for only a while"
+    return Cause(fact, close)
+
+
+def _sender(session: Session, item: SourceInfo, close: str) -> Cause:
+    fact = sources.in_words(item, "")
+    if item.ended_by is not None:
+        return Cause(fact)
+    if item.expects is None:
+        return Cause(fact, f"it is closed at its word; {close}")
+    there = arrivals.counts(session, [item.dataset_id]).get(item.dataset_id, 0)
+    then = "it is closed when these are there" if there <= item.expects else "it stays OPEN"
+    return Cause(f"{fact}, and there are {there}", f"{then}; {close}")
+
+
+def _text(session: Session, rule_id: int | None) -> str:
+    assert rule_id is not None
+    return intakerules.by_id(session, rule_id).dataset
+
+
+def _unended(session: Session, info: DatasetInfo) -> Cause:
+    """Of a dataset that nothing ends: a rule without an end fills it, or nobody does."""
     rule = session.execute(
         sa.select(col(IntakeRule.name))
         .join(Dataset, col(Dataset.rule_id) == col(IntakeRule.id))
         .where(col(Dataset.id) == info.id, col(IntakeRule.active))
     ).scalar()
+    closes = f"`spdf dataset close {info.name}`"
     if rule is None:
-        found.append(Cause("no rule of the intake closes it", f"`spdf dataset close {info.name}`"))
-        return found
-    followed = intakerules.get(session, rule)
-    for item in unseen.folders(session, followed.dataset)[:_SHOWN]:
-        mend = f"files of it may lie there; let us read it, or `spdf dataset close {info.name}`"
-        found.append(_refusal(item, mend))
-    closes = rulewords.ends(followed)
-    found.append(
-        Cause(
-            f"intake rule {rule} fills it",
-            f"it closes on {closes}" if closes else f"`spdf dataset close {info.name}` closes it",
-        )
-    )
-    return found
+        return Cause("no rule of the intake closes it", closes)
+    return Cause(f"intake rule {rule} fills it", f"{closes} closes it")
 
 
 def _queued(session: Session, request_id: int, *, is_next: bool) -> Cause:

@@ -14,9 +14,9 @@ from catalog.bulk import chunks, insert_ignore, insert_rest
 from catalog.clock import now
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.manifests import content
-from catalog.models import Dataset, DatasetFile
+from catalog.models import Dataset, DatasetFile, IntakeRule, Source
 from catalog.names import check_name, check_path
-from catalog.refs import Originals
+from catalog.refs import Originals, SourceEnd
 from catalog.rowsets import among
 from catalog.states import DatasetState
 from catalog.transitions import move, record, record_change
@@ -353,22 +353,42 @@ def detach(session: Session, dataset_id: int, file_ids: Sequence[int]) -> int:
     return count
 
 
-def close(session: Session, dataset_id: int) -> DatasetInfo:
+def require_open(session: Session, dataset_id: int) -> None:
+    """Hold a dataset's row, OPEN, until the transaction ends; raises `StateConflict`."""
+    if not lock_open(session, [dataset_id]):
+        raise _not_open(session, dataset_id, "changed")
+
+
+class SourcesOpen(StateConflict):
+    """A dataset can't be closed yet: not all who fill it have ended."""
+
+
+def close(
+    session: Session, dataset_id: int, *, by_sources: bool = False, why: str | None = None
+) -> DatasetInfo:
     """Close a dataset for good and note its count, bytes and digest; a CLOSED one stays as it is.
 
-    Raises `StateConflict` for one that is being deleted.
+    That is a word that ends all its sources, unless it is `by_sources`: then these must have ended,
+    or `SourcesOpen` is raised, and the transaction must not be committed. Raises `StateConflict`
+    for one that is being deleted.
     """
     lifetime_s: Any = sa.func.coalesce(col(Dataset.lifetime_s), 0.0)
     expires_at = sa.case((col(Dataset.lifetime_s).is_(None), None), else_=now(lifetime_s))
     if not move(
         session, Dataset, [dataset_id], DatasetState.CLOSED, only_from=[DatasetState.OPEN],
-        closed_at=now(), expires_at=expires_at,
+        message=why, closed_at=now(), expires_at=expires_at,
     ):  # fmt: skip
         info = get(session, dataset_id)
         if info.state is DatasetState.CLOSED:
             return info
         raise StateConflict("dataset", info.name, info.state, DatasetState.CLOSED)
-    # The row is ours and says CLOSED: what is counted from here on is final.
+    # The row is ours and says CLOSED: what is counted from here on is final. A source that was
+    # being added was waited for; in the statement before it would have been overlooked.
+    if by_sources and _is_filled(session, dataset_id):
+        name = get(session, dataset_id).name
+        told = "one who fills it has not ended"
+        raise SourcesOpen("dataset", name, DatasetState.OPEN, DatasetState.CLOSED, told)
+    _end_sources(session, dataset_id, by_word=not by_sources)
     found = content(session, dataset_id)
     session.execute(
         sa.update(Dataset)
@@ -380,6 +400,36 @@ def close(session: Session, dataset_id: int) -> DatasetInfo:
         )
     )
     return get(session, dataset_id)
+
+
+def _is_filled(session: Session, dataset_id: int) -> bool:
+    """Whether a source of a dataset has not ended; a rule's quiet is judged now."""
+    is_quiet = sa.and_(
+        col(IntakeRule.active),
+        col(IntakeRule.quiet_s).is_not(None),
+        col(Source.files) > 0,
+        col(Source.quiet_for_s) >= col(IntakeRule.quiet_s),
+    )
+    query = (
+        sa.select(col(Source.id))
+        .join(IntakeRule, col(IntakeRule.id) == col(Source.rule_id), isouter=True)
+        .where(
+            col(Source.dataset_id) == dataset_id,
+            col(Source.ended_by).is_(None),
+            sa.not_(sa.func.coalesce(is_quiet, sa.false())),
+        )
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
+def _end_sources(session: Session, dataset_id: int, *, by_word: bool) -> None:
+    """Note what ended the last sources of a dataset that was closed."""
+    session.execute(
+        sa.update(Source)
+        .where(col(Source.dataset_id) == dataset_id, col(Source.ended_by).is_(None))
+        .values(ended_by=SourceEnd.WORD if by_word else SourceEnd.QUIET, ended_at=now()),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def _not_open(session: Session, dataset_id: int, target: str) -> StateConflict:

@@ -1,7 +1,5 @@
 """Rules of the intake: which files that arrive on a storage belong to which dataset."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,25 +7,13 @@ from sqlmodel import Session, col
 
 from catalog import refusals, storages
 from catalog.bulk import insert_ignore
-from catalog.clock import now
-from catalog.errors import Conflict, NotFound
-from catalog.models import Dataset, IntakeRule, Storage
+from catalog.errors import BadInput, Conflict, NotFound
+from catalog.models import IntakeRule, Storage
 from catalog.rule import Rule as Rule
 from catalog.rule import check
-from catalog.states import DatasetState
 from catalog.transitions import record_change
 
 _HINT = "`spdf intake list` shows what there is"
-
-
-@dataclass(frozen=True)
-class Filling:
-    """An OPEN dataset that a rule fills. `filled_at` is None before its first file."""
-
-    id: int
-    name: str
-    filled_at: datetime | None
-    quiet_for_s: float
 
 
 _COLUMNS: tuple[Any, ...] = (
@@ -49,6 +35,10 @@ _COLUMNS: tuple[Any, ...] = (
         sa.func.coalesce(col(IntakeRule.either), sa.true()),
     ).label("either"),
     col(IntakeRule.close_empty),
+    col(IntakeRule.end_for_all),
+    col(IntakeRule.refused_after_s),
+    col(IntakeRule.with_storage),
+    col(IntakeRule.version),
     col(IntakeRule.id),
     col(IntakeRule.storage_id),
 )
@@ -57,10 +47,31 @@ _COLUMNS: tuple[Any, ...] = (
 def add(session: Session, rule: Rule) -> Rule:
     """Add a rule; the same again changes nothing. Raises `BadInput`, `Conflict`, `NotFound`."""
     check(rule)
-    storage = storages.by_name(session, rule.storage)
-    row = {
+    row = _row(session, rule)
+    new = insert_ignore(session, IntakeRule, [row])
+    found = get(session, rule.name)
+    if new:
+        record_change(session, IntakeRule, found.id, "ADDED", f"{rule.pattern} → {rule.dataset}")
+        return found
+    differs = [name for name in row if getattr(found, name) != row[name]]
+    if differs == ["either"] and found.either:
+        raise Conflict(
+            f"intake rule {rule.name!r} exists already, and closes by its marker or its count, "
+            "whichever comes first; say --either for that, or `spdf intake update "
+            f"{rule.name} --both`."
+        )
+    if differs:
+        raise Conflict(
+            f"intake rule {rule.name!r} exists already and says something else; `spdf intake "
+            f"update {rule.name}` changes it, or choose another name."
+        )
+    return found
+
+
+def _row(session: Session, rule: Rule) -> dict[str, Any]:
+    return {
         "name": rule.name,
-        "storage_id": storage.id,
+        "storage_id": storages.by_name(session, rule.storage).id,
         "prefix": rule.prefix,
         "pattern": rule.pattern,
         "dataset": rule.dataset,
@@ -72,29 +83,59 @@ def add(session: Session, rule: Rule) -> Rule:
         "active": True,
         "either": rule.either,
         "close_empty": rule.close_empty,
+        "end_for_all": rule.end_for_all,
+        "refused_after_s": rule.refused_after_s,
+        "with_storage": rule.with_storage,
     }
-    new = insert_ignore(session, IntakeRule, [row])
-    found = get(session, rule.name)
-    if new:
-        record_change(session, IntakeRule, found.id, "ADDED", f"{rule.pattern} → {rule.dataset}")
-        return found
-    differs = [name for name in row if getattr(found, name) != row[name]]
-    if differs == ["either"] and found.either:
-        raise Conflict(
-            f"intake rule {rule.name!r} exists already, and closes by its marker or its count, "
-            "whichever comes first; say --either for that, or remove it with "
-            f"`spdf intake remove {rule.name}`."
-        )
-    if differs:
-        raise Conflict(
-            f"intake rule {rule.name!r} exists already and says something else; remove it with "
-            f"`spdf intake remove {rule.name}`, or choose another name."
-        )
-    return found
+
+
+def update(session: Session, rule: Rule) -> Rule:
+    """Change a rule that is followed; what it made, and what it waits for, stays.
+
+    Its storage and its datasets' names stay: another one of these is another rule. Raises
+    `BadInput`, `NotFound`.
+    """
+    check(rule)
+    before = get(session, rule.name)
+    row = _row(session, rule)
+    changed = {name: value for name, value in row.items() if getattr(before, name) != value}
+    for name, option in (("storage_id", "--storage"), ("dataset", "--dataset")):
+        if name in changed:
+            raise BadInput(
+                f"{option} of intake rule {rule.name!r} can't be changed, as its OPEN datasets "
+                f"would have nobody who fills them; `spdf intake remove {rule.name}`, and add "
+                "another rule."
+            )
+    if not changed:
+        return before
+    session.execute(
+        sa.update(IntakeRule)
+        .where(col(IntakeRule.id) == before.id)
+        .values(**changed, version=col(IntakeRule.version) + 1),
+        execution_options={"synchronize_session": False},
+    )
+    told = ", ".join(
+        f"{name} {getattr(before, name)!r} → {value!r}" for name, value in changed.items()
+    )
+    record_change(session, IntakeRule, before.id, "UPDATED", told)
+    return get(session, rule.name)
+
+
+def alike(session: Session, rule: Rule) -> list[Rule]:
+    """The other rules that are followed and call their datasets as this one does."""
+    query = _select().where(
+        col(IntakeRule.active),
+        col(IntakeRule.dataset) == rule.dataset,
+        col(IntakeRule.name) != rule.name,
+    )
+    return [Rule(**row._mapping) for row in session.execute(query.order_by(col(IntakeRule.id)))]
 
 
 def remove(session: Session, name: str) -> Rule:
-    """Stop a rule; its datasets stay as they are. One of its name may be added anew."""
+    """Stop a rule; its datasets stay as they are. One of its name may be added anew.
+
+    What it is the source of waits from then on for a rule that adopts it, or a person's word.
+    """
     rule = get(session, name)
     # The row stays for the datasets that name it; its name is free again.
     session.execute(
@@ -110,10 +151,15 @@ def remove(session: Session, name: str) -> Rule:
 
 def get(session: Session, name: str) -> Rule:
     """The rule of that name; raises `NotFound`."""
-    row = session.execute(_select().where(col(IntakeRule.name) == name)).one_or_none()
-    if row is None:
+    if (found := find(session, name)) is None:
         raise NotFound("intake rule", name, _HINT)
-    return Rule(**row._mapping)
+    return found
+
+
+def find(session: Session, name: str) -> Rule | None:
+    """The rule of that name that is followed, if there is one."""
+    row = session.execute(_select().where(col(IntakeRule.name) == name)).one_or_none()
+    return None if row is None else Rule(**row._mapping)
 
 
 def by_id(session: Session, rule_id: int) -> Rule:
@@ -132,21 +178,3 @@ def active(session: Session) -> list[Rule]:
 
 def _select() -> sa.Select[Any]:
     return sa.select(*_COLUMNS).join(Storage, col(Storage.id) == col(IntakeRule.storage_id))
-
-
-def filling(session: Session, rule_id: int) -> list[Filling]:
-    """The OPEN datasets that a rule fills."""
-    rows = session.execute(
-        sa.select(col(Dataset.id), col(Dataset.name), col(Dataset.filled_at), now().label("now"))
-        .where(col(Dataset.rule_id) == rule_id, col(Dataset.state) == DatasetState.OPEN)
-        .order_by(col(Dataset.id))
-    )
-    return [
-        Filling(
-            row.id,
-            row.name,
-            row.filled_at,
-            (row.now - row.filled_at).total_seconds() if row.filled_at else 0.0,
-        )
-        for row in rows
-    ]

@@ -42,6 +42,8 @@ class RefusalKind(StrEnum):
     """It came after its dataset was closed."""
     CHANGED = "CHANGED"
     """It changed after it was registered."""
+    VANISHED = "VANISHED"
+    """It was registered, and isn't there any more."""
     REFUSED = "REFUSED"
     """Its request was answered with ERROR, or it couldn't be asked for."""
     EMPTY_RUN = "EMPTY_RUN"
@@ -66,6 +68,21 @@ class Settlement(StrEnum):
     DISMISSED = "DISMISSED"
     UNFOLLOWED = "UNFOLLOWED"
     """Its rule was removed: nobody looks there for it."""
+
+
+class SourceEnd(StrEnum):
+    """What ended a source of a dataset."""
+
+    MARKER = "MARKER"
+    COUNT = "COUNT"
+    QUIET = "QUIET"
+    """Noted as the dataset is closed: until then more may come."""
+    WORD = "WORD"
+    """Whoever closed the dataset, or the sender itself, said so."""
+    OTHER = "OTHER"
+    """The marker of a rule that ends all sources."""
+    NOTHING = "NOTHING"
+    """It had no file, and all others had ended a while ago."""
 
 
 class RequestKind(StrEnum):

@@ -162,15 +162,69 @@ def detached(session: Session) -> dict[int, int]:
 
 def held(session: Session, names: Collection[str], besides: int) -> set[str]:
     """Those of the names for which a rule other than `besides` has something that holds them."""
+    return set(holding(session, names, besides))
+
+
+def holding(session: Session, names: Collection[str], besides: int = 0) -> dict[str, int]:
+    """How many things keep datasets of these names from being closed by themselves.
+
+    Not what a rule has waited for as long as it is to.
+    """
     if not names:
-        return set()
-    query = sa.select(col(Refusal.dataset)).where(
-        among(session, col(Refusal.dataset), names),
-        col(Refusal.rule_id) != besides,
-        col(Refusal.settled_at).is_(None),
-        col(Refusal.kind).in_(sorted(HOLDING)),
+        return {}
+    waited = sa.and_(
+        col(IntakeRule.refused_after_s).is_not(None),
+        col(Refusal.found_at) <= now(-sa.func.coalesce(col(IntakeRule.refused_after_s), 0.0)),
     )
-    return {name for name in session.scalars(query) if name is not None}
+    query = (
+        sa.select(col(Refusal.dataset), sa.func.count().label("things"))
+        .join(IntakeRule, col(IntakeRule.id) == col(Refusal.rule_id))
+        .where(
+            among(session, col(Refusal.dataset), names),
+            col(Refusal.rule_id) != besides,
+            col(Refusal.settled_at).is_(None),
+            col(Refusal.kind).in_(sorted(HOLDING)),
+            sa.not_(sa.func.coalesce(waited, sa.false())),
+        )
+        .group_by(col(Refusal.dataset))
+    )
+    return {row.dataset: row.things for row in session.execute(query)}
+
+
+Likeness = tuple[RefusalKind, int, int]
+"""Why a thing wasn't taken, its size and its date: another one differs."""
+
+
+def dismissed(session: Session, rule_id: int) -> dict[str, Likeness]:
+    """What a person said to leave out, by path, as it was; the newest."""
+    query = (
+        sa.select(
+            col(Refusal.path), col(Refusal.kind), col(Refusal.size_bytes), col(Refusal.mtime_us)
+        )
+        .where(col(Refusal.rule_id) == rule_id, col(Refusal.settled_by) == Settlement.DISMISSED)
+        .order_by(col(Refusal.id).desc())
+        .limit(MOST_SETTLED)
+    )
+    found: dict[str, Likeness] = {}
+    for row in session.execute(query):
+        found.setdefault(row.path, (row.kind, row.size_bytes or 0, row.mtime_us or 0))
+    return found
+
+
+def dismiss(session: Session, dataset: str, paths: Collection[str] | None) -> list[RefusalInfo]:
+    """Leave out for good, as they are, what wasn't taken for a dataset; None: all of it."""
+    query = _open().where(col(Refusal.dataset) == dataset, col(Refusal.kind).in_(sorted(HOLDING)))
+    if paths is not None:
+        query = query.where(among(session, col(Refusal.path), {shown(path) for path in paths}))
+    chosen = _infos(session, query.order_by(col(Refusal.id)))
+    if chosen:
+        session.execute(
+            sa.update(Refusal)
+            .where(among(session, col(Refusal.id), [item.id for item in chosen]))
+            .values(settled_at=now(), settled_by=Settlement.DISMISSED),
+            execution_options={"synchronize_session": False},
+        )
+    return chosen
 
 
 def of_path(session: Session, storage_id: int, path: str) -> list[RefusalInfo]:

@@ -23,7 +23,10 @@ class Rule:
     `pattern` and `end_pattern` are regular expressions of whole paths on the storage; `dataset` is
     a name with their groups in braces. None of the three ends: its datasets are closed by others.
     A marker and a count are both needed, unless `either` says that one is enough. With
-    `close_empty` a marker of a run without files makes an empty, CLOSED dataset.
+    `close_empty` a marker of a run without files makes an empty, CLOSED dataset, and with
+    `end_for_all` it ends the other sources of its dataset, too. What can't be taken holds its
+    dataset open for `refused_after_s`, None: until it is settled. `with_storage` puts the storage
+    before the names that files have in the dataset.
     """
 
     name: str
@@ -39,8 +42,21 @@ class Rule:
     active: bool = True
     either: bool = False
     close_empty: bool = False
+    end_for_all: bool = False
+    refused_after_s: float | None = None
+    with_storage: bool = False
+    version: int = 1
     id: int = 0
     storage_id: int = 0
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it closes datasets."""
+        return (self.end_pattern, self.close_count, self.quiet_s) != (None, None, None)
+
+    def name_of(self, path: str) -> str:
+        """The name that a file has in its dataset."""
+        return f"{self.storage}/{path}" if self.with_storage else path
 
     def dataset_of(self, path: str) -> str | None:
         """The dataset of a file; None where the rule isn't for it. Raises `BadInput`."""
@@ -112,6 +128,8 @@ def check(rule: Rule) -> None:
         )
     if rule.either and (rule.end_pattern is None or rule.close_count is None):
         raise BadInput("--either needs both --end and --count: it says that one is enough.")
+    if rule.end_for_all and rule.end_pattern is None:
+        raise BadInput("--end-for-all needs --end: it is the marker that ends the others, too.")
     if rule.lifetime_s is not None and rule.lifetime_s < LEAST_LIFETIME_S:
         raise BadInput(
             f"--lifetime of {durations.words(rule.lifetime_s)} is too short, as it takes the "

@@ -1,5 +1,7 @@
 """What a rule of the intake does, in words."""
 
+from collections.abc import Sequence
+
 from catalog import durations
 from catalog.counts import count_of
 from catalog.refs import StorageRole
@@ -38,8 +40,21 @@ def sentences(rule: Rule, role: StorageRole = StorageRole.INPUT) -> list[str]:
             "their outputs is left"
         )
     how = ends(rule)
+    if rule.with_storage:
+        found.append(f"names in the dataset begin with {rule.storage}/")
     if how:
-        found.append(f"a dataset is closed at {how}, and when no file of it waits or was refused")
+        patience = "no file of it waits or was refused"
+        if rule.refused_after_s is not None:
+            patience = (
+                "no file of it waits; what was refused is waited for "
+                f"{durations.words(rule.refused_after_s)}, and then left out"
+            )
+        found.append(
+            f"it has ended with a dataset at {how}; that is closed once all who fill it have "
+            f"ended, and {patience}"
+        )
+        if rule.end_for_all:
+            found.append("its marker ends the others who fill the dataset, too")
     else:
         found.append(
             "nothing closes its datasets but `spdf dataset close`: see --end, --count, --quiet"
@@ -52,4 +67,36 @@ def sentences(rule: Rule, role: StorageRole = StorageRole.INPUT) -> list[str]:
     if rule.lifetime_s is not None:
         later = durations.words(rule.lifetime_s)
         found.append(f"{later} after its close a dataset is deleted, bytes and all")
+    return found
+
+
+def awaits(rule: Rule, dataset: str, files: int) -> str:
+    """What would end a dataset that has so many files of the rule."""
+    found = []
+    if rule.end_pattern is not None:
+        found.append(f"the marker {rule.end_pattern} of {dataset} on {rule.storage}")
+    if rule.close_count is not None:
+        found.append(f"{count_of(rule.close_count, 'file')} (it has {files})")
+    told = f" {'or' if rule.either else 'and'} ".join(found)
+    if rule.quiet_s is not None:
+        quiet = f"{durations.words(rule.quiet_s)} without files"
+        told = f"{told}, or {quiet}" if told else quiet
+    return told or "a person's word"
+
+
+def collisions(rule: Rule, others: Sequence[Rule]) -> list[str]:
+    """What is to be known of other rules that fill the same datasets."""
+    found = []
+    for other in others:
+        apart = other.storage != rule.storage
+        told = f"intake rule {other.name} fills the same datasets"
+        told += f" from {other.storage}" if apart else ""
+        told += ": each is closed once both have ended" if rule.has_end and other.has_end else ""
+        found.append(told)
+        if apart and not (rule.with_storage or other.with_storage):
+            found.append(
+                f"a file of {rule.storage} and one of {other.storage} of the same path would have "
+                "one name there, and the second be refused; `spdf intake update "
+                f"{rule.name} --names storage` puts the storage before it"
+            )
     return found

@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long a look at a storage may give no sign of getting on.",
     )
+    idle_s: float = Field(
+        600.0,
+        ge=0,
+        le=86_400,
+        description="How long a dataset whose other sources have ended waits for a rule without a "
+        "file of it.",
+    )
     node: str = Field(default_factory=socket.gethostname, description="This node's name.")
     slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.counts import count_of
-from catalog.errors import BadInput, StateConflict
+from catalog.errors import BadInput, NotFound, StateConflict
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
 from cli.home import open_catalog
 from cli.output import (
     Json,
     Size,
+    note,
     plain,
     print_fields,
     print_history,
@@ -50,15 +51,20 @@ def create(
     lifetime: Annotated[
         str | None, typer.Option(metavar="TIME", help="Delete it so long after its close: 12h, 7d.")
     ] = None,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Rules that fill it don't close it before you do.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Create an OPEN dataset without files."""
-    from catalog import datasets, durations
+    from catalog import datasets, durations, sources
 
     lifetime_s = None if lifetime is None else durations.seconds(lifetime, "--lifetime")
     catalog = open_catalog(create=True)
     with catalog.write() as session:
         made = datasets.create(session, name, lifetime_s=lifetime_s)
+        if hold:
+            sources.hold(session, made, sources.ANYBODY)
         info = datasets.get(session, made)
     if as_json:
         print_json(info)
@@ -157,19 +163,64 @@ def _measure(
 
 @app.command()
 def close(name: Name, as_json: Json = False) -> None:
-    """Close a dataset for good; its count, bytes and digest are noted."""
-    from catalog import datasets
+    """Close a dataset for good; its count, bytes and digest are noted.
+
+    That ends all who fill it, and leaves out what was refused; both are named.
+    """
+    from catalog import datasets, refusals, sources
 
     catalog = open_catalog()
     with catalog.write() as session:
         found = datasets.by_name(session, name)
         datasets.check_from_outside(session, found.id)
+        was_open = found.state is DatasetState.OPEN
+        filling = [info.who for info in sources.of_dataset(session, found.id) if info.is_open]
+        left = refusals.count_of_dataset(session, name) if was_open else 0
         info = datasets.close(session, found.id)
     if as_json:
         print_json(info)
+        return
+    files = count_of(info.file_count or 0, "file")
+    say(f"dataset {name} is {info.state}: {files}, {size(info.size_bytes)}")
+    if was_open and filling:
+        note(f"it was still filled by {', '.join(filling)}: what comes now is late")
+    if left:
+        note(f"{count_of(left, 'thing')} of it not taken; `spdf dataset why {name}` names them")
+
+
+@app.command()
+def dismiss(
+    name: Name,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH", help="As `why` shows them.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that is not taken for it now.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Leave out what a rule could not take, as it is now, so that it keeps nothing open.
+
+    What changes after that is looked at again.
+    """
+    from catalog import refusals
+
+    if bool(paths) == everything:
+        raise BadInput("give the PATHs to leave out, as `spdf dataset why` shows them, or --all.")
+    catalog = open_catalog()
+    with catalog.write() as session:
+        gone = refusals.dismiss(session, name, None if everything else paths)
+        known = {item.path for item in gone}
+        missed = [path for path in paths or () if path not in known]
+        if missed or not gone:
+            about = missed[0] if missed else "nothing"
+            raise NotFound(
+                f"thing of {name} that is not taken", about, f"`spdf dataset why {name}` shows them"
+            )
+    if as_json:
+        print_json(gone)
     else:
-        files = count_of(info.file_count or 0, "file")
-        say(f"dataset {name} is {info.state}: {files}, {size(info.size_bytes)}")
+        say(f"dataset {name}: {count_of(len(gone), 'thing')} left out")
 
 
 @app.command("list")

@@ -1,11 +1,12 @@
 """`spdf intake`: what becomes of files that arrive."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from catalog.counts import count_of
+from catalog.errors import BadInput
 from cli.home import open_catalog, settings
 from cli.output import (
     Json,
@@ -18,9 +19,6 @@ from cli.output import (
     show_list,
 )
 
-if TYPE_CHECKING:
-    from catalog.intakerules import Rule
-
 app = typer.Typer(name="intake", help="What becomes of files that arrive.", no_args_is_help=True)
 
 
@@ -29,6 +27,17 @@ class EmptyRuns(StrEnum):
 
     TELL = "tell"
     CLOSE = "close"
+
+
+class Names(StrEnum):
+    """What files are called in their datasets."""
+
+    PATH = "path"
+    STORAGE = "storage"
+
+
+HOLD = "hold"
+_CLOSE_AFTER = "close-after "
 
 
 @app.command()
@@ -64,11 +73,38 @@ def add(
     lifetime: Annotated[
         str | None, typer.Option(metavar="TIME", help="Delete datasets so long after their close.")
     ] = None,
+    end_for_all: Annotated[
+        bool, typer.Option("--end-for-all", help="Its marker ends the dataset's other rules, too.")
+    ] = False,
+    refused: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="What can't be taken holds its dataset open: `hold`, or `close-after 2h`.",
+        ),
+    ] = HOLD,
+    names: Annotated[
+        Names | None,
+        typer.Option(
+            help="What files are called in the dataset: their path, or storage and path. By "
+            "default the latter where another rule fills the same datasets from elsewhere.",
+            show_default=False,
+        ),
+    ] = None,
+    adopt: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="ID", help="Go on for the OPEN datasets of this removed rule."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what it would take, and change nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Follow a rule: files of these names become a dataset's. The same again changes nothing.
 
-    With --end and --count both are needed, unless --either; --quiet closes by itself.
+    With --end and --count both are needed, unless --either; --quiet closes by itself. A dataset
+    that several rules fill is closed when all have ended. One of the name of a removed rule goes
+    on for the OPEN datasets that it left.
     """
     from catalog import durations, intakerules
 
@@ -85,22 +121,110 @@ def add(
         None if lifetime is None else durations.seconds(lifetime, "--lifetime"),
         either=either,
         close_empty=empty_runs is EmptyRuns.CLOSE,
+        end_for_all=end_for_all,
+        refused_after_s=_patience_s(refused),
+        with_storage=names is Names.STORAGE,
     )
-    _follow(rule, as_json=as_json)
+    from cli.rules import follow
+
+    follow(rule, adopt, is_named=names is not None, dry_run=dry_run, as_json=as_json)
 
 
-def _follow(rule: "Rule", *, as_json: bool) -> None:
-    from catalog import intakerules, rulewords, storages
+def _patience_s(refused: str) -> float | None:
+    """How long what was refused holds a dataset open; None: until it is settled."""
+    from catalog import durations
 
-    with open_catalog().write() as session:
-        found = intakerules.add(session, rule)
-        role = storages.by_name(session, rule.storage).role
-    if as_json:
-        print_json(found)
+    if refused == HOLD:
+        return None
+    if not refused.startswith(_CLOSE_AFTER):
+        raise BadInput(f"--refused {refused!r} is nothing; write `hold`, or `close-after 2h`.")
+    return durations.seconds(refused.removeprefix(_CLOSE_AFTER).strip(), "--refused close-after")
+
+
+@app.command()
+def update(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule.")],
+    pattern: Annotated[str | None, typer.Option(help="See `add`.", show_default=False)] = None,
+    prefix: Annotated[str | None, typer.Option(help="See `add`.", show_default=False)] = None,
+    end: Annotated[
+        str | None, typer.Option(help="See `add`; '' for none.", show_default=False)
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=0, help="See `add`; 0 for none.", show_default=False)
+    ] = None,
+    either: Annotated[
+        bool | None, typer.Option("--either/--both", help="Of --end and --count one, or both.")
+    ] = None,
+    quiet: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="See `add`; '' for none.", show_default=False),
+    ] = None,
+    empty_runs: Annotated[
+        EmptyRuns | None, typer.Option(help="See `add`.", show_default=False)
+    ] = None,
+    stable: Annotated[
+        str | None, typer.Option(metavar="TIME", help="See `add`.", show_default=False)
+    ] = None,
+    lifetime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Of datasets made from now on; '' for none.", show_default=False
+        ),
+    ] = None,
+    end_for_all: Annotated[
+        bool | None, typer.Option("--end-for-all/--end-own", help="See `add`.")
+    ] = None,
+    refused: Annotated[
+        str | None, typer.Option(metavar="HOW", help="See `add`.", show_default=False)
+    ] = None,
+    names: Annotated[
+        Names | None, typer.Option(help="See `add`; of files from now on.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what it would take, and change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Change what is given of a rule that is followed; all else of it, and its datasets, stay."""
+    from dataclasses import replace
+
+    from catalog import durations, intakerules
+    from cli.rules import preview, tell
+
+    def time_of(text: str, option: str) -> float | None:
+        return durations.seconds(text, option) if text else None
+
+    given: dict[str, Any] = {
+        "pattern": pattern,
+        "prefix": prefix,
+        "either": either,
+        "stable_s": None if stable is None else durations.seconds(stable, "--stable"),
+        "end_for_all": end_for_all,
+        "close_empty": None if empty_runs is None else empty_runs is EmptyRuns.CLOSE,
+        "with_storage": None if names is None else names is Names.STORAGE,
+    }
+    changes = {field: value for field, value in given.items() if value is not None}
+    if end is not None:
+        changes["end_pattern"] = end or None
+    if count is not None:
+        changes["close_count"] = count or None
+    if quiet is not None:
+        changes["quiet_s"] = time_of(quiet, "--quiet")
+    if lifetime is not None:
+        changes["lifetime_s"] = time_of(lifetime, "--lifetime")
+    if refused is not None:
+        changes["refused_after_s"] = _patience_s(refused)
+    if not changes:
+        raise BadInput(f"nothing is to be changed of intake rule {name!r}; give an option.")
+    catalog = open_catalog()
+    with catalog.read() as session:
+        rule = replace(intakerules.get(session, name), **changes)
+    if dry_run:
+        preview(rule, as_json=as_json)
         return
-    say(f"intake rule {rule.name}:")
-    for sentence in rulewords.sentences(found, role):
-        say(f"- {sentence}")
+    with catalog.write() as session:
+        found = intakerules.update(session, rule)
+    tell(found, as_json=as_json)
 
 
 @app.command("list")
@@ -194,15 +318,23 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Follow a rule no longer; what it has made stays."""
-    from catalog import intakerules
+    from catalog import intakerules, sources
+    from cli.rules import first
 
     catalog = open_catalog()
     with catalog.write() as session:
         rule = intakerules.remove(session, name)
+        left = sources.of_removed(session, rule.id)
     if as_json:
-        print_json(rule)
-    else:
-        say(f"intake rule {name} is followed no longer")
+        print_json({**plain(rule), "left_open": [info.dataset for info in left]})
+        return
+    say(f"intake rule {name} is followed no longer")
+    if left:
+        note(
+            f"nothing closes {count_of(len(left), 'OPEN dataset')} that it filled: "
+            f"{first([info.dataset for info in left])}; `spdf intake add {name}` with the same "
+            "--storage and --dataset goes on, `spdf dataset close` closes one as it is"
+        )
 
 
 @app.command()

@@ -1,9 +1,10 @@
-"""Having all requests done that there are, in the process of a test."""
+"""Having all requests done that there are, and closing what is due, in the process of a test."""
 
 import time
 
 from catalog.db import Catalog
 from catalog.requests.processor import Processor
+from flows.intake.closing import Closing
 
 _LONGEST_S = 120.0
 
@@ -22,3 +23,8 @@ def do_all(catalog: Catalog, processor: Processor | None = None) -> int:
     if processor is None:
         mine.close()
     return took
+
+
+def close_due(catalog: Catalog) -> None:
+    """Close datasets whose sources have all ended, but for what is to be waited for a while."""
+    Closing(catalog, lambda _session: None, 600.0).turn()

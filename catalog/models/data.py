@@ -23,6 +23,7 @@ from catalog.refs import (
     RefusalKind,
     Retention,
     Settlement,
+    SourceEnd,
     StorageKind,
     StorageRole,
 )
@@ -69,6 +70,12 @@ class IntakeRule(SQLModel, table=True):
         description="Of marker and count one is enough; None: of a program that knew no other.",
     )
     close_empty: bool = added(False, description="A marker without files makes an empty dataset.")
+    version: int = added(1, description="Raised by each update.")
+    end_for_all: bool = added(False, description="Its marker ends the other sources, too.")
+    refused_after_s: float | None = Field(
+        default=None, description="Time after which what was refused holds no close; None: never."
+    )
+    with_storage: bool = added(False, description="Names in datasets begin with the storage's.")
     created_at: datetime = created()
 
 
@@ -272,6 +279,30 @@ class Dataset(SQLModel, table=True):
         nullable=True,
         description="By what its originals go with it; None: they stay.",
     )
+
+
+class Source(SQLModel, table=True):
+    """Who fills a dataset from outside, a rule or a sender, and whether that has ended."""
+
+    __table_args__ = (
+        sa.UniqueConstraint("dataset_id", "rule_id"),
+        sa.UniqueConstraint("dataset_id", "sender"),
+        sa.Index("ix_source_rule_id", "rule_id", **rows_where("ended_by IS NULL")),
+    )
+
+    id: int = row_id()
+    dataset_id: int = reference("dataset.id")
+    rule_id: int | None = reference("intake_rule.id", null=True)
+    sender: str | None = Field(default=None, description="Of requests; None: it is a rule.")
+    files: int = added("0", sa_type=BigInt, description="Of the rule, that are in the dataset.")
+    late: int = added("0", sa_type=BigInt, description="Of these what came after its end.")
+    quiet_for_s: float = added("0", description="Without a new file, as far as was looked.")
+    expects: int | None = Field(default=None, sa_type=BigInt, description="Files announced.")
+    until: datetime | None = moment()
+    told: bool = added(False, description="That the announced can't be so any more.")
+    ended_by: SourceEnd | None = Field(default=None, sa_type=state_word(SourceEnd), nullable=True)
+    ended_at: datetime | None = moment()
+    created_at: datetime = created()
 
 
 class File(SQLModel, table=True):

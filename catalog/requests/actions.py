@@ -5,7 +5,17 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import datasets, deletion, durations, files, manifests, storages, uploads
+from catalog import (
+    closing,
+    datasets,
+    deletion,
+    durations,
+    files,
+    manifests,
+    sources,
+    storages,
+    uploads,
+)
 from catalog.counts import count_of
 from catalog.datasets import DatasetInfo, Member
 from catalog.errors import Conflict, NotFound
@@ -96,34 +106,49 @@ class Actions:
                 ((storage_id, row.path), file_id) for row, file_id in zip(rows, new, strict=True)
             )
         for dataset_id, looks in sorted(gathered.items()):
-            members = [Member(ids[look.storage_id, look.row.path], look.row.name) for look in looks]
+            members = [Member(ids[look.storage_id, look.row.path], look.member) for look in looks]
             datasets.attach(self._session, dataset_id, members)
 
     def _create(self, document: DatasetInput) -> Reply:
         lifetime_s = durations.seconds(document.lifetime) if document.lifetime else None
         dataset_id = datasets.create(self._session, document.name, lifetime_s=lifetime_s)
+        if document.hold:
+            sources.hold(self._session, dataset_id, document.sender or sources.ANYBODY)
         self._known.pop(document.name, None)
         self._absent.discard(document.name)
         return {"dataset": document.name, "datasetId": dataset_id}
 
     def _close(self, document: DatasetClose) -> Reply:
         info = self._ours(document.dataset_id)
+        sender = document.sender or sources.ANYBODY
         wanted = document.file_count_expected
-        if wanted is not None:
-            there = manifests.count(self._session, info.id)
-            if there != wanted:
-                raise Conflict(
-                    f"dataset {info.name!r} has {count_of(there, 'file')}, not the {wanted} "
-                    "announced, and stays as it is; register the others, then "
-                    "`spdf request retry` this one."
-                )
-        closed = datasets.close(self._session, info.id)
+        if info.state is DatasetState.OPEN and wanted is not None:
+            within_s = durations.seconds(document.within) if document.within else None
+            sources.hold(self._session, info.id, sender, expects=wanted, within_s=within_s)
+            closing.count_announced(self._session, info.id)
+        elif info.state is DatasetState.OPEN and document.own:
+            sources.end_sender(self._session, info.id, sender)
+        if wanted is None and not document.own and not _is_of_rule(document):
+            closed = datasets.close(self._session, info.id)
+        else:
+            waits = closing.close_ended(self._session, info.id)
+            closed = datasets.get(self._session, info.id)
+            if closed.state is DatasetState.OPEN:
+                return self._waiting(closed, wanted, waits)
+        _check_count(closed, wanted)
         return {
             "dataset": info.name,
             "files": closed.file_count,
             "size": closed.size_bytes,
             "digest": closed.digest,
         }
+
+    def _waiting(self, info: DatasetInfo, wanted: int | None, waits: list[str]) -> Reply:
+        """The answer to an end that doesn't close the dataset yet."""
+        reply: Reply = {"dataset": info.name, "state": info.state, "waits": waits}
+        if wanted is not None:
+            reply |= {"waitsFor": wanted, "have": manifests.count(self._session, info.id)}
+        return reply
 
     def _upload(self, document: DatasetUpload) -> Reply | None:
         info = self._dataset(document.dataset_id)
@@ -175,3 +200,17 @@ class Actions:
             else:
                 self._known[reference] = datasets.by_name(self._session, reference)
         return self._known[reference]
+
+
+def _is_of_rule(document: DatasetClose) -> bool:
+    """Whether a rule of a program asked that knew no sources."""
+    return document.key.startswith("intake:")
+
+
+def _check_count(closed: DatasetInfo, wanted: int | None) -> None:
+    if wanted is not None and closed.file_count != wanted:
+        raise Conflict(
+            f"dataset {closed.name!r} is {closed.state} with "
+            f"{count_of(closed.file_count or 0, 'file')}, not the {wanted} announced; "
+            f"`spdf dataset why {closed.name}` shows who closed it."
+        )

@@ -75,11 +75,19 @@ class FileEntry(_Model):
     checksum: Text | None = Field(
         None, description="`algorithm:hex` (md5, adler32, sha256); without one the file is read."
     )
+    name: str | None = Field(
+        None, max_length=MAX_PATH, description="Its name in the dataset; by default its path."
+    )
 
     @field_validator("path")
     @classmethod
     def _path(cls, path: str) -> str:
         return _sentence(lambda: check_path("path", path))
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        return name if name is None else _sentence(lambda: check_path("file name", name))
 
     @field_validator("checksum")
     @classmethod
@@ -178,6 +186,8 @@ class DatasetInput(RequestDocument):
     lifetime: Text | None = Field(
         None, description="It is deleted so long after its close: 90s, 30m, 12h, 7d."
     )
+    hold: bool = Field(False, description="It is not closed before its sender says so.")
+    sender: Text | None = Field(None, description="Who holds it, as it calls itself.")
 
     @property
     def dataset(self) -> int | str:
@@ -198,12 +208,29 @@ class DatasetInput(RequestDocument):
 
 
 class DatasetClose(_OfDataset):
-    """Close a dataset for good."""
+    """Close a dataset for good, whoever else fills it.
+
+    With `fileCount` or `own` it is closed once all others who fill it have ended, too.
+    """
 
     kind: Literal["dataset.close"]
     file_count_expected: Count | None = Field(
-        None, alias="fileCount", description="Files that it must have; else it stays OPEN."
+        None,
+        alias="fileCount",
+        description="Files that it will have: it stays OPEN until these are there.",
     )
+    within: Text | None = Field(
+        None, description="Time in which they come, or it is told: 90s, 30m, 12h, 7d."
+    )
+    own: bool = Field(False, description="Only its sender has ended.")
+    sender: Text | None = Field(None, description="Who has ended, as it calls itself.")
+
+    @field_validator("within")
+    @classmethod
+    def _within(cls, within: str | None) -> str | None:
+        if within is not None:
+            _sentence(lambda: str(durations.seconds(within, "within")))
+        return within
 
 
 class DatasetUpload(_OfDataset):

@@ -43,6 +43,8 @@ class Look:
     storage_id: int
     storage: str
     row: NewFileRow
+    member: str
+    """The file's name in its dataset."""
 
     @property
     def named(self) -> dict[str, Any]:
@@ -88,7 +90,8 @@ class Looker:
         """
         try:
             storage = self._storage(file.storage_id)
-            return Look(storage.id, storage.name, self._row(storage, file, verify))
+            row = self._row(storage, file, verify)
+            return Look(storage.id, storage.name, row, file.name or row.name)
         except Waits as error:
             return error
         except Exception as error:

@@ -14,6 +14,7 @@ from catalog.requests.processor import Processor, collect_rarely
 from catalog.settings import Settings, get_settings
 from catalog.troubles import Troubles
 from flows.intake import INTAKE
+from flows.intake.closing import Closing
 from flows.intake.generator import Generator
 from flows.intake.housework import Housework
 from flows.intake.loops import Loop, Stopped, paced
@@ -62,6 +63,7 @@ class Intake:
         spool = Spool(self._settings.spool, self._catalog)
         housework = Housework(self._catalog, fence)
         watches = Watches(self._catalog, self._settings.look_s)
+        closing = Closing(self._catalog, fence, self._settings.idle_s)
         loops = [
             Loop("beat", beat, over, self._pulse),
             Loop(
@@ -70,6 +72,7 @@ class Intake:
                 over,
                 self._pulse,
             ),
+            Loop("close", closing.turn, over, self._pulse),
             Loop("housework", housework.turn, over, self._pulse),
             Loop("watch", watches.turn, over, self._pulse),
             Loop("match", Generator(self._catalog, fence).turn, over, self._pulse),

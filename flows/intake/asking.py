@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import arrivals, datasets
+from catalog import arrivals, datasets, sources
 from catalog.refs import RequestKind, StorageInfo
 from catalog.requests import parse, queue, submit
 from catalog.requests.work import CONFLICT
@@ -39,25 +39,42 @@ def _retry(session: Session, request_ids: Collection[int]) -> None:
 
 
 def make(session: Session, rule: Rule, names: Collection[str]) -> dict[str, int]:
-    """Have datasets; those that are there already are only used. Gives their ids by name."""
+    """Have datasets, of which the rule is a source from then on. Gives their ids by name."""
     there = arrivals.places(session, names)
-    return {
+    ids = {
         name: there[name].id
         if name in there
         else datasets.create(session, name, lifetime_s=rule.lifetime_s, rule_id=rule.id)
         for name in sorted(names)
     }
+    sources.join(session, rule, list(ids.values()))
+    return ids
 
 
 def _document(
     rule: Rule, storage: StorageInfo, dataset_id: int, arrival: Arrival
 ) -> dict[str, Any]:
     sighting = arrival.sighting
-    state = sighting.state
+    asked: list[str | int] = [
+        "file",
+        rule.id,
+        storage.id,
+        dataset_id,
+        sighting.path,
+        *sighting.state,
+    ]
+    file: dict[str, Any] = {
+        "storageId": storage.name,
+        "path": sighting.path,
+        "size": sighting.size_bytes,
+    }
+    if rule.with_storage:
+        file["name"] = name = rule.name_of(sighting.path)
+        asked.append(name)
     return {
         "kind": RequestKind.FILE_INPUT,
-        "key": key_of("file", rule.id, storage.id, dataset_id, sighting.path, *state),
+        "key": key_of(*asked),
         # By its id: of its name there may be another one by the time that this is done.
         "datasetId": dataset_id,
-        "files": [{"storageId": storage.name, "path": sighting.path, "size": sighting.size_bytes}],
+        "files": [file],
     }

@@ -1,12 +1,13 @@
 """Rounds: what one look has found, as far as it has got."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from catalog.names import shown
 from catalog.outage import printable
 from catalog.refs import HOLDING, RefusalKind
-from catalog.refusals import MOST, MOST_DETACHED, NewRefusal
+from catalog.refusals import MOST, MOST_DETACHED, Likeness, NewRefusal
 from flows.intake.sightings import Sighting
 
 
@@ -41,10 +42,20 @@ class Round:
     filled: set[str] = field(default_factory=set)
     """Datasets of which there are files."""
     busy: set[str] = field(default_factory=set)
-    """Datasets that something keeps from being closed."""
+    """Datasets of which something is on its way."""
+    held: set[str] = field(default_factory=set)
+    """Datasets of which something can't be taken."""
+    members: Counter[str] = field(default_factory=Counter)
+    """How many files are in their datasets, as they are."""
+    dismissed: Mapping[str, Likeness] = field(default_factory=dict)
+    """What a person said to leave out, as it was."""
     all_busy: bool = False
     """Whether files of any dataset may lie where nobody can look."""
     markers: dict[str, Sighting] = field(default_factory=dict)
+    watched: Set[str] = frozenset()
+    """Datasets of which the paths are kept of files that are there."""
+    there: set[str] = field(default_factory=set)
+    """Paths of these files."""
     refused: dict[str, NewRefusal] = field(default_factory=dict)
     refusals: int = 0
     detached: int = 0
@@ -58,6 +69,9 @@ class Round:
 
     def refuse(self, sighting: Sighting, kind: RefusalKind, reason: str) -> None:
         """Remember something that isn't taken; its dataset isn't closed by itself."""
+        path = shown(sighting.path)
+        if kind in HOLDING and self.dismissed.get(path) == (kind, *sighting.state):
+            return
         if kind is RefusalKind.DETACHED:
             self.detached += 1
             is_kept = self.detached <= MOST_DETACHED
@@ -65,8 +79,7 @@ class Round:
             self.refusals += 1
             is_kept = self.refusals <= MOST
         if sighting.dataset is not None and kind in HOLDING:
-            self.busy.add(sighting.dataset)
-        path = shown(sighting.path)
+            self.held.add(sighting.dataset)
         if path in self.told or is_kept:
             self.refused[path] = NewRefusal(
                 path,
@@ -77,8 +90,14 @@ class Round:
                 sighting.mtime_us,
             )
 
+    def saw(self, sighting: Sighting) -> None:
+        """A file, whatever becomes of it."""
+        if sighting.dataset in self.watched:
+            self.there.add(sighting.path)
+
     def known(self, sighting: Sighting) -> None:
         """A file that is registered as it is."""
+        self.members[str(sighting.dataset)] += 1
         if self.told and (path := shown(sighting.path)) in self.told:
             self.registered.add(path)
 

@@ -24,7 +24,7 @@ from catalog.errors import BadInput
 from catalog.names import shown
 from catalog.outage import in_halves, sentence
 from catalog.refs import RefusalKind, Settlement, StorageInfo, StorageKind
-from catalog.refusals import MOST, MOST_DETACHED, NewRefusal
+from catalog.refusals import MOST, MOST_DETACHED, Likeness, NewRefusal
 from catalog.requests import queue
 from catalog.rule import Rule
 from catalog.states import DatasetState, RequestState
@@ -120,7 +120,7 @@ class Watch:
         """What is there now; raises `BadInput` for a rule that can't be followed."""
         if (fault := self.rule.fault) is not None:
             raise BadInput(fault)
-        found = Round(self._told)
+        found = Round(self._told, dismissed=self._dismissed(), watched=self._closer.suspects)
         # Before the look: what was done by then is seen as registered.
         self._learn()
         errand, begun = self._errand(), time.monotonic()
@@ -136,9 +136,16 @@ class Watch:
         # one has them all.
         ended = found.markers.keys() & self._ended
         self._ended = set(found.markers)
-        self._closer.close(found, ended)
+        self._closer.empty(found, ended)
+        changes = self._closer.judge(found, ended)
+        # Before a source ends: what isn't taken holds its dataset open.
         self._remember(found)
+        self._closer.end(changes)
         return min(_MOST_S, max(_LEAST_S, min(self._took_s) / _SHARE))
+
+    def _dismissed(self) -> dict[str, Likeness]:
+        with self._catalog.read() as session:
+            return refusals.dismissed(session, self.rule.id)
 
     def _errand(self) -> Errand:
         """What to look for, on the storage as it is known by now: it may have got its marker."""
@@ -177,6 +184,7 @@ class Watch:
             names = {str(files[path].dataset) for path in left}
             past = arrivals.known_names(session, names) if names else set()
         for path, sighting in files.items():
+            found.saw(sighting)
             if path in left:
                 # What stayed of a dataset that was deleted is no file of it any more.
                 if str(sighting.dataset) not in past or str(sighting.dataset) in places:

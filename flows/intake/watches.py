@@ -72,8 +72,10 @@ class Watches:
 
     def _forget(self, rules: Mapping[int, Rule]) -> None:
         """Keep nothing of rules that are followed no longer, and no process for their storages."""
-        for gone in self._watches.keys() - rules.keys():
-            del self._watches[gone]
+        for rule_id, watch in list(self._watches.items()):
+            # Of another version of its rule a watch is made anew.
+            if rules.get(rule_id) != watch.rule:
+                del self._watches[rule_id]
         self._due = {rule_id: due for rule_id, due in self._due.items() if rule_id in rules}
         self._told = {rule_id: told for rule_id, told in self._told.items() if rule_id in rules}
         for idle in self._lookers.keys() - {rule.storage_id for rule in rules.values()}:

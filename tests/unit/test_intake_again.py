@@ -13,7 +13,7 @@ from catalog.refs import Originals
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
 from flows.intake.watch import Watch
-from tests.processing import do_all
+from tests.processing import close_due, do_all
 
 RUN = r"(?P<run>run-\d+)"
 
@@ -35,6 +35,7 @@ def look(catalog: Catalog, storage: StorageInfo) -> Callable[[], None]:
         for _ in range(2):
             watch.turn()
             do_all(catalog)
+            close_due(catalog)
 
     return turn
 

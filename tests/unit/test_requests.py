@@ -39,7 +39,7 @@ from catalog.requests.queue import Answer
 from catalog.settings import get_settings
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
-from tests.processing import do_all
+from tests.processing import close_due, do_all
 
 Document = dict[str, Any]
 
@@ -451,12 +451,18 @@ def test_a_close_that_announces_other_files_leaves_the_dataset_open(
     catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]]
 ) -> None:
     _, _, early = send(new_dataset(), with_files([written(storage, "a")]), closing(fileCount=2))
-    assert "has 1 file, not the 2 announced" in error_of(early)
+    assert early.state is RequestState.DONE and early.reply is not None
+    assert (early.reply["waitsFor"], early.reply["have"]) == (2, 1)
+    with catalog.read() as session:
+        assert datasets.by_name(session, "run-1").state is DatasetState.OPEN
     send(with_files([written(storage, "b")], key="rest"))
-    with catalog.write() as session:
-        queue.retry(session, early.id)
+    close_due(catalog)
+    with catalog.read() as session:
+        assert datasets.by_name(session, "run-1").state is DatasetState.CLOSED
     (again,) = send(closing(fileCount=2))
     assert again.state is RequestState.DONE
+    (wrong,) = send(closing(fileCount=3, key="other"))
+    assert "is CLOSED with 2 files, not the 3 announced" in error_of(wrong)
 
 
 def test_a_taken_name_is_refused(catalog: Catalog, send: Callable[..., list[RequestInfo]]) -> None:

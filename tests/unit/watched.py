@@ -17,6 +17,7 @@ from catalog.requests.queue import RequestInfo
 from catalog.rule import Rule
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
+from flows.intake.closing import Closing
 from flows.intake.watch import Watch
 from tests.processing import do_all
 
@@ -31,6 +32,8 @@ class Buffer:
     catalog: Catalog
     storage: StorageInfo
     watches: dict[str, Watch] = field(default_factory=dict)
+    idle_s: float = 600.0
+    _closing: Closing | None = None
 
     def follow(self, name: str = "daq", **more: Any) -> Watch:
         """Add a rule, and watch for it."""
@@ -69,9 +72,16 @@ class Buffer:
                 watch.turn()
             self.work()
 
+    def close(self) -> None:
+        """Close what is due."""
+        if self._closing is None:
+            self._closing = Closing(self.catalog, lambda session: None, self.idle_s)
+        self._closing.turn()
+
     def work(self) -> None:
-        """Have all requests done."""
+        """Have all requests done, and close what is due."""
         do_all(self.catalog)
+        self.close()
 
     def names(self, dataset: str) -> list[str]:
         """The files of a dataset."""
