@@ -16,7 +16,7 @@ from catalog.db import Catalog
 from catalog.drivers import NOTHING_SEEN, ObjectInfo, StorageDriver
 from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.models import Replica
-from catalog.overlaps import Overlap, shared
+from catalog.overlaps import shared
 from catalog.refs import StorageInfo, StorageKind
 from catalog.rowsets import among
 from catalog.states import ReplicaState
@@ -58,59 +58,71 @@ def others(catalog: Catalog, storage_id: int, paths: Sequence[str]) -> dict[str,
         return {}
     with catalog.read() as session:
         known = storages.list_all(session)
-    kept = _through_links(catalog, known, storage_id, paths)
+    (mine,) = (info for info in known if info.id == storage_id)
+    kept, real = _through_links(catalog, known, mine, paths)
     for found in shared(known).get(storage_id, ()):
-        if found.outer.id == storage_id:
+        if found.outer.id == found.inner.id:
+            for again in (found.of_inner, found.of_outer):
+                kept |= _at_a_file(catalog, mine, {p: again(place) for p, place in real.items()})
+        elif found.outer.id == storage_id:
             kept |= {
-                path: _stays(path, found.outer, f"it lies on storage {found.inner.name}, too")
-                for path in paths
-                if found.of_inner(path) is not None
+                path: _stays(path, mine, f"it lies on storage {found.inner.name}, too")
+                for path, place in real.items()
+                if found.of_inner(place) is not None
             }
         elif not found.inside:
             kept |= {
-                path: _stays(path, found.inner, f"it lies on storage {found.outer.name}, too")
+                path: _stays(path, mine, f"it lies on storage {found.outer.name}, too")
                 for path in paths
             }
         else:
-            kept |= _named_outside(catalog, found, paths)
+            there = {path: found.of_outer(place) for path, place in real.items()}
+            named = _named(catalog, found.outer.id, there)
+            kept |= {
+                path: _stays(path, mine, f"storage {found.outer.name} has a file there")
+                for path, place in there.items()
+                if place in named
+            }
     return kept
 
 
 def _through_links(
-    catalog: Catalog, known: Sequence[StorageInfo], storage_id: int, paths: Sequence[str]
-) -> dict[str, StorageError]:
-    """Paths in folders that are links: out of the storage, or to where a row names a file."""
-    (mine,) = (info for info in known if info.id == storage_id)
+    catalog: Catalog, known: Sequence[StorageInfo], mine: StorageInfo, paths: Sequence[str]
+) -> tuple[dict[str, StorageError], dict[str, str]]:
+    """Paths in folders that are links: out of the storage, or to where a row names a file.
+
+    And of each path that isn't out of it the one that it is, whatever links lead there.
+    """
+    real = {path: path for path in paths}
     if mine.kind is not StorageKind.LOCAL:
-        return {}
+        return {}, real
     root = PurePath(os.path.realpath(mine.url))
-    others = [i for i in known if i.kind is StorageKind.LOCAL and i.id != storage_id]
+    others = [i for i in known if i.kind is StorageKind.LOCAL and i.id != mine.id]
     hanging = answering.hanging(info.url for info in others)
     roots = [(i, PurePath(os.path.realpath(i.url))) for i in others if i.url not in hanging]
     unknown = [info for info in others if info.url in hanging]
     kept: dict[str, StorageError] = {}
-    real = {folder: root / folder for folder in {path.rpartition("/")[0] for path in paths}}
-    unsure = {f: info for f in real if (info := _may_lead_to(unknown, mine, f)) is not None}
-    linked = {f: PurePath(os.path.realpath(place)) for f, place in real.items() if f not in unsure}
+    plain = {folder: root / folder for folder in {path.rpartition("/")[0] for path in paths}}
+    unsure = {f: info for f in plain if (info := _may_lead_to(unknown, mine, f)) is not None}
+    linked = {f: PurePath(os.path.realpath(p)) for f, p in plain.items() if f not in unsure}
     for path in paths:
         folder, _, name = path.rpartition("/")
         if folder in unsure:
             kept[path] = _stays(path, mine, f"storage {unsure[folder].name} may have it, and hangs")
             continue
-        if linked[folder] == real[folder]:
+        if linked[folder] == plain[folder]:
             continue
         place = linked[folder] / name
         for info, other in roots:
             if place.is_relative_to(other):
                 kept[path] = _stays(path, mine, f"it lies on storage {info.name}, too")
         if place.is_relative_to(root):
-            inside = place.relative_to(root).as_posix()
-            if _named(catalog, storage_id, [inside]):
-                kept[path] = _stays(path, mine, f"it is {inside}, too, which is a file's place")
+            real[path] = place.relative_to(root).as_posix()
         elif path not in kept:
             what = f"its folder is a link now, to {place.parent} outside of the storage"
             kept[path] = OtherBytes(mine.name, path, what)
-    return kept
+    led = {path: place for path, place in real.items() if place != path}
+    return _at_a_file(catalog, mine, led) | kept, real
 
 
 def _may_lead_to(
@@ -158,25 +170,30 @@ def elsewhere(driver: StorageDriver) -> Callable[[str], str | None]:
     return lambda path: root_of(path.rpartition("/")[0])
 
 
-def _named_outside(
-    catalog: Catalog, found: Overlap, paths: Sequence[str]
+def _at_a_file(
+    catalog: Catalog, mine: StorageInfo, places: Mapping[str, str | None]
 ) -> dict[str, StorageError]:
-    """Paths of the inner storage that rows of the outer one name."""
-    there = {found.of_outer(path): path for path in paths}
-    why = f"storage {found.outer.name} has a file there"
-    named = _named(catalog, found.outer.id, list(there))
-    return {there[path]: _stays(there[path], found.inner, why) for path in named}
+    """Paths of a storage that are another place of it as well, which a row of it names."""
+    named = _named(catalog, mine.id, places)
+    return {
+        path: _stays(path, mine, f"it is {place}, too, which is a file's place")
+        for path, place in places.items()
+        if place in named
+    }
 
 
-def _named(catalog: Catalog, storage_id: int, paths: Sequence[str]) -> list[str]:
-    """Those of the paths that rows name."""
+def _named(catalog: Catalog, storage_id: int, places: Mapping[str, str | None]) -> set[str]:
+    """Those places on a storage, by the paths that they are asked for, that rows name."""
+    wanted = sorted({place for place in places.values() if place is not None})
+    if not wanted:
+        return set()
     with catalog.read() as session:
         query = sa.select(col(Replica.path)).where(
             col(Replica.storage_id) == storage_id,
-            among(session, col(Replica.path), paths),
+            among(session, col(Replica.path), wanted),
             col(Replica.state) != ReplicaState.DELETED,
         )
-        return list(session.scalars(query))
+        return set(session.scalars(query))
 
 
 def _stays(path: str, storage: StorageInfo, why: str) -> StorageError:

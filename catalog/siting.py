@@ -8,7 +8,7 @@ from catalog.db import Catalog
 from catalog.drivers import driver_for, marker
 from catalog.errors import Conflict, ErrorCode, StorageError
 from catalog.names import MARKER
-from catalog.overlaps import above
+from catalog.overlaps import above, mounted
 from catalog.places import place_of
 from catalog.refs import StorageInfo, StorageKind
 
@@ -37,9 +37,14 @@ def refuse_taken(catalog: Catalog, new: StorageInfo) -> None:
 
 
 def _markers_around(new: StorageInfo, known: Sequence[StorageInfo]) -> Iterator[tuple[str, str]]:
-    """Markers at a place, above it, and where known storages of its bucket would be in it."""
+    """Markers at a place, above it, at mounts and where known storages of its bucket lie in it."""
     for url in [new.url, *above(new)]:
         if (identity := _identity_at(replace(new, url=url), "")) is not None:
+            yield url, identity
+    below = {f"{new.url}/{folder}": folder for folder in mounted(new)}
+    hanging = answering.hanging(below)
+    for url, folder in below.items():
+        if url not in hanging and (identity := _identity_at(new, folder)) is not None:
             yield url, identity
     for other in known:
         if new.kind is other.kind is StorageKind.S3:

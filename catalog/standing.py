@@ -128,12 +128,17 @@ def _in_time(calls: Sequence[Callable[[], R]], limit_s: float) -> list[R | None]
 
 
 def told_overlaps(found: Iterable[Overlap]) -> list[str]:
-    """A sentence on each two storages that share a place."""
-    return [
-        f"{item.words}; nothing is removed that the other one may have. Bring one of them to a "
-        "place of its own, then `spdf storage move NAME PLACE`"
-        for item in found
-    ]
+    """A sentence on each two storages that share a place, or one that has a folder twice."""
+    return [f"{item.words}; {_mend(item)}" for item in found]
+
+
+def _mend(item: Overlap) -> str:
+    if item.outer.id == item.inner.id:
+        return "nothing is removed there that a file's row names in either. Unmount one of them"
+    kept = "nothing is removed that the other one may have"
+    if item.within:
+        return f"{kept}. Unmount it, so that each has a place of its own"
+    return f"{kept}. Bring one of them to a place of its own, then `spdf storage move NAME PLACE`"
 
 
 def mark(catalog: Catalog, storage_id: int, *, by_word: bool = False) -> Found:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog import datasets, deletion, files, standing, storages
+from catalog import datasets, deletion, files, siting, standing, storages
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.drivers import Drivers, undo
@@ -22,6 +23,7 @@ from catalog.names import MARKER
 from catalog.overlaps import Overlap, overlap
 from catalog.refs import StorageInfo, StorageKind, StorageRole
 from catalog.states import DatasetState, InspectionState
+from tests.servers.disks import mounted
 
 FULL = Options(sample_percent=100.0, grace_s=0.0)
 
@@ -72,7 +74,7 @@ def delete(catalog: Catalog, dataset: int) -> deletion.Removed:
 def bound(source: Path, target: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED: only root can mount a directory elsewhere")
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     if subprocess.run(["mount", "--bind", source, target], check=False).returncode != 0:
         pytest.skip("NOT TESTED: this machine mounts no directory elsewhere")
     try:
@@ -133,6 +135,66 @@ def test_a_storage_around_one_that_is_mounted_elsewhere_is_refused(
             add(catalog, "outer", tmp_path / "data")
 
 
+def test_a_folder_of_a_storage_that_is_mounted_below_another_is_refused(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    add(catalog, "first", tmp_path / "real")
+    with bound(tmp_path / "real" / "sub", tmp_path / "part" / "x"):
+        with pytest.raises(
+            Conflict, match=r"second .* has a folder of storage first .*: x/ is sub"
+        ):
+            add(catalog, "second", tmp_path / "part")
+        add(catalog, "beside", tmp_path / "beside")
+    with (
+        bound(tmp_path / "real", tmp_path / "whole" / "deep" / "x"),
+        pytest.raises(Conflict, match=r"first .* lies inside storage second .* in deep/x/"),
+    ):
+        add(catalog, "second", tmp_path / "whole")
+
+
+def test_a_storage_whose_folder_is_mounted_below_one_that_stands_is_refused(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    (tmp_path / "real" / "sub" / "deep").mkdir(parents=True)
+    add(catalog, "first", tmp_path / "first")
+    with bound(tmp_path / "real" / "sub", tmp_path / "first" / "x"):
+        for place, told in {
+            "real": r"first .* has a folder of storage second .* x/ is sub/",
+            "real/sub": r"second .* lies inside storage first .* in x/",
+            "real/sub/deep": r"second .* lies inside storage first .* in x/deep/",
+        }.items():
+            with pytest.raises(Conflict, match=told):
+                add(catalog, "second", tmp_path / place)
+
+
+def test_a_folder_that_two_storages_have_by_mounts_is_refused(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs" / "sub").mkdir(parents=True)
+    add(catalog, "first", tmp_path / "first")
+    with (
+        bound(tmp_path / "theirs", tmp_path / "first" / "x"),
+        bound(tmp_path / "theirs" / "sub", tmp_path / "second" / "y"),
+        pytest.raises(Conflict, match=r"has a folder of storage"),
+    ):
+        add(catalog, "second", tmp_path / "second")
+
+
+def test_a_storage_that_is_mounted_below_a_place_is_known_by_its_marker(
+    catalog: Catalog, make: Make, tmp_path: Path
+) -> None:
+    """As of a server that is mounted twice: the mounts alone don't tell that they are one."""
+    raw = make("raw", tmp_path / "raw", "input")
+    (tmp_path / "new").mkdir()
+    new = StorageInfo(0, "new", StorageKind.LOCAL, StorageRole.OUTPUT, str(tmp_path / "new"))
+    siting.refuse_taken(catalog, new)
+    with mounted(tmp_path / "new" / "x", "tmpfs", mib=1) as disk:
+        shutil.copy(Path(raw.url, MARKER), disk)
+        with pytest.raises(Conflict, match=r"new/x is storage 'raw' already, by the marker"):
+            siting.refuse_taken(catalog, new)
+
+
 def s3(name: str, url: str) -> StorageInfo:
     return StorageInfo(len(url), name, StorageKind.S3, StorageRole.OUTPUT, url)
 
@@ -187,6 +249,64 @@ def test_raw_data_inside_an_output_storage_is_neither_dark_there_nor_removed(
         told = standing.problems(storages.list_all(session))
         assert datasets.get(session, dataset).state is DatasetState.CLOSED
     assert any("storage raw" in line and "lies inside storage out" in line for line in told)
+
+
+def test_a_folder_mounted_below_another_storage_gives_away_nothing(
+    catalog: Catalog, make: Make, tmp_path: Path
+) -> None:
+    raw = make("raw", tmp_path / "raw", "input")
+    put(catalog, raw, "sub/r1.raw", "sub/deep/r2.raw", "r3.raw")
+    (tmp_path / "raw" / "sub" / "unregistered.raw").write_text("nobody knows me yet")
+    out = make("out", tmp_path / "out")
+    (tmp_path / "out" / "dark").write_text("nobody knows me")
+    (tmp_path / "out" / "link").symlink_to("x/deep")
+    with bound(tmp_path / "raw" / "sub", tmp_path / "out" / "x"):
+        dataset = put(catalog, out, "x/made", "made", "link/made", dataset="made")
+        info = inspect(catalog, out.id, FULL)
+        assert (info.state, info.dark) == (InspectionState.DONE, 1)
+        assert (
+            info.reason
+            and "storage out" in info.reason
+            and "has a folder of storage raw" in info.reason
+        )
+        assert settle(catalog, out.id, remove_dark=True).removed == 1
+        done = delete(catalog, dataset)
+        assert (done.copies, len(done.faults)) == (1, 2)
+        assert all("it lies on storage raw, too" in fault for fault in done.faults)
+        with catalog.read() as session:
+            told = standing.problems(storages.list_all(session))
+        assert any("has a folder of storage raw" in line and "Unmount" in line for line in told)
+    assert {"r3.raw", "sub/deep/r2.raw", "sub/r1.raw", "sub/unregistered.raw"} <= {
+        *there(tmp_path / "raw")
+    }
+
+
+def test_a_mount_that_comes_after_the_finding_saves_the_bytes(
+    catalog: Catalog, make: Make, tmp_path: Path
+) -> None:
+    out, raw = make("out", tmp_path / "out"), make("raw", tmp_path / "raw", "input")
+    for place in (tmp_path / "out" / "x" / "y", tmp_path / "raw" / "sub" / "y"):
+        place.parent.mkdir()
+        place.write_text("y")
+        os.utime(place, (1, 1))
+    assert raw.id != out.id and inspect(catalog, out.id, FULL).dark == 1
+    with bound(tmp_path / "raw" / "sub", tmp_path / "out" / "x"):
+        assert settle(catalog, out.id, remove_dark=True).removed == 0
+    assert there(tmp_path / "raw") == ["sub/y"]
+
+
+def test_what_is_mounted_twice_in_one_storage_goes_by_no_second_name(
+    catalog: Catalog, make: Make, tmp_path: Path
+) -> None:
+    out = make("out", tmp_path / "out")
+    put(catalog, out, "real/sub/one")
+    (tmp_path / "out" / "real" / "sub" / "dark").write_text("nobody knows me")
+    with bound(tmp_path / "out" / "real" / "sub", tmp_path / "out" / "again"):
+        put(catalog, out, "again/two", dataset="again")
+        info = inspect(catalog, out.id, FULL)
+        assert info.reason and "has its folder real/sub/ a second time" in info.reason
+        settle(catalog, out.id, remove_dark=True)
+    assert there(tmp_path / "out") == ["real/sub/one", "real/sub/two"]
 
 
 def test_what_the_outer_storage_has_a_row_of_stays_for_the_inner_one(
