@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from catalog.states import Phase
 from workers.cwl import ToolFailure, ToolStopped, run_tool
 from workers.cwl.failures import NotEnded
 from workers.cwl.faults import InputModified, code_of, of_node, told
+from workers.cwl.left import end_of, is_straight
 from workers.node import Node
 from workers.prepare import PreparedTask
 from workers.probe import check_disk, fills
@@ -388,9 +388,7 @@ def _upload_log(attempt: _Attempt) -> NewFile | None:
 def _tail(path: str) -> str | None:
     """The end of a log, whole lines, as text that any database takes."""
     try:
-        with Path(path).open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            data = file.read()
+        data = end_of(path, TAIL_BYTES) if is_straight(path) else b""
     except OSError:
         return None
     if len(data) == TAIL_BYTES:

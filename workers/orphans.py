@@ -14,12 +14,15 @@ from pathlib import Path
 
 from workers.cwl.containers import Containers
 from workers.cwl.failures import ToolFailure
+from workers.cwl.left import read_left
 from workers.reaper import Process, end_session, look
 from workers.workspace import remove_tree
 
 log = logging.getLogger(__name__)
 
 _PILOT, _PAYLOADS, _HELD, _ENGINE = "pilot.json", "payloads", "held", "engine"
+_MOST_BYTES = 64 << 20
+"""Of a pilot's own files, which its payloads may have written to."""
 _END_S, _PAUSE_S = 2.0, 0.01
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -109,7 +112,7 @@ def clean_dead(work_dir: Path) -> int:
 def _clean(directory: Path) -> bool:
     """Clean up after one dead pilot, whose lock is held; whether that could be done."""
     try:
-        here = json.loads((directory / _PILOT).read_text())["numbers"] == _numbers()
+        here = json.loads(read_left(directory / _PILOT, _MOST_BYTES))["numbers"] == _numbers()
         if here:
             _end_all(directory)
         os.close(_lock(directory / _HELD))
@@ -171,7 +174,7 @@ def living_reapers(directory: Path) -> dict[int, Process]:
 
 def _reapers(directory: Path) -> dict[int, int]:
     """All reapers that a pilot ever had, and when they started."""
-    lines = map(str.split, (directory / _PAYLOADS).read_text().splitlines())
+    lines = map(bytes.split, read_left(directory / _PAYLOADS, _MOST_BYTES).splitlines())
     # Below one whose line was cut short nothing has run.
     return {int(line[0]): int(line[1]) for line in lines if len(line) == 2}
 
@@ -202,5 +205,5 @@ def _kill_holders(path: Path) -> None:
 def _remove_containers(directory: Path) -> None:
     """Remove the containers of a pilot: they end neither with it nor with what started them."""
     with suppress(FileNotFoundError):
-        engine = (directory / _ENGINE).read_text()
+        engine = read_left(directory / _ENGINE, _MOST_BYTES).decode()
         Containers(engine, str(directory)).remove_all()

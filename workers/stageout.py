@@ -3,7 +3,9 @@
 # Paths are plain strings here: this runs for every output of every job.
 # ruff: noqa: PTH114, PTH116, PTH119, PTH120
 
+import logging
 import os
+import stat
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,12 +17,15 @@ from catalog.drivers import undo
 from catalog.errors import BadName, ErrorCode, StorageError
 from catalog.names import MAX_COMPONENT, check_path
 from workers.cwl import ToolFailure
+from workers.cwl.left import is_straight
 from workers.cwl.staging import with_secondary
 from workers.cwl.values import unstorable
 from workers.node import Node
 from workers.onefile import blamed
 from workers.patience import put_patiently
 from workers.spec import JobSpec, NewFile, OutputTarget, TaskSpec
+
+log = logging.getLogger(__name__)
 
 
 class StageOut:
@@ -62,11 +67,19 @@ class StageOut:
         return plain
 
     def log(self, path: str) -> NewFile | None:
-        """Upload the attempt's log, unless it is empty."""
+        """Upload the attempt's log, unless it is empty, or the payload has put another thing there.
+
+        It is moved: what a link leads to must not be.
+        """
         try:
-            if os.stat(path).st_size == 0:
-                return None
-        except FileNotFoundError:
+            found = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        is_file = stat.S_ISREG(found.st_mode)
+        if is_file and found.st_size == 0:
+            return None
+        if not is_file or not is_straight(path):
+            log.warning("a log is no file any more", extra={"job": self._job.job_id})
             return None
         name = f"{self._job.key}/{self._job.number}.log"
         return self._put("log", 0, path, name, "log", self._task.targets["log"])

@@ -5,7 +5,7 @@ emptied, or in which something of a job may still be at work, is thrown away ins
 """
 
 # Paths are plain strings here: this runs for every job.
-# ruff: noqa: PTH101, PTH102, PTH108, PTH116, PTH208
+# ruff: noqa: PTH101, PTH102, PTH108, PTH208
 
 import logging
 import os
@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +30,14 @@ _OWN = frozenset((*_FOLDERS, "log"))
 class _Seen(NamedTuple):
     """An empty directory as it was seen; `changed_ns` is None where that can't tell of changes."""
 
+    device: int
     inode: int
     changed_ns: int | None
+
+    def is_one(self, found: os.stat_result) -> bool:
+        """Whether what was found is that very directory."""
+        place = (self.device, self.inode)
+        return stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) == place
 
 
 class Workspace:
@@ -61,12 +67,12 @@ class Workspace:
 
     def empty(self) -> bool:
         """Remove what a job left; whether the workspace is as it was made."""
-        if self._spoilt:
+        if self._spoilt or not self._root.is_one(os.lstat(self.root)):
             return False
         for name, before in self._found.items():
             folder = f"{self.root}/{name}"
             found = os.lstat(folder)
-            if found.st_ino != before.inode or not stat.S_ISDIR(found.st_mode):
+            if not before.is_one(found):
                 return False
             if found.st_mode & 0o777 != _MODE:
                 os.chmod(folder, _MODE)
@@ -77,12 +83,17 @@ class Workspace:
             if set(os.listdir(self.root)) - _OWN:
                 return False
             self._root = _seen(self.root)
-        try:
-            if os.stat(self.log).st_size:
-                os.truncate(self.log, 0)
-        except FileNotFoundError:
-            pass
+        self._empty_log()
         return True
+
+    def _empty_log(self) -> None:
+        """A log that is a link, also a hard one, is another's: its bytes must stay."""
+        with suppress(FileNotFoundError):
+            found = os.lstat(self.log)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.unlink(self.log)
+            elif found.st_size:
+                os.truncate(self.log, 0)
 
     def remove(self) -> None:
         """Remove all of it, as far as that can be done."""
@@ -127,7 +138,7 @@ def _seen(folder: str) -> _Seen:
     """Clocks of file systems are coarse: a change soon after another leaves the same time."""
     found = os.lstat(folder)
     young = time.time_ns() - found.st_ctime_ns < _COARSE_NS
-    return _Seen(found.st_ino, None if young else found.st_ctime_ns)
+    return _Seen(found.st_dev, found.st_ino, None if young else found.st_ctime_ns)
 
 
 def remove_tree(path: str | Path) -> None:

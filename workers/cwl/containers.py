@@ -19,6 +19,7 @@ from typing import Any
 from catalog.errors import ErrorCode
 from workers.cwl.failures import NotEnded, ToolFailure, ToolStopped, no_engine
 from workers.cwl.images import Image
+from workers.cwl.left import end_of
 from workers.cwl.meter import Meter
 from workers.cwl.process import Command, Ended, run_command
 from workers.reapers import Reapers
@@ -327,9 +328,7 @@ def _fetching(image: Image) -> tuple[str, ...]:
 
 
 def _tail(path: str) -> str:
-    with open(path, "rb") as stream:  # noqa: PTH123
-        stream.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))  # noqa: PTH202
-        return " ".join(stream.read().decode("utf-8", "replace").split())
+    return " ".join(end_of(path, _TAIL_BYTES).decode("utf-8", "replace").split())
 
 
 def _unknown_image(said: str) -> bool:

@@ -18,6 +18,7 @@ from workers.cwl.files import leads_out
 from workers.cwl.findings import Findings
 from workers.cwl.images import Image
 from workers.cwl.inputs import prepare_inputs
+from workers.cwl.left import is_straight
 from workers.cwl.numbers import is_double
 from workers.cwl.outputs import adopt_outputs, collect_outputs
 from workers.cwl.process import Command, Ended, run_command
@@ -260,6 +261,13 @@ def _check_exit(tool: Tool, ended: Ended, log: str) -> None:
 
 
 def _ended_badly(code: ErrorCode, how: str, log: str) -> ToolFailure:
-    has_printed = os.path.exists(log) and os.path.getsize(log) > 0  # noqa: PTH110, PTH202
-    more = "; its log tells more" if has_printed else ""
-    return ToolFailure(code, f"the payload ended with {how}{more}")
+    return ToolFailure(code, f"the payload ended with {how}{_of_log(log)}")
+
+
+def _of_log(log: str) -> str:
+    """What is to be said of a payload's log, which it may have replaced."""
+    if not os.path.lexists(log):
+        return ""
+    if not is_straight(log) or not os.path.isfile(log):  # noqa: PTH113
+        return "; its log is no file any more, so nothing of it is kept"
+    return "; its log tells more" if os.path.getsize(log) > 0 else ""  # noqa: PTH202

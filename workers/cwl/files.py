@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workers.cwl.failures import ToolFailure, bad_input
+from workers.cwl.left import read_left
 
 CONTENT_LIMIT = 64 * 2**10
 _CHUNK = 2**20
@@ -91,12 +92,9 @@ def read_contents(value: Any) -> Any:
 def contents_of(path: str, fault: Fault) -> str:
     """The text of a file of at most 64 KiB; `fault` makes the error of one that isn't such."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(CONTENT_LIMIT + 1)
+        data = read_left(path, CONTENT_LIMIT, follow=True)
     except OSError as error:
         raise fault(f"loadContents of {path!r}: {error.strerror}") from error
-    if len(data) > CONTENT_LIMIT:
-        raise fault(f"loadContents of {path!r}: it holds more than {CONTENT_LIMIT} bytes")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

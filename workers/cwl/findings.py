@@ -1,7 +1,7 @@
 """What lies in the output directory: found by patterns, described, and kept inside."""
 
 # Paths are plain strings here: this runs for every output of every job.
-# ruff: noqa: PTH102, PTH110, PTH114, PTH116, PTH118, PTH207, PTH208, PTH211
+# ruff: noqa: PTH102, PTH110, PTH112, PTH114, PTH116, PTH118, PTH207, PTH208, PTH211
 
 import glob
 import os
@@ -25,6 +25,7 @@ from workers.cwl.files import (
     sha1_of,
     shown,
 )  # fmt: skip
+from workers.cwl.left import is_straight
 from workers.cwl.parameters import is_file_object
 from workers.cwl.staging import with_secondary, write_literal
 
@@ -60,7 +61,7 @@ class Findings:
         found = []
         for name in names:
             path = f"{self.outdir}/{name}" if name else self.outdir
-            self._check_inside(path)
+            self.check_inside(path)
             self._files[path] = described = _described(path)
             found.append(dict(described))
         return found
@@ -162,10 +163,25 @@ class Findings:
             raise bad_output(f"output {path!r} is not there")
         if not path.startswith(f"{self.outdir}/") and path in self.sources:
             return self.sources[path]
-        self._check_inside(path)
+        self.check_inside(path)
         return path
 
-    def _check_inside(self, path: str) -> None:
+    def check_place(self) -> None:
+        """Refuse an output directory in whose place, or above, the payload has put a link.
+
+        What that leads to isn't the payload's, and to take outputs is to move them.
+        """
+        if not is_straight(self.outdir) or not os.path.isdir(self.outdir):
+            raise bad_output(
+                f"the payload has replaced its output directory: there is none at {self.outdir!r} "
+                "any more, perhaps a link; it must leave it where it is, and bring files into it"
+            )
+
+    def check_tree(self, path: str) -> None:
+        """Refuse a directory out of which links lead, or back into itself."""
+        self._listing(path, os.path.realpath(path), frozenset())
+
+    def check_inside(self, path: str) -> None:
         """Refuse what lies, or leads by a link, outside the outdir and the inputs."""
         if path == self.outdir:
             return
@@ -201,7 +217,7 @@ class Findings:
         for name in sorted(os.listdir(path), key=os.fsencode):
             inner, leads = f"{path}/{name}", os.path.islink(f"{path}/{name}")
             if leads:
-                self._check_inside(inner)
+                self.check_inside(inner)
             made = _described(inner)
             if made["class"] == "Directory":
                 at = os.path.realpath(inner) if leads else f"{real}/{name}"

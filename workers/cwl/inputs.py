@@ -23,6 +23,7 @@ from workers.cwl.files import (
     shown,
 )  # fmt: skip
 from workers.cwl.formats import format_fits
+from workers.cwl.left import ends
 from workers.cwl.parameters import (
     Parameter,
     Type,
@@ -194,7 +195,8 @@ def _existing(made: dict[str, Any], path: str, name: str) -> None:
         found = os.stat(path)
     except OSError:
         raise missing(path, name) from None
-    if stat.S_ISDIR(found.st_mode) != (made["class"] == "Directory"):
+    fits = stat.S_ISDIR(found.st_mode) if made["class"] == "Directory" else ends(found)
+    if not fits:
         raise bad_input(f"input {name!r}: {path!r} is not a {made['class']}")
     basename = made.get("basename")
     set_place(made, path)

@@ -16,6 +16,7 @@ from workers.cwl.containers import Mount
 from workers.cwl.failures import ToolFailure, bad_input
 from workers.cwl.files import leads_out
 from workers.cwl.inputs import load_object
+from workers.cwl.left import ends
 from workers.cwl.staging import Stager, with_secondary, write_literal
 
 
@@ -235,6 +236,8 @@ def _copy(source: str, path: str) -> None:
     """A copy that the payload may change; stored files are read-only."""
     found = os.stat(source)
     if not stat.S_ISDIR(found.st_mode):
+        if not ends(found):
+            raise bad_input(f"initial work directory: {source!r} is neither a file nor a directory")
         if found.st_size < LARGE_BYTES or not clone_file(source, path):
             shutil.copyfile(source, path)
         os.chmod(path, stat.S_IMODE(found.st_mode) | stat.S_IRUSR | stat.S_IWUSR)

@@ -1,6 +1,7 @@
 """Collecting a tool's outputs: CWL v1.2 CommandLineTool, section Output binding."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from workers.cwl.expressions import Expression, Scope
 from workers.cwl.failures import ToolFailure, bad_output
 from workers.cwl.files import contents_of, leads_out, listing_of, shown
 from workers.cwl.findings import Findings
+from workers.cwl.left import read_left
 from workers.cwl.parameters import (
     OutputBinding,
     Parameter,
@@ -24,6 +26,8 @@ from workers.cwl.tool import Tool
 from workers.cwl.values import settled
 
 OUTPUT_JSON = "cwl.output.json"
+_MOST_BYTES = 16 << 20
+"""Of an output object that a payload writes."""
 
 
 def collect_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
@@ -32,7 +36,8 @@ def collect_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, A
     OUTPUT_MISSING: a required file was not made; OUTPUT_INVALID: something doesn't fit its
     declaration, or lies outside the output directory.
     """
-    given = _output_json(findings.outdir)
+    findings.check_place()
+    given = _output_json(findings)
     if given is not None:
         return adopt_outputs(tool, scope, findings, given)
     collector = _Collector(tool, scope, findings)
@@ -53,14 +58,17 @@ def adopt_outputs(
     return made
 
 
-def _output_json(outdir: str) -> Mapping[str, Any] | None:
-    path = Path(outdir) / OUTPUT_JSON
-    try:
-        given = json.loads(path.read_text("utf-8"), parse_constant=_no_number)
-    except FileNotFoundError:
+def _output_json(findings: Findings) -> Mapping[str, Any] | None:
+    path = Path(findings.outdir, OUTPUT_JSON)
+    if not os.path.lexists(path):
         return None
+    findings.check_inside(str(path))
+    try:
+        text = read_left(path, _MOST_BYTES, follow=True).decode("utf-8")
+        given = json.loads(text, parse_constant=_no_number)
     except (OSError, ValueError) as error:
-        raise bad_output(f"{OUTPUT_JSON} can't be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise bad_output(f"{OUTPUT_JSON} can't be read: {why}") from error
     if not isinstance(given, Mapping):
         raise bad_output(f"{OUTPUT_JSON} holds {shown(given)}; an object was expected")
     return given
@@ -151,6 +159,8 @@ class _Collector:
                 found["contents"] = contents_of(found["path"], bad_output)
             return found
         mode = binding.load_listing or self.tool.load_listing
+        if mode == "deep_listing":
+            self.findings.check_tree(found["path"])
         if mode != "no_listing":
             found["listing"] = listing_of(found["path"], mode == "deep_listing")
         return found

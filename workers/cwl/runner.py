@@ -68,8 +68,9 @@ def run_document(
             )
         finally:
             reapers.close()
-            if log is not None and (work / "log").exists():
-                shutil.copyfile(work / "log", log)
+            left = work / "log"
+            if log is not None and left.is_file() and not left.is_symlink():
+                shutil.copyfile(left, log)
         Path(outdir).mkdir(parents=True, exist_ok=True)
         delivery = _Delivery(work / "out", Path(outdir).resolve())
         return {name: delivery.deliver(value) for name, value in outcome.outputs.items()}
