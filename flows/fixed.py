@@ -13,6 +13,7 @@ from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.inspection.settle import is_whole
 from catalog.models import StorageRole
+from workers.cwl.files import is_plain_name, sha1_of
 
 SCOPE = "fixed"
 """Scope of the files that were stored for templates and inputs, named by their content."""
@@ -21,7 +22,8 @@ SCOPE = "fixed"
 def store_files(catalog: Catalog, value: Any) -> Any:
     """A CWL value in which every local File is stored, and named by its `file_id`.
 
-    Raises `BadInput` for a File that can't be read, or a Directory.
+    Raises `BadInput` for a File that can't be read or isn't what its `size` or `checksum` say, and
+    for a Directory.
     """
     if isinstance(value, Mapping):
         if value.get("class") == "Directory":
@@ -38,8 +40,29 @@ def _store(catalog: Catalog, value: Mapping[str, Any]) -> dict[str, Any]:
     if value.get("secondaryFiles"):
         raise BadInput("a fixed File can't have secondaryFiles; pack them into one file (tar).")
     path = _local_path(value)
+    _check(value, path)
+    name = path.name if value.get("basename") is None else value["basename"]
+    if not is_plain_name(name):
+        raise BadInput(f"the basename {name!r} of file {str(path)!r} is no file name; correct it.")
     extra = {key: item for key, item in value.items() if key in ("format", "metadata")}
-    return {"class": "File", "file_id": store_file(catalog, path), "basename": path.name, **extra}
+    file_id = store_file(catalog, path, name)
+    return {"class": "File", "file_id": file_id, "basename": name, **extra}
+
+
+def _check(value: Mapping[str, Any], path: Path) -> None:
+    """Compare a file with what its File object says of it."""
+    stated, found = value.get("checksum"), None
+    if stated is not None and (found := sha1_of(str(path))) != str(stated).lower():
+        raise BadInput(
+            f"file {str(path)!r} has checksum {found}, and its File says {stated!r}; CWL writes "
+            "sha1$ and the digest of the file that is meant. Correct it, or give that file."
+        )
+    size_bytes = path.stat().st_size
+    if value.get("size") is not None and value["size"] != size_bytes:
+        raise BadInput(
+            f"file {str(path)!r} has {size_bytes} bytes, and its File says {value['size']!r}; "
+            "correct the `size`, or give the file that is meant."
+        )
 
 
 def _local_path(value: Mapping[str, Any]) -> Path:
@@ -53,13 +76,15 @@ def _local_path(value: Mapping[str, Any]) -> Path:
     return path.absolute()
 
 
-def store_file(catalog: Catalog, path: Path) -> int:
+def store_file(catalog: Catalog, path: Path, basename: str | None = None) -> int:
     """Put a local file on the internal storage, by its content, once; gives its id.
+
+    Jobs see it under its own name, or under `basename`.
 
     Raises `Conflict` where other bytes lie at its place.
     """
     digest = file_checksum(path, SHA256)
-    name = f"{digest.partition(':')[2]}/{path.name}"
+    name = f"{digest.partition(':')[2]}/{basename or path.name}"
     with catalog.read() as session:
         storage = storages.default_for(session, StorageRole.INTERNAL)
     driver = driver_for(storage)
