@@ -8,9 +8,12 @@ from catalog.errors import BadInput
 from catalog.places import kept_path
 from flows.compile import cwltypes
 from flows.plan import FixedInput, Plan
+from workers.cwl.files import place_of
 from workers.cwl.numbers import beyond_range, is_double
 
 _SHOWN = 200
+_SAID = ("basename", "format", "size", "checksum", "metadata", "secondaryFiles")
+"""What a File object may say beside where it lies."""
 _INTEGERS = {"int": 2**31, "long": 2**63}
 _SIMPLE = {
     "int": "integer",
@@ -223,14 +226,16 @@ def _record(member: Any, value: Any, name: str) -> dict[str, Any]:
 
 
 def _file(value: Any, name: str) -> dict[str, Any]:
+    said: dict[str, Any] = {}
     if isinstance(value, Mapping) and value.get("class") == "File":
-        value = value.get("path") or str(value.get("location", "")).removeprefix("file://")
+        said = {key: one for key, one in value.items() if key in _SAID}
+        value = place_of(value)
     if not isinstance(value, str) or not value or "\0" in value:
         return _wrong("File", value, name, "give a path")
     path = kept_path(value)
     if not path.is_file():
         raise BadInput(f"input {name!r}: there is no file {str(path)!r}; correct the path.")
-    return {"class": "File", "path": str(path)}
+    return {**said, "class": "File", "path": str(path)}
 
 
 def _wrong(kind: Any, value: Any, name: str, mend: str = "correct it") -> NoReturn:

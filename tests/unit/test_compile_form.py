@@ -126,6 +126,17 @@ def test_values_of_the_web_form_are_taken_as_they_are():
         parse_input(PLAN, "count", 4.5)
 
 
+def test_what_a_file_object_says_of_itself_is_kept(tmp_path):
+    file = tmp_path / "a b"
+    file.touch()
+    said = {"basename": "b", "format": "http://x/y", "size": 0, "checksum": "sha1$0"}
+    value = {"class": "File", "location": file.as_uri(), "contents": "", **said}
+    expected = {"class": "File", "path": str(file), **said}
+    assert parse_input(PLAN, "table", value) == expected
+    with pytest.raises(BadInput, match="give a path"):
+        parse_input(PLAN, "table", {"class": "File", "location": "https://example.org/x"})
+
+
 def test_relative_path_becomes_absolute(monkeypatch):
     monkeypatch.chdir(TEMPLATES)
     assert parse_input(PLAN, "table", "script.sh") == {"class": "File", "path": str(FILE)}

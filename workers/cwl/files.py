@@ -29,6 +29,20 @@ def local_path(location: str) -> str | None:
     return None if "://" in location else location
 
 
+def place_of(value: Mapping[str, Any]) -> str | None:
+    """The path that a File or Directory object gives; None where it lies elsewhere or nowhere.
+
+    Its `path` is a path as it is; its `location` is an IRI, in which `%20` is a blank, relative or
+    not.
+    """
+    if value.get("path"):
+        return local_path(str(value["path"]))
+    where = str(value.get("location") or "")
+    if not where or where.startswith("file://"):
+        return local_path(where) or None
+    return None if "://" in where else urllib.parse.unquote(where)
+
+
 def file_uri(path: str) -> str:
     """The `file://` URI of an absolute path."""
     return f"file://{urllib.parse.quote(path)}"
@@ -84,8 +98,7 @@ def read_contents(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [read_contents(one) for one in value]
     if isinstance(value, Mapping) and value.get("class") == "File" and "contents" not in value:
-        path = local_path(str(value.get("path") or value.get("location")))
-        return {**value, "contents": contents_of(str(path), bad_input)}
+        return {**value, "contents": contents_of(str(place_of(value)), bad_input)}
     return value
 
 

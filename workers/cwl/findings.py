@@ -19,8 +19,8 @@ from workers.cwl.files import (
     is_plain_name,
     leads_out,
     literal_name,
-    local_path,
     name_it,
+    place_of,
     set_place,
     sha1_of,
     shown,
@@ -149,7 +149,7 @@ class Findings:
         where = value.get("path") or value.get("location")
         if where is None or ("contents" in value and value.get("path") is None):
             return None
-        path = local_path(str(where))
+        path = place_of(value)
         if path is None:
             raise bad_output(f"output {where!r} is not on this machine")
         return os.path.normpath(os.path.join(self.outdir, self._here(path)))

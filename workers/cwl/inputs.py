@@ -17,8 +17,8 @@ from workers.cwl.files import (
     file_uri,
     listing_of,
     literal_name,
-    local_path,
     name_it,
+    place_of,
     set_place,
     shown,
 )  # fmt: skip
@@ -169,7 +169,7 @@ def load_object(value: Mapping[str, Any], name: str) -> dict[str, Any]:
     if where is None or ("contents" in made and made.get("path") is None):
         _literal(made, name)
     else:
-        path = local_path(where)
+        path = place_of(value)
         if path is None or not path.startswith("/"):
             raise bad_input(f"input {name!r}: {where!r} is no absolute path of this machine")
         _existing(made, path.rstrip("/") or "/", name)

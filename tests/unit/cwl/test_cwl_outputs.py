@@ -196,6 +196,24 @@ def test_an_output_object_of_the_payloads_own(bench: Any, place: dict[str, str])
 
 
 @pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ({"location": "d/a%20b%231%2520.bam"}, "a b#1%20.bam"),
+        ({"path": "d/a%20b"}, "a%20b"),
+        ({"location": "d/a b#1%2520.bam"}, "a b#1%20.bam"),
+    ],
+)
+def test_a_relative_location_is_an_iri_and_a_path_is_none(
+    bench: Any, place: dict[str, str], name: str
+) -> None:
+    value = {"f": {"class": "File", **place}}
+    script = 'mkdir d; touch "d/a b#1%20.bam" d/a%20b; printf %s "$0" > cwl.output.json'
+    argv = ["sh", "-c", script, json.dumps(value)]
+    got = bench.run(baseCommand=argv, outputs={"f": "File"}).outputs["f"]
+    assert (got["basename"], got["path"]) == (name, str(bench.out / "d" / name))
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "no json", "[1]", {"f": 3}, {"f": {"class": "File", "path": "none"}},
