@@ -10,7 +10,7 @@ from flows.compile.located import Mapping, refuse
 from flows.compile.outputnames import OutputNames
 from flows.compile.wires import ROOT, Port
 from flows.plan import Source, Stage, StageKind
-from workers.cwl.dirents import Dirent
+from workers.cwl.dirents import Dirent, literals
 from workers.cwl.expressions import Expression, parse_reference
 from workers.cwl.scanner import scan
 
@@ -97,6 +97,8 @@ class _Folder:
             return
         for index, entry in enumerate(tool.work_dir):
             if isinstance(entry, Expression):
+                for name, _ in literals(entry):
+                    yield _Thing(_normal(name), f"the literal {name!r}", index)
                 yield from self._listed(entry, index)
             elif entry.name is None:
                 yield from self._listed(entry.entry, index)

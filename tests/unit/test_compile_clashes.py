@@ -282,6 +282,7 @@ def test_what_lies_elsewhere_or_is_the_same_file_is_fine(tmp_path: Path, entry: 
     [
         (ITEM, '- {entryname: ./sum.txt, entry: "a text"}', "the text of `entryname: sum.txt`"),
         (ITEM, "- {entryname: sum.txt, entry: $(inputs.b)}", "the file that step 'two' gives"),
+        (ITEM, "- {class: File, basename: sum.txt, contents: x}", "the literal 'sum.txt'"),
         ("all.txt", "sum.txt", "what its tool prints"),
     ],
 )  # fmt: skip

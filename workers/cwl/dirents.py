@@ -1,14 +1,16 @@
 """The listing of an InitialWorkDirRequirement, compiled."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from catalog.errors import BadTemplate
 from workers.cwl.expressions import Expression
-from workers.cwl.parameters import ParameterCompiler
+from workers.cwl.files import literal_name, place_of
+from workers.cwl.parameters import ParameterCompiler, is_file_object
 
 _LISTING = "initial work directory's listing"
 
@@ -45,6 +47,38 @@ def work_dir(
     return tuple(entries)
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A Directory object; two are one where they list the same."""
+
+    listed: str
+
+
+def literals(entry: Expression) -> Iterator[tuple[str, Any]]:
+    """The names of the File or Directory object that an entry is, and of what it lists.
+
+    With each, what tells whether two are one. Nothing, where the entry is an expression.
+    """
+    if entry.constant:
+        yield from _literal(entry.text, "")
+
+
+def _literal(value: Any, above: str) -> Iterator[tuple[str, Any]]:
+    if not is_file_object(value):
+        return
+    place = place_of(value)
+    name = value.get("basename") or (literal_name(value) if place is None else PurePath(place).name)
+    listed = value.get("listing") or ()
+    if value["class"] == "Directory":
+        yield f"{above}{name}", _Folder(place or json.dumps(listed, sort_keys=True, default=str))
+    else:
+        yield f"{above}{name}", (place,) if place is not None else value.get("contents")
+    for other in value.get("secondaryFiles") or ():
+        yield from _literal(other, above)
+    for one in listed:
+        yield from _literal(one, f"{above}{name}/")
+
+
 def check_places(
     listing: tuple[Dirent | Expression, ...] | Expression,
     streams: tuple[Expression | None, ...],
@@ -55,7 +89,10 @@ def check_places(
     An entry that is nothing but an expression may be null in one job or the other.
     """
     entries = () if isinstance(listing, Expression) else listing
-    names = [
+    names: list[tuple[str, Any]] = [
+        found for one in entries if isinstance(one, Expression) for found in literals(one)
+    ]
+    names += [
         (str(one.name.text), one.entry.text)
         for one in entries
         if isinstance(one, Dirent)
@@ -79,7 +116,7 @@ def check_places(
             )
     for path, (name, _) in held.items():
         for above in map(str, PurePath(path).parents):
-            if above in held:
+            if above in held and not isinstance(held[above][1], _Folder):
                 raise BadTemplate(
                     f"tool {tool!r}: {name!r} would lie below {held[above][0]!r}, which is a file; "
                     "give it another name"

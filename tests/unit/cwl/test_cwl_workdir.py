@@ -29,6 +29,14 @@ def dirent(entry: str, name: str | None = None, **fields: Any) -> dict[str, Any]
     return {"entry": entry, **({} if name is None else {"entryname": name}), **fields}
 
 
+def literal(name: str, text: str) -> dict[str, Any]:
+    return {"class": "File", "basename": name, "contents": text}
+
+
+def folder(name: str, *listed: Any) -> dict[str, Any]:
+    return {"class": "Directory", "basename": name, "listing": list(listed)}
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
@@ -236,6 +244,15 @@ def test_one_file_by_two_mentions_is_one(bench: Any) -> None:
         ([dirent("one", "x"), dirent("two $(inputs.n)", "x")], None),
         ([dirent("one", "x"), dirent("$(inputs.n) two", "./x/y")], None),
         ([dirent("one", "out.txt")], "out.txt"),
+        ([literal("x", "one"), literal("x", "two")], None),
+        ([literal("x", "one"), dirent("two", "./x")], None),
+        ([literal("x", "one"), dirent("two", "x/y")], None),
+        ([literal("out.txt", "one")], "./out.txt"),
+        ([folder("x", literal("a", "one")), dirent("two", "x/a")], None),
+        ([folder("x"), folder("x", literal("a", "one"))], None),
+        ([folder("x"), literal("x", "")], None),
+        ([{"class": "File", "location": "file:///d/x"}, literal("x", "")], None),
+        ([{**literal("y", ""), "secondaryFiles": [literal("x", "1")]}, literal("x", "2")], None),
     ],
 )
 def test_what_clashes_in_every_job_is_refused_with_the_template(
@@ -243,6 +260,16 @@ def test_what_clashes_in_every_job_is_refused_with_the_template(
 ) -> None:
     with pytest.raises(BadTemplate, match=r"x|out\.txt"):
         laid_out(bench, listing, {"n": 1}, inputs={"n": "int"}, stdout=stdout)
+
+
+def test_literals_that_are_alike_or_lie_apart_are_fine(bench: Any) -> None:
+    listing = [
+        literal("x", "one"), literal("x", "one"), dirent("one", "x"),
+        folder("d", literal("x", "two")), dirent("three", "d/y"),
+    ]  # fmt: skip
+    out = laid_out(bench, listing, {})
+    texts = [(out / name).read_text() for name in ("x", "d/x", "d/y")]
+    assert texts == ["one", "two", "three"]
 
 
 def test_entries_of_which_one_is_null_may_share_a_name(bench: Any) -> None:
