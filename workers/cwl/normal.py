@@ -41,6 +41,8 @@ class Normaliser:
     version: str
     types: Mapping[str, Any] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
+    within: str = ""
+    """The identifier, as the document has it, of the parameter, field or type that is looked at."""
 
     def process(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """The packed form of one process; `node` is left as it was."""
@@ -162,10 +164,11 @@ class Normaliser:
 
     def parameter(self, entry: dict[str, Any], name: str) -> dict[str, Any]:
         """One input, output or record field; `entry` is changed in place."""
+        inner = replace(self, within=str(entry[name]))
         entry[name] = bare(entry[name])
         if "type" not in entry:
             raise self._bad(f"{entry[name]!r} has no type", entry)
-        entry["type"] = self.type_of(entry["type"], entry)
+        entry["type"] = inner.type_of(entry["type"], entry)
         if entry.get("default") is not None:
             entry["default"] = typed(entry["default"], entry["type"])
         if entry.get("secondaryFiles") is not None:
@@ -230,18 +233,33 @@ class Normaliser:
         if kind not in ("record", "array", "enum"):
             return self.type_of(kind, schema, seen)
         made = mapping(schema, **schema)
+        inner = self
         if "name" in made:
+            inner = replace(self, within=str(made["name"]))
             made["name"] = bare(made["name"])
         if kind == "enum":
-            made["symbols"] = [bare(one) for one in schema["symbols"]]
+            made["symbols"] = [inner._symbol(str(one)) for one in schema["symbols"]]
         elif kind == "array":
-            made["items"] = self.type_of(schema["items"], schema, seen)
+            made["items"] = inner.type_of(schema["items"], schema, seen)
         else:
             made["fields"] = [
-                replace(self, types=self.types).parameter(entry, "name")
+                inner.parameter(entry, "name")
                 for entry in self.entries(schema.get("fields"), "name", "type")
             ]
         return made
+
+    def _symbol(self, text: str) -> str:
+        """A symbol as the author wrote it.
+
+        Packing makes an identifier of it, below that of what it stands in; else a `/` or a `#` is
+        part of it.
+        """
+        if "#" not in self.within:
+            return text
+        below = f"{self.within}/"
+        if text.startswith(below):
+            return text[len(below) :]
+        return bare(text) if text.startswith("#") else text
 
     def _prefix(self, node: Mapping[str, Any]) -> str:
         """What stands before the names of a workflow's inputs and steps where they are absolute."""

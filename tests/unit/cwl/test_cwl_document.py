@@ -1,6 +1,8 @@
 """Reading CWL documents: one packed form out of many ways to write it."""
 
 import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -193,3 +195,46 @@ def test_a_workflow_that_runs_itself_is_refused(tmp_path: Path) -> None:
     text = WORKFLOW.replace("sub/tool.cwl", "wf.cwl#main")
     with pytest.raises(BadTemplate, match="which runs this step"):
         load_document(write(tmp_path, "wf.cwl", text))
+
+
+SYMBOLS = """\
+    cwlVersion: v1.2
+    class: CommandLineTool
+    requirements: {SchemaDefRequirement: {types: [{name: mode, type: enum, symbols: [N/A, on]}]}}
+    baseCommand: echo
+    inputs:
+      a: {type: {type: enum, symbols: [low, N/A, image/png]}, default: N/A}
+      b: {type: {type: enum, name: kind, symbols: [N/A, a/b/c]}}
+      c: mode
+      d: {type: {type: record, fields: {e: {type: {type: enum, symbols: [x/y]}}}}}
+      e: {type: {type: array, items: {type: enum, symbols: [x/y]}}}
+      f: {type: ["null", {type: enum, symbols: [http://x/y]}]}
+    outputs: []
+"""
+
+
+def symbols(value: Any) -> list[list[str]]:
+    """The symbols of all enums in a document's inputs."""
+    if isinstance(value, dict):
+        found = [value["symbols"]] if value.get("type") == "enum" else []
+        return found + [each for one in value.values() for each in symbols(one)]
+    return [each for one in value for each in symbols(one)] if isinstance(value, list) else []
+
+
+EXPECTED = [["low", "N/A", "image/png"], ["N/A", "a/b/c"], ["N/A", "on"], ["x/y"], ["x/y"]]
+
+
+def test_symbols_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    text = SYMBOLS.replace("a/b/c", '"a/b#c"')
+    got = load_document(write(tmp_path, "t.cwl", text))
+    expected = [[one.replace("a/b/c", "a/b#c") for one in each] for each in EXPECTED]
+    assert symbols(got["inputs"]) == [*expected, ["http://x/y"]]
+
+
+def test_symbols_of_a_packed_document_are_those_of_what_was_packed(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.cwl", SYMBOLS)
+    packing = [sys.executable, "-m", "cwltool", "--pack", str(path)]
+    packed = subprocess.run(packing, capture_output=True, text=True, check=True).stdout
+    assert "#main/a/N/A" in packed
+    got = load_document(write(tmp_path, "packed.cwl", packed))
+    assert symbols(got["inputs"])[:5] == EXPECTED
