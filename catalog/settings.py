@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         description="How long a look at a storage may give no sign of getting on.",
     )
     idle_s: float = Field(
-        600.0,
+        5.0,
         ge=0,
         le=86_400,
         description="How long a dataset whose other sources have ended waits for a rule without a "

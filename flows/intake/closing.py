@@ -182,6 +182,8 @@ class Closer:
                 total_s = info.quiet_for_s + self._quiet[info.id]
                 if self._quiet[info.id] >= _NOTE_S or total_s >= self._rule.quiet_s:
                     quiet_s, self._quiet[info.id] = total_s, 0.0
+        elif is_busy and not files:
+            quiet_s = 0.0  # something of it is on its way
         if (files, late, quiet_s) != (info.files, info.late, info.quiet_for_s):
             row = {"id": info.id, "files": files, "late": late, "quiet_for_s": quiet_s}
             changes.seen[info.id] = row

@@ -150,6 +150,30 @@ def test_one_that_saw_nothing_is_waited_for_only_a_while(
     assert found(buffer.catalog, "run-1")[1].ended_by is SourceEnd.NOTHING
 
 
+def test_one_whose_first_file_is_on_its_way_is_waited_for(
+    buffer: Buffer, other: Buffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = [0.0]
+    monkeypatch.setattr(ends, "elapsed_s", lambda: moment[0])
+    buffer.follow("one", end_pattern=END)
+    other.follow("two", end_pattern=END, stable_s=3600.0)
+    buffer.idle_s = 100.0
+    buffer.arrive("run-1/a.raw", "run-1/END")
+    look(3, buffer, other)
+    other.arrive("run-1/b.raw")
+    for _ in range(10):
+        moment[0] += 20
+        other.look()
+        buffer.close()
+    assert buffer.state("run-1") is OPEN
+    other.path("run-1/b.raw").unlink()
+    for _ in range(8):
+        moment[0] += 20
+        other.look()
+        buffer.close()
+    assert buffer.state("run-1") is CLOSED
+
+
 def test_a_marker_of_a_run_without_files_of_its_own_is_an_end_too(
     buffer: Buffer, other: Buffer
 ) -> None:
