@@ -192,8 +192,11 @@ def _environment(tool: Tool, run: ToolRun, scope: Scope) -> dict[str, str]:
     return environment
 
 
-def _stdin(expression: Expression, scope: Scope, outdir: str) -> str:
+def _stdin(expression: Expression, scope: Scope, outdir: str) -> str | None:
+    """The path of what the payload reads; null is none, as where the field isn't there."""
     path = expression.within(scope)
+    if path is None:
+        return None
     if not isinstance(path, str):
         raise expression.fault(f"stdin is a path, not {path!r}")
     full = os.path.join(outdir, path)  # noqa: PTH118 - strings throughout

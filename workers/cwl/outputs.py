@@ -89,8 +89,9 @@ class _Collector:
         if declared.output is not None:
             return self._bound(declared, declared.output)
         kind = _main_type(declared.type)
-        if kind.kind == "record" and any(one.output is not None for one in kind.fields):
-            return {one.name: self.collect(one) for one in kind.fields}
+        if _is_collected(kind):
+            made = {one.name: self.collect(one) for one in kind.fields}
+            return None if declared.type.optional and _lacks(kind, made) else made
         return None
 
     def checked(self, declared: Parameter, value: Any) -> Any:
@@ -206,6 +207,18 @@ def _main_type(kind: Type) -> Type:
     """The type without null."""
     rest = [one for one in kind.members if one.kind != "null"]
     return rest[0] if kind.kind == "union" and len(rest) == 1 else kind
+
+
+def _is_collected(kind: Type) -> bool:
+    """Whether it is a record of which a field, or a field of a field, is found by a binding."""
+    return kind.kind == "record" and any(
+        one.output is not None or _is_collected(_main_type(one.type)) for one in kind.fields
+    )
+
+
+def _lacks(kind: Type, made: Mapping[str, Any]) -> bool:
+    """Whether a record of which nothing was made lacks what it needs."""
+    return not kind.fits(made) and all(value in (None, []) for value in made.values())
 
 
 def _shaped(declared: Parameter, result: Any, evaluated: bool) -> Any:

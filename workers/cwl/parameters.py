@@ -35,6 +35,8 @@ class Secondary:
 
     pattern: Expression
     required: Expression
+    by_default: bool
+    """Whether they must be there where `required` gives null."""
 
 
 @dataclass(frozen=True)
@@ -271,10 +273,12 @@ class ParameterCompiler:
 
     def _secondary(self, entry: Mapping[str, Any], what: str, is_output: bool) -> Secondary:
         required = entry.get("required")
-        if required is None:
-            required = not is_output
         place = f"secondaryFiles of {what}"
-        return Secondary(self.expression(entry["pattern"], place), self.expression(required, place))
+        return Secondary(
+            self.expression(entry["pattern"], place),
+            self.expression(required, place),
+            by_default=not is_output,
+        )
 
 
 def check_glob(pattern: str, what: str) -> None:
@@ -327,6 +331,8 @@ def secondary_names(
 def is_required(secondary: Secondary, primary: Mapping[str, Any], evaluate: Any) -> bool:
     """Whether an entry's files must be there. Raises `ExpressionError`."""
     value = evaluate(secondary.required, primary)
+    if value is None:
+        return secondary.by_default
     if not isinstance(value, bool):
         raise secondary.required.fault(f"`required` is true or false, not {value!r}")
     return value

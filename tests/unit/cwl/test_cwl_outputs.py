@@ -166,6 +166,47 @@ def test_records_are_collected_field_by_field(bench: Any) -> None:
     assert got["o"]["f"]["basename"] == "a"
 
 
+PAIR = {
+    "type": "record",
+    "fields": [
+        {"name": name, "type": "File", "outputBinding": {"glob": name}} for name in ("a", "b")
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "script", "made"),
+    [
+        (["null", PAIR], "true", None),
+        (["null", PAIR], "touch a b", {"a", "b"}),
+        (["null", {**PAIR, "fields": [{**PAIR["fields"][0], "type": "File?"}]}], "true", {"a"}),
+        ({"type": "record", "fields": [{"name": "r", "type": ["null", PAIR]}]}, "true", {"r"}),
+    ],
+)
+def test_an_optional_record_of_which_nothing_was_made_is_null(
+    bench: Any, kind: Any, script: str, made: set[str] | None
+) -> None:
+    got = bench.run(**sh(script), outputs={"o": {"type": kind}}).outputs["o"]
+    assert got is None if made is None else set(got) == made
+
+
+@pytest.mark.parametrize(
+    ("kind", "script"), [(["null", PAIR], "touch a"), (PAIR, "true"), (PAIR, "touch a")]
+)
+def test_a_record_of_which_a_part_was_made_is_none(bench: Any, kind: Any, script: str) -> None:
+    with pytest.raises(ToolFailure, match="output 'o'"):
+        bench.run(**sh(script), outputs={"o": {"type": kind}})
+
+
+def test_a_secondary_file_of_an_output_is_optional_where_required_gives_null(bench: Any) -> None:
+    field = {"type": "File", "outputBinding": {"glob": "a"}}
+    extra = {"secondaryFiles": [{"pattern": ".idx", "required": "$(inputs.w)"}]}
+    fields = {"inputs": {"w": "boolean?"}, "outputs": {"o": {**field, **extra}}}
+    assert bench.run({}, **sh("touch a"), **fields).outputs["o"]["basename"] == "a"
+    with pytest.raises(ToolFailure, match="secondary"):
+        bench.run({"w": True}, **sh("touch a"), **fields)
+
+
 def test_checksums_only_when_asked(bench: Any, tmp_path: Path) -> None:
     tool = load_tool(
         {

@@ -161,6 +161,13 @@ def test_stream_types_are_short_for_files_of_some_name(bench: Any) -> None:
     assert Path(outcome.outputs["o"]["path"]).read_text() == "hello"
 
 
+def test_a_stdin_that_is_null_is_empty(bench: Any) -> None:
+    fields = {"inputs": {"f": "File?"}, "stdin": "$(inputs.f === null ? null : inputs.f.path)"}
+    script = {"baseCommand": ["sh", "-c", "cat; echo end"]}
+    bench.run({}, requirements=[{"class": "InlineJavascriptRequirement"}], **fields, **script)
+    assert bench.log == "end\n"
+
+
 def test_without_redirection_all_goes_to_the_log_and_stdin_is_empty(bench: Any) -> None:
     bench.run(baseCommand=["sh", "-c", "cat; echo out; echo err >&2"])
     assert bench.log == "out\nerr\n"
