@@ -75,6 +75,6 @@ def is_inexact(value: Any) -> bool:
         return not -EXACT <= value <= EXACT
     if isinstance(value, list | tuple):
         return any(map(is_inexact, value))
-    if isinstance(value, Mapping) and "class" not in value:
+    if isinstance(value, Mapping) and value.get("class") not in ("File", "Directory"):
         return any(map(is_inexact, value.values()))
     return False

@@ -84,6 +84,18 @@ def test_a_number_beyond_range_in_the_outputs_file_is_refused(bench: Any, text: 
     assert caught.value.code is ErrorCode.OUTPUT_INVALID
 
 
+@pytest.mark.parametrize("name", ["class", "kind"])
+def test_a_record_with_a_field_called_class_is_no_file(bench: Any, name: str) -> None:
+    tool = {
+        "inputs": {"r": {"type": {"type": "record", "fields": {name: "string", "id": "long"}}}},
+        "arguments": ["$(inputs.r.id + 0)"],
+        "baseCommand": "echo",
+        "requirements": JS,
+    }
+    with pytest.raises(ToolFailure, match="a whole number beyond"):
+        bench.run({"r": {name: "muon", "id": 2**53 + 1}}, **tool)
+
+
 def test_absent_fields_of_a_record_are_null_in_expressions(bench: Any) -> None:
     kind = {"type": "record", "fields": {"a": "int", "b": "string?"}}
     tool = {
