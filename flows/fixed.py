@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from catalog import files, storages
 from catalog.checksums import SHA256, file_checksum
@@ -13,7 +12,7 @@ from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.inspection.settle import is_whole
 from catalog.models import StorageRole
-from workers.cwl.files import is_plain_name, sha1_of
+from workers.cwl.files import is_plain_name, local_path, sha1_of
 
 SCOPE = "fixed"
 """Scope of the files that were stored for templates and inputs, named by their content."""
@@ -67,10 +66,10 @@ def _check(value: Mapping[str, Any], path: Path) -> None:
 
 def _local_path(value: Mapping[str, Any]) -> Path:
     text = value.get("path") or value.get("location") or ""
-    parts = urlsplit(text)
-    if parts.scheme not in ("", "file"):
+    found = local_path(text)
+    if found is None:
         raise BadInput(f"file {text!r} can't be fetched from there; give a local path.")
-    path = Path(unquote(parts.path) if parts.scheme == "file" else text)
+    path = Path(found)
     if not path.is_file():
         raise BadInput(f"there is no file {str(path)!r}; give the path of one that exists.")
     return path.absolute()

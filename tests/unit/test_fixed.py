@@ -118,3 +118,12 @@ def test_payloads_see_the_basenames_of_default_files(tmp_path: Path) -> None:
         (made,) = (path for port, _, path, _ in found.files if port == "o")
         assert made.name.endswith(".calibtwo.txtthree.txt")
         assert made.read_text() == "hello" * 4
+
+
+@pytest.mark.parametrize("place", ["file://[x", "file://elsewhere/x", "file:///a%00b", "s3://b/x"])
+def test_a_fixed_file_that_is_no_file_of_this_machine_is_named(
+    catalog: Catalog, place: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        store_files(catalog, {"class": "File", "location": place})
+    assert repr(place) in str(caught.value)

@@ -3,7 +3,7 @@
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from catalog.errors import ErrorCode
@@ -20,7 +20,7 @@ from workers.cwl.images import Image
 from workers.cwl.inputs import prepare_inputs
 from workers.cwl.left import is_straight
 from workers.cwl.numbers import is_double
-from workers.cwl.outputs import adopt_outputs, collect_outputs
+from workers.cwl.outputs import collect_outputs, expression_outputs
 from workers.cwl.process import Command, Ended, run_command
 from workers.cwl.resources import evaluate_resources
 from workers.cwl.staging import Stager
@@ -59,7 +59,9 @@ def run_tool(
     scope = Scope(inputs, _runtime(tool, run, inside, inputs))
     findings = Findings(outdir, stager.sources, checksums, inside)
     if tool.expression is not None:
-        return ToolOutcome(_expression_outputs(tool, scope, findings), None, 0.0, 0)
+        given = _given(tool.expression, scope)
+        outputs = _collected(lambda: expression_outputs(tool, scope, findings, given))
+        return ToolOutcome(outputs, None, 0.0, 0)
     mounts: list[Mount] = []
     scope = lay_out(tool, scope, outdir, stager, None if tool.container is None else mounts)
     command = _command(tool, run, scope, outdir)
@@ -71,7 +73,7 @@ def run_tool(
     try:
         _check_exit(tool, ended, str(run.log))
         after = Scope(scope.inputs, {**scope.runtime, "exitCode": ended.exit_code})
-        outputs = _collected(tool, after, findings)
+        outputs = _collected(lambda: collect_outputs(tool, after, findings))
     except ToolFailure as fault:
         fault.exit_code, fault.cpu_s = ended.exit_code, ended.cpu_s
         fault.peak_rss_bytes = ended.peak_rss_bytes
@@ -79,10 +81,10 @@ def run_tool(
     return ToolOutcome(outputs, ended.exit_code, ended.cpu_s, ended.peak_rss_bytes)
 
 
-def _collected(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
+def _collected(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The outputs; what can't even be looked at is the payload's doing, unless it is the node's."""
     try:
-        return collect_outputs(tool, scope, findings)
+        return collect()
     except (OSError, UnicodeError, RecursionError, MemoryError) as error:
         code = code_of(error, Phase.STAGE_OUT)
         raise ToolFailure(code, f"the outputs can't be collected: {told(error)}") from error
@@ -101,12 +103,12 @@ def _runtime(tool: Tool, run: ToolRun, outdir: str, inputs: Mapping[str, Any]) -
     }
 
 
-def _expression_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
-    assert tool.expression is not None
-    given = tool.expression.within(scope)
+def _given(expression: Expression, scope: Scope) -> Mapping[str, Any]:
+    """The object that an ExpressionTool makes."""
+    given = expression.within(scope)
     if not isinstance(given, Mapping):
-        raise tool.expression.fault(f"an ExpressionTool gives an object, not {given!r}")
-    return adopt_outputs(tool, scope, findings, given)
+        raise expression.fault(f"an ExpressionTool gives an object, not {given!r}")
+    return given
 
 
 def _command(tool: Tool, run: ToolRun, scope: Scope, outdir: str) -> Command:

@@ -19,14 +19,22 @@ CONTENT_LIMIT = 64 * 2**10
 _CHUNK = 2**20
 _TEXTS = ("path", "location", "basename", "format")
 
+_HERE = ("", "localhost")
+"""Hosts of this machine's files."""
+
 Fault = Callable[[str], ToolFailure]
 
 
 def local_path(location: str) -> str | None:
-    """The path that a File's `location` or `path` names; None where it is elsewhere."""
-    if location.startswith("file://"):
-        return urllib.parse.unquote(urllib.parse.urlsplit(location).path)
-    return None if "://" in location else location
+    """The path that a File's `location` or `path` names; None where it is elsewhere or none."""
+    if not location.startswith("file://"):
+        return None if "://" in location else location
+    try:
+        parts = urllib.parse.urlsplit(location)
+    except ValueError:
+        return None
+    path = urllib.parse.unquote(parts.path)
+    return path if parts.netloc in _HERE and "\0" not in path else None
 
 
 def place_of(value: Mapping[str, Any]) -> str | None:

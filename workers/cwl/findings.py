@@ -151,7 +151,7 @@ class Findings:
             return None
         path = place_of(value)
         if path is None:
-            raise bad_output(f"output {where!r} is not on this machine")
+            raise bad_output(f"output {where!r} is no path of this machine")
         return os.path.normpath(os.path.join(self.outdir, self._here(path)))
 
     def _path_of(self, value: Mapping[str, Any]) -> str | None:

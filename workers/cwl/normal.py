@@ -1,7 +1,6 @@
 """The packed form of a CWL process: maps as lists, names bare, types spelled out."""
 
 import re
-import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from catalog.errors import BadTemplate
 from workers.cwl.lines import copy_lines, file_of, line_of, mapping, sequence
-from workers.cwl.source import Source
+from workers.cwl.source import Source, joined
 from workers.cwl.words import type_defaults, typed
 
 PRIMITIVES = frozenset(
@@ -109,7 +108,7 @@ class Normaliser:
         if here is None:
             return name
         base = Path(here).as_uri()
-        return f"{urllib.parse.urljoin(base, path) if path else base}#{rest if hash_ else name}"
+        return f"{joined(base, path) if path else base}#{rest if hash_ else name}"
 
     def _classes(self, value: Any) -> list[dict[str, Any]]:
         """Requirements or hints; without the names that `cwltool --pack` gives to imported ones."""

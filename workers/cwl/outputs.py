@@ -1,6 +1,7 @@
 """Collecting a tool's outputs: CWL v1.2 CommandLineTool, section Output binding."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +26,12 @@ from workers.cwl.parameters import (
 from workers.cwl.tool import Tool
 from workers.cwl.values import settled
 
+log = logging.getLogger(__name__)
+
 OUTPUT_JSON = "cwl.output.json"
 _MOST_BYTES = 16 << 20
 """Of an output object that a payload writes."""
+_MOST_NAMED = 5
 
 
 def collect_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, Any]:
@@ -39,12 +43,39 @@ def collect_outputs(tool: Tool, scope: Scope, findings: Findings) -> dict[str, A
     findings.check_place()
     given = _output_json(findings)
     if given is not None:
-        return adopt_outputs(tool, scope, findings, given)
+        if left := _unknown(tool, given):
+            log.warning(
+                "an output object has keys that are no outputs",
+                extra={"tool": tool.name, "keys": left},
+            )
+        return _adopted(tool, scope, findings, given)
     collector = _Collector(tool, scope, findings)
     return {one.name: collector.checked(one, collector.collect(one)) for one in tool.outputs}
 
 
-def adopt_outputs(
+def expression_outputs(
+    tool: Tool, scope: Scope, findings: Findings, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The output object of an ExpressionTool out of what it gave. Raises `ToolFailure`.
+
+    EXPRESSION_FAILED: it names an output that there isn't.
+    """
+    if left := _unknown(tool, given):
+        assert tool.expression is not None
+        there = ", ".join(one.name for one in tool.outputs) or "none"
+        raise tool.expression.fault(
+            f"{', '.join(left)} is no output of {tool.name!r}, which has: {there}"
+        )
+    return _adopted(tool, scope, findings, given)
+
+
+def _unknown(tool: Tool, given: Mapping[str, Any]) -> list[str]:
+    """The keys of an output object that are no outputs, as text of which there isn't too much."""
+    names = {one.name for one in tool.outputs}
+    return [shown(key) for key in given if key not in names][:_MOST_NAMED]
+
+
+def _adopted(
     tool: Tool, scope: Scope, findings: Findings, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The output object out of one that an expression or `cwl.output.json` gave."""

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from workers.cwl.document import load_document
 from workers.cwl.engine import run_tool
 from workers.cwl.files import file_uri
 from workers.cwl.resources import resources
-from workers.cwl.source import fragment_of, plain, read_values
+from workers.cwl.source import fragment_of, joined, plain, read_values
 from workers.cwl.tool import Tool, load_tool
 from workers.cwl.words import CLASSES, spoken, typed
 from workers.reapers import Reapers
@@ -114,7 +113,10 @@ def _located(value: Any, base: str, prefixes: Mapping[str, str]) -> Any:
     made = {key: _located(one, base, prefixes) for key, one in value.items()}
     if made.get("class") in ("File", "Directory"):
         if isinstance(made.get("location"), str):
-            made["location"] = urllib.parse.urljoin(base, made["location"])
+            try:
+                made["location"] = joined(base, made["location"])
+            except BadTemplate as fault:
+                raise BadInput(f"a location of the job order: {fault.reason}") from fault
         prefix, _, rest = str(made.get("format", "")).partition(":")
         if prefix in prefixes:
             made["format"] = f"{prefixes[prefix]}{rest}"

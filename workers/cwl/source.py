@@ -1,5 +1,6 @@
 """Reading CWL files: YAML with line numbers, links between files followed."""
 
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from workers.cwl.reading import MAX_TEXT_BYTES, Word, read_yaml
 from workers.cwl.words import spoken
 
 _REFERENCE = "#"
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -31,15 +33,25 @@ def fragment_of(path_or_uri: str | Path) -> tuple[str, str | None]:
         # A file's name may hold any character.
         return Path(text).absolute().as_uri(), None
     bare, _, fragment = text.partition(_REFERENCE)
-    split = urllib.parse.urlsplit(bare)
-    if split.scheme == "file":
+    scheme = urllib.parse.urlsplit(joined("", bare)).scheme
+    if scheme == "file":
         return bare, urllib.parse.unquote(fragment) or None
-    if split.scheme:
+    if scheme:
         raise BadTemplate(
-            f"{split.scheme} addresses are not fetched; save the document as a file and name that",
+            f"{scheme} addresses are not fetched; save the document as a file and name that",
             text,
         )
     return Path(bare).absolute().as_uri(), fragment or None
+
+
+def joined(base: str, text: str) -> str:
+    """An address as seen from another; raises `BadTemplate` for a text that can be none."""
+    try:
+        # An address that is whole is looked at only by `urlsplit`.
+        urllib.parse.urlsplit(text)
+        return urllib.parse.urljoin(base, text)
+    except ValueError as fault:
+        raise BadTemplate(f"{text!r} is no address: {fault}; correct it") from fault
 
 
 def is_file(path: str | Path) -> bool:
@@ -129,7 +141,7 @@ class _Links:
             linked = self._linked(node, stack)
             if linked is not None:
                 return linked
-            _absolutise(node, self.uri)
+            self._absolutise(node)
             for key, value in node.items():
                 node[key] = self.expanded(value, stack)
         return node
@@ -142,7 +154,7 @@ class _Links:
                 raise self._bad(f"`{kind}` stands alone; remove what is beside it", node, kind)
             named = written(node[kind])
             try:
-                target, fragment = fragment_of(urllib.parse.urljoin(self.uri, named))
+                target, fragment = fragment_of(joined(self.uri, named))
                 if kind == "$include":
                     return _text(path_of(target))
                 found = self._imported(node, kind, target, fragment, stack)
@@ -155,6 +167,29 @@ class _Links:
                 found.update(self.expanded(node, stack))
             return found
         return None
+
+    def _absolutise(self, node: dict[str, Any]) -> None:
+        """Make relative addresses of a mapping whole."""
+        if node.get("class") in ("File", "Directory"):
+            for key in ("location", "path"):
+                text = written(node.get(key) or "")
+                if text and "$(" not in text:
+                    place = self._joined(node, key, _quoted(text, key))
+                    del node[key]
+                    node["location"] = place
+                    break
+        if isinstance(node.get("run"), str) and "in" in node:
+            node["run"] = self._joined(node, "run", node["run"])
+        schemas = node.get("$schemas")
+        if isinstance(schemas, list):
+            # In place: the list knows its lines.
+            schemas[:] = [self._joined(node, "$schemas", written(item)) for item in schemas]
+
+    def _joined(self, node: dict[str, Any], key: str, text: str) -> str:
+        try:
+            return joined(self.uri, text)
+        except BadTemplate as fault:
+            raise self._bad(f"`{key}`: {fault.reason}", node, key) from fault
 
     def _bad(self, reason: str, node: Any, kind: str) -> BadTemplate:
         return BadTemplate(reason, file_of(node) or str(path_of(self.uri)), line_of(node, kind))
@@ -193,23 +228,9 @@ def _named(node: Any, fragment: str) -> Any:
     return None
 
 
-def _absolutise(node: dict[str, Any], uri: str) -> None:
-    if node.get("class") in ("File", "Directory"):
-        for key in ("location", "path"):
-            text = written(node.get(key) or "")
-            if text and "$(" not in text:
-                del node[key]
-                node["location"] = urllib.parse.urljoin(uri, _quoted(text, key))
-                break
-    if isinstance(node.get("run"), str) and "in" in node:
-        node["run"] = urllib.parse.urljoin(uri, node["run"])
-    if isinstance(node.get("$schemas"), list):
-        node["$schemas"] = [urllib.parse.urljoin(uri, written(item)) for item in node["$schemas"]]
-
-
 def _quoted(text: str, key: str) -> str:
     """A plain path as a relative URI; what is a URI already stays as it is."""
-    if key == "path" or ("%" not in text and not urllib.parse.urlsplit(text).scheme):
+    if key == "path" or ("%" not in text and not _SCHEME.match(text)):
         return urllib.parse.quote(text)
     return text
 

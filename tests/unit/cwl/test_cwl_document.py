@@ -1,6 +1,7 @@
 """Reading CWL documents: one packed form out of many ways to write it."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from catalog.errors import BadTemplate
+from catalog.errors import BadInput, BadTemplate
 from workers.cwl import load_tool
 from workers.cwl.document import line_of, load_document, resolve
+from workers.cwl.runner import load_job
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -182,6 +184,48 @@ def test_bad_documents(tmp_path: Path, text: str, reason: str, line: int | None)
     assert caught.value.source == str(path)
     if line is not None:
         assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("$schemas: ['file://[x']", 6),
+        ("inputs: {f: {type: File, default: {class: File, location: 'file://[x'}}}", 6),
+        ("hints: [{$import: 'file://[x'}]", 6),
+        ("hints: [{$import: '//[x'}]", 6),
+        ("doc: {$include: 'file://[x'}", 6),
+        ("hints: {$mixin: 'http://[x'}", 6),
+    ],
+)
+def test_an_address_that_is_none_is_named_with_its_line(
+    tmp_path: Path, field: str, line: int
+) -> None:
+    text = "cwlVersion: v1.2\nclass: CommandLineTool\nbaseCommand: a\nid: x\noutputs: []\n"
+    rest = "" if field.startswith("inputs") else "\ninputs: []\n"
+    path = tmp_path / "t.cwl"
+    path.write_text(f"{text}{field}{rest}")
+    with pytest.raises(BadTemplate, match=r"\[x") as caught:
+        load_document(path)
+    assert caught.value.line == line
+
+
+@pytest.mark.parametrize("path", ["file://[x", "//[x"])
+def test_a_document_at_an_address_that_is_none(path: str) -> None:
+    with pytest.raises(BadTemplate, match=r"\[x' is no address"):
+        load_document(path)
+
+
+@pytest.mark.parametrize("place", ["file://[x", "file://[$(x)"])
+def test_a_job_order_with_a_location_that_is_none(tmp_path: Path, place: str) -> None:
+    job = write(tmp_path, "job.yml", f"f: [{{class: File, location: '{place}'}}]")
+    with pytest.raises(BadInput, match=re.escape(f"{place!r} is no address")):
+        load_job(job, {"inputs": []})
+
+
+def test_ontologies_stay_with_a_document_whose_names_are_addresses(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.cwl", TOOL)
+    path.write_text(f"id: file:///elsewhere/t.cwl#main\n{path.read_text()}")
+    assert load_document(path)["$schemas"] == [(tmp_path / "kinds.ttl").as_uri()]
 
 
 def test_a_document_that_is_not_there(tmp_path: Path) -> None:

@@ -315,6 +315,50 @@ def test_an_expression_tool_must_give_what_it_declares(bench: Any) -> None:
     assert fault.code is ErrorCode.OUTPUT_INVALID
 
 
+@pytest.mark.parametrize(
+    "place", ["file://[::1/y", "file://[x", "file:///a%00b", "file://elsewhere/y", "http://[x"]
+)
+@pytest.mark.parametrize("kind", ["payload", "expression", "listed", "secondary"])
+def test_a_location_that_is_no_path_here_is_an_output_that_is_none(
+    bench: Any, place: str, kind: str
+) -> None:
+    made: dict[str, Any] = {"class": "File", "location": place}
+    if kind == "listed":
+        made = {"class": "Directory", "basename": "d", "listing": [made]}
+    if kind == "secondary":
+        made = {"class": "File", "basename": "x", "contents": "", "secondaryFiles": [made]}
+    if kind == "expression":
+        fault = failure(bench, **expression_tool(f"$({json.dumps({'o': made})})", {"o": "Any"}))
+    else:
+        with pytest.raises(ToolFailure) as caught:
+            written(bench, {"o": made}, outputs={"o": "Any"})
+        fault = caught.value
+    assert fault.code is ErrorCode.OUTPUT_INVALID
+    assert place in str(fault)
+
+
+def test_the_local_host_is_this_machine(bench: Any) -> None:
+    place = f"file://localhost{bench.root}/run-1/out/a"
+    got = written(bench, {"o": {"class": "File", "location": place}}, outputs={"o": "File"})
+    assert got.outputs["o"]["basename"] == "a"
+
+
+def test_an_expression_tool_that_names_an_output_wrongly_is_told_of(bench: Any) -> None:
+    tool = expression_tool("$({god: null, n: 1})", {"good": "File?", "n": "int"})
+    fault = failure(bench, **tool)
+    assert fault.code is ErrorCode.EXPRESSION_FAILED
+    assert "'god' is no output of 't', which has: good, n" in str(fault)
+
+
+def test_more_in_an_output_object_of_a_payload_is_left_out_and_logged(
+    bench: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    got = written(bench, {"n": 1, "m": 2}, outputs={"n": "int"})
+    assert got.outputs == {"n": 1}
+    (record,) = [one for one in caplog.records if one.name == "workers.cwl.outputs"]
+    assert record.__dict__["keys"] == ["'m'"]
+
+
 BRACKETS = sh("echo pattern > x1.txt; echo literal > 'x[1].txt'")
 
 
