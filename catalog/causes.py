@@ -8,6 +8,7 @@ from catalog import (
     datasets,
     deletioncauses,
     files,
+    following,
     intakerules,
     jobs,
     lineage,
@@ -53,7 +54,22 @@ def why_name(session: Session, name: str) -> list[Cause]:
 
 def why_dataset(session: Session, info: DatasetInfo) -> list[Cause]:
     """Why a dataset is in its state, the nearest cause first; then what can't be done with it."""
-    return _why_state(session, info) + troubles_of(session, troubles.Of.DATASET, info.id)
+    found = _why_state(session, info)
+    if info.state in (DatasetState.OPEN, DatasetState.CLOSED):
+        found += _unfollowed(session, info)
+    return found + troubles_of(session, troubles.Of.DATASET, info.id)
+
+
+def _unfollowed(session: Session, info: DatasetInfo) -> list[Cause]:
+    """Of one that an automatic template was for, until another took its place."""
+    item = following.of_dataset(session, info)
+    if item is None:
+        return []
+    fact = (
+        f"no template is for it by itself: {item.template.ref} was, until {item.by} took its place "
+        f"at {item.at:%Y-%m-%d %H:%M:%SZ}"
+    )
+    return [Cause(fact, following.mend(item.template))]
 
 
 def troubles_of(session: Session, entity: troubles.Of, entity_id: int) -> list[Cause]:

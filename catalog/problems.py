@@ -6,10 +6,20 @@ be quick, as an operator asks often: counts by index, a few names, nothing that 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from sqlmodel import Session
 
-from catalog import deletionfaults, intakelooks, refusals, standing, storages, troubles, waits
+from catalog import (
+    deletionfaults,
+    following,
+    intakelooks,
+    refusals,
+    standing,
+    storages,
+    troubles,
+    waits,
+)
 from catalog.counts import count_of
 from catalog.outage import is_outage, sentence
 
@@ -74,12 +84,18 @@ def _deletions(session: Session) -> Iterable[str]:
         yield f"{more} more deletions can't go on; `spdf dataset why` of each tells"
 
 
+def _templates(session: Session) -> Iterable[str]:
+    """Datasets that an automatic template was for, until another took its place."""
+    return islice(following.lost(session), MOST_SHOWN)
+
+
 SOURCES: dict[str, Source] = {
     "troubles": _troubles,
     "rules of the intake": _rules,
     "storages": _storages,
     "deletions": _deletions,
     "outages": waits.of_all,
+    "templates": _templates,
 }
 
 

@@ -19,6 +19,8 @@ from catalog.refs import Retention
 from catalog.states import DatasetState, TemplateState
 from catalog.transitions import move, move_one, record
 
+REPLACED = "replaced by "
+"""How the event of an ARCHIVED one begins that another version took the place of."""
 _MASK = re.compile(r"[A-Za-z0-9._+@=*?\[\]!-]+\Z")
 
 
@@ -155,8 +157,14 @@ def activate(session: Session, template_id: int) -> TemplateInfo:
     if info.auto:
         _look_again(session)
     before = [r.id for r in rows if r.state is TemplateState.ACTUAL]
-    move(session, Template, before, TemplateState.ARCHIVED, message=f"replaced by {info.ref}")
+    move(session, Template, before, TemplateState.ARCHIVED, message=f"{REPLACED}{info.ref}")
     return _info(session, template_id)
+
+
+def actual(session: Session, name: str) -> TemplateInfo | None:
+    """The ACTUAL version of a template, if there is one."""
+    found = list_templates(session, name=name, state=TemplateState.ACTUAL, limit=1)
+    return found[0] if found else None
 
 
 def _look_again(session: Session) -> None:

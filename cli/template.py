@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.counts import count_of
 from catalog.errors import NotFound
 from catalog.refs import Retention
 from catalog.states import TemplateState
@@ -36,6 +37,12 @@ Ref = Annotated[
     str, typer.Argument(metavar="TEMPLATE", help="NAME, or NAME@VERSION.", show_default=False)
 ]
 
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Though it is for no dataset that the one before is for."),
+]
+_SHOWN = 5
+
 
 @app.command()
 def create(
@@ -62,6 +69,7 @@ def create(
         Retention, typer.Option(help="How long the files between its stages are kept.")
     ] = Retention.KEEP,
     active: Annotated[bool, typer.Option("--activate", help="Make it ACTUAL at once.")] = False,
+    replace: Replace = False,
     as_json: Json = False,
 ) -> None:
     """Check a CWL workflow and add it as a DRAFT; the same again changes nothing."""
@@ -70,13 +78,13 @@ def create(
     catalog = open_catalog(create=True)
     info, warnings = templates.create(
         catalog, file, name=name, mask=mask, auto=auto, precedence=precedence,
-        intermediate=intermediate,
+        intermediate=intermediate, in_place=active and not replace,
     )  # fmt: skip
     for warning in warnings:
         note(warning)
     shown = None
     if active:
-        info, shown = activate_one(catalog, info)
+        info, shown = activate_one(catalog, info, replace=replace)
     _tell(info, as_json, shown)
 
 
@@ -217,10 +225,13 @@ def _plan_json(plan: "Plan") -> dict[str, Any]:
 
 
 @app.command()
-def activate(template: Ref, as_json: Json = False) -> None:
-    """Make a version the ACTUAL one (NAME alone: the newest) and show it in the web page."""
+def activate(template: Ref, replace: Replace = False, as_json: Json = False) -> None:
+    """Make a version the ACTUAL one (NAME alone: the newest) and show it in the web page.
+
+    The one before is ARCHIVED.
+    """
     catalog = open_catalog()
-    info, shown = activate_one(catalog, _newest(catalog, template))
+    info, shown = activate_one(catalog, _newest(catalog, template), replace=replace)
     _tell(info, as_json, shown)
 
 
@@ -236,11 +247,25 @@ def _newest(catalog: "Catalog", ref: str) -> "TemplateInfo":
     return found[0]
 
 
-def activate_one(catalog: "Catalog", info: "TemplateInfo") -> "tuple[TemplateInfo, bool]":
+def activate_one(
+    catalog: "Catalog", info: "TemplateInfo", *, replace: bool = False
+) -> "tuple[TemplateInfo, bool]":
     """Make a version ACTUAL; gives it, and whether the web page shows it already."""
+    from catalog import following
     from flows import templates
 
-    info = templates.activate(catalog, info.id)
+    info, before = templates.activate(catalog, info.id, replace=replace)
+    if before is not None:
+        note(
+            f"{info.ref} takes the place of {before.ref} (for {before.mask}), which is ARCHIVED now"
+        )
+        with catalog.read() as session:
+            left = following.unfollowed(session, before)
+        if left:
+            note(
+                f"nothing follows {count_of(len(left), 'dataset')} by itself that {before.ref} was "
+                f"for: {', '.join(left[:_SHOWN])}{' and more' if len(left) > _SHOWN else ''}"
+            )
     _warn_of_pools(catalog, info)
     return info, _publish(catalog, info)
 

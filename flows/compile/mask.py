@@ -5,6 +5,7 @@ import string
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 from catalog.errors import BadInput
 from catalog.names import MAX_NAME
@@ -138,6 +139,31 @@ def fits_outputs(glob: Glob, tail: _Tail) -> str | None:
     what it may be at after the output's, which goes on where the input's ends.
     """
     return _common_name(glob, tail)
+
+
+def in_common(one: str, other: str) -> str | None:
+    """A dataset's name that both masks fit; None if there is none. Raises `BadInput`."""
+    first, second = check_syntax(one), check_syntax(other)
+    letters = _letters([*first.tokens, *second.tokens])
+    queue: deque[tuple[int, int, str]] = deque([(0, 0, "")])
+    seen = {(0, 0, "")}
+    while queue:
+        at, beside, text = queue.popleft()
+        if text and text[-1] != "." and first.accepts(at) and second.accepts(beside):
+            return text
+        if len(text) >= MAX_NAME:
+            continue
+        for character in letters:
+            if (not text and character not in _FIRST) or (character == "." and text[-1:] == "."):
+                continue
+            for pair in product(
+                set(first.step(at, character)), set(second.step(beside, character))
+            ):
+                state = (*pair, "." if character == "." else "x")
+                if state not in seen:
+                    seen.add(state)
+                    queue.append((*pair, text + character))
+    return None
 
 
 _State = tuple[int, int, int]

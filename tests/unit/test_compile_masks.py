@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from catalog.errors import BadInput, BadName
 from catalog.names import check_name
 from flows.compile import check_mask, compile_template
-from flows.compile.mask import check_syntax, fits_outputs, output_tail
+from flows.compile.mask import check_syntax, fits_outputs, in_common, output_tail
 
 PLAN = compile_template(Path(__file__).parents[1] / "data/templates/chain.cwl").plan
 
@@ -145,3 +145,33 @@ def test_decision_agrees_with_trying_names(mask):
     if found is not None:
         assert is_name(found) and fnmatch.fnmatchcase(found, mask)
         assert any(found.endswith(f".{tail}") for tail in TAILS) and ".t.v1." in found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("trk-[0-9][0-9]", "cal-[0-9][0-9]", False),
+        ("run-*", "*-17", True),
+        ("run-?", "run-??", False),
+        ("run-*", "run-2026-*", True),
+        ("a*b", "*c", False),
+        ("[a-m]*", "[n-z]*", False),
+        ("*", "x", True),
+    ],
+)
+def test_whether_two_masks_have_a_name_in_common(one: str, other: str, both: bool) -> None:
+    for pair in ((one, other), (other, one)):
+        found = in_common(*pair)
+        assert (found is not None) == both
+        if found is not None:
+            check_name("dataset", found)
+            assert all(fnmatch.fnmatchcase(found, mask) for mask in pair)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab*?", min_size=1, max_size=5), st.text("ab*?", min_size=1, max_size=5))
+def test_a_common_name_is_found_where_there_is_one(one: str, other: str) -> None:
+    names = ("".join(n) for size in range(1, 7) for n in itertools.product("abx", repeat=size))
+    fit = any(fnmatch.fnmatchcase(n, one) and fnmatch.fnmatchcase(n, other) for n in names)
+    found = in_common(one, other)
+    assert (found is not None) == fit

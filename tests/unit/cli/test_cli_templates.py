@@ -400,3 +400,47 @@ def test_features_of_real_pipelines_work_together(spdf: Spdf, home: Path, tmp_pa
     assert tried.code == 0, tried.err
     made = (outdir / "all" / "total" / "total.txt").read_text()
     assert made == "8\n1:010 2:null --limit 5 cal.txt\n"
+
+
+def test_another_groups_template_of_the_same_name_does_not_end_the_first(
+    ok: Spdf, spdf: Spdf, home: Path, cut: Path
+) -> None:
+    ok("template", "create", cut, "--mask", "trk-[0-9]", "--auto", "--activate")
+    for name in ("trk-1", "cal-1"):
+        ok("dataset", "create", name)
+    other = ("template", "create", cut, "--mask", "cal-[0-9]", "--auto", "--activate")
+    done = spdf(*other)
+    assert done.code != 0 and len(done.err.splitlines()) == 1
+    assert "template cut@1 is for datasets like trk-[0-9]" in done.err
+    assert "--name" in done.err and "--replace" in done.err
+    assert [t["version"] for t in ok("template", "list", "--json").json] == [1], "nothing changed"
+    assert "no template is for it" not in ok("dataset", "why", "trk-1").out
+
+    done = ok(*other, "--replace")
+    assert "cut@2 takes the place of cut@1 (for trk-[0-9])" in done.err
+    assert "nothing follows 1 dataset by itself that cut@1 was for: trk-1" in done.err
+    told = ok("dataset", "why", "trk-1").out
+    assert "cut@1 was, until cut@2 took its place" in told
+    assert "`spdf workflow submit cut@1 DATASET`" in told
+    assert "no template is for it" not in ok("dataset", "why", "cal-1").out
+    problems = spdf("status", "--json").json["problems"]
+    assert any("since cut@2 took the place of cut@1: trk-1" in one for one in problems)
+
+    ok("template", "create", cut, "--mask", "trk-?", "--name", "track", "--auto", "--activate")
+    assert "no template is for it" not in ok("dataset", "why", "trk-1").out
+    problems = spdf("status", "--json").json["problems"]
+    assert not any("took the place" in one for one in problems)
+
+
+def test_a_draft_that_would_end_another_is_refused_when_it_is_activated(
+    ok: Spdf, spdf: Spdf, home: Path, cut: Path
+) -> None:
+    ok("template", "create", cut, "--mask", "trk-[0-9]", "--activate")
+    ok("template", "create", cut, "--mask", "cal-[0-9]")
+    assert "--replace" in spdf("template", "activate", "cut@2").err
+    states = {t["version"]: t["state"] for t in ok("template", "list", "--json").json}
+    assert states == {1: "ACTUAL", 2: "DRAFT"}
+    ok("template", "activate", "cut@2", "--replace")
+    # The same names, and more: nothing is lost.
+    ok("template", "create", cut, "--mask", "cal-?")
+    assert "takes the place of cut@2" in ok("template", "activate", "cut@3").err
