@@ -21,6 +21,7 @@ from catalog import (
     deletionfaults,
     durations,
     grace,
+    leftovers,
     originals,
     uploads,
 )
@@ -30,6 +31,7 @@ from catalog.datasets import DatasetInfo
 from catalog.db import Catalog
 from catalog.errors import Conflict, StateConflict
 from catalog.failpoints import reach
+from catalog.leftovers import Held
 from catalog.models import Dataset, DatasetFile, IntakeRule, Replica, Task, Upload, Workflow
 from catalog.outage import isolated
 from catalog.refs import Originals
@@ -47,10 +49,11 @@ AGAIN = "AGAIN"
 
 @dataclass(frozen=True)
 class _DoomedPage:
-    """What goes of a page of files, and how many of these others hold."""
+    """What goes of a page of files, how many of these others hold, and what the intake leaves."""
 
     rows: Sequence[Doomed]
     kept: int
+    left: Sequence[Held] = ()
 
 
 def mark(
@@ -264,6 +267,7 @@ def remove(
     with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
         for page in _ahead(_doomed_pages(catalog, dataset_id)):
             total += remove_replicas(catalog, page.rows, places, pool) + Removed(kept=page.kept)
+            _note_left(catalog, dataset_id, leftovers.look(places, page.left, pool))
             progress(total)
             if until():
                 return total
@@ -273,6 +277,13 @@ def remove(
         if not total.faults:
             move(session, Dataset, [dataset_id], DatasetState.DELETED, message=_told(total))
     return total
+
+
+def _note_left(catalog: Catalog, dataset_id: int, left: Sequence[Held]) -> None:
+    """Write down what others hold: no rule makes the dataset anew of it."""
+    if left:
+        with catalog.write() as session:
+            leftovers.note(session, leftovers.owner(session, dataset_id).dataset, left)
 
 
 def _told(total: Removed) -> str:
@@ -328,8 +339,10 @@ def _doomed_pages(catalog: Catalog, dataset_id: int) -> Iterator[_DoomedPage]:
             # What an earlier run has marked goes in any case: nobody may use it again.
             free = [r for r in found if r.file_id not in held or r.state == ReplicaState.DELETING]
             rows = doom(session, free, f"dataset {order.dataset} is deleted", order)
+            whose = leftovers.owner(session, dataset_id)
+            kept = [r for r in found if r.file_id in held and r.state != ReplicaState.DELETING]
         reach("deletion.marked")
-        yield _DoomedPage(rows, len(held))
+        yield _DoomedPage(rows, len(held), whose.chosen(kept))
 
 
 def holds() -> sa.ColumnElement[bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import deletion, deletionfaults
+from catalog import deletion, deletionfaults, leftovers
 from catalog.clock import now
 from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
@@ -108,6 +108,14 @@ def gone(session: Session, info: DatasetInfo) -> list[Cause]:
                 f"{count} of its files were detached: their bytes are where they were, and the "
                 "intake leaves them alone",
                 "`spdf intake rescan` lets its rules take them again",
+            )
+        )
+    if others := leftovers.count(session, info.name):
+        found.append(
+            Cause(
+                f"{count_of(others, 'file')} of it stayed for other datasets, and the intake takes "
+                "none of them for this name again while they are as they were",
+                "`spdf intake rescan` lets its rules do so",
             )
         )
     return found

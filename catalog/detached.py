@@ -6,17 +6,16 @@ The intake leaves them alone while they are as they were found then (size and mt
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog.bulk import insert_ignore, table_of
 from catalog.drivers import ObjectInfo
-from catalog.models import Detached, File, Replica, Storage
+from catalog.leftovers import is_same_time, us
+from catalog.models import Detached, File, Leftover, Replica, Storage
 from catalog.rowsets import among
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def note(session: Session, left: Sequence[Left]) -> None:
                 "storage_id": storage_id,
                 "path": item.path,
                 "size_bytes": item.size_bytes,
-                "mtime_us": _us(item.mtime),
+                "mtime_us": us(item.mtime),
                 "replica_id": item.replica_id,
             }
             for item in mine
@@ -85,14 +84,19 @@ def unchanged(session: Session, storage_id: int, found: Iterable[ObjectInfo]) ->
         row.path
         for row in rows
         if infos[row.path].size_bytes == row.size_bytes
-        and _us(infos[row.path].mtime) == row.mtime_us
+        and is_same_time(us(infos[row.path].mtime), row.mtime_us)
     }
 
 
 def rescan(session: Session, storage_id: int | None = None, prefix: str = "") -> int:
-    """Let the intake take detached files again; gives how many."""
-    gone = sa.delete(Detached).where(*_chosen(storage_id, prefix)).returning(col(Detached.id))
-    return len(session.execute(gone, execution_options={"synchronize_session": False}).all())
+    """Let the intake take detached files again, and leftovers for their names; gives how many."""
+    paths: set[tuple[int, str]] = set()
+    for model in (Detached, Leftover):
+        table = table_of(model)
+        gone = sa.delete(table).where(*_chosen(table, storage_id, prefix))
+        rows = session.connection().execute(gone.returning(table.c.storage_id, table.c.path))
+        paths.update((row.storage_id, row.path) for row in rows)
+    return len(paths)
 
 
 def listing(
@@ -112,7 +116,7 @@ def listing(
         .join(Storage, col(Storage.id) == col(Detached.storage_id))
         .join(Replica, col(Replica.id) == col(Detached.replica_id))
         .join(File, col(File.id) == col(Replica.file_id))
-        .where(*_chosen(storage_id, ""), col(Detached.id) > after)
+        .where(*_chosen(table_of(Detached), storage_id, ""), col(Detached.id) > after)
         .order_by(col(Detached.id))
         .limit(limit)
     )
@@ -129,14 +133,10 @@ def count(session: Session) -> tuple[int, int]:
     return files, size_bytes
 
 
-def _us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _chosen(storage_id: int | None, prefix: str) -> list[sa.ColumnElement[bool]]:
+def _chosen(table: sa.Table, storage_id: int | None, prefix: str) -> list[sa.ColumnElement[bool]]:
     chosen = []
     if storage_id is not None:
-        chosen.append(col(Detached.storage_id) == storage_id)
+        chosen.append(table.c.storage_id == storage_id)
     if prefix:
-        chosen.append(col(Detached.path).startswith(prefix, autoescape=True))
+        chosen.append(table.c.path.startswith(prefix, autoescape=True))
     return chosen

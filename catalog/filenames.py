@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import detached
+from catalog import detached, leftovers
 from catalog.bulk import table_of
 from catalog.checksums import algorithm_of
 from catalog.errors import Conflict
@@ -62,6 +62,7 @@ def give_up_paths(session: Session, storage_id: int, paths: Sequence[str]) -> in
         .values(path=table.c.path + _own(table.c.id))
     )
     if changed.rowcount:
+        leftovers.take_over(session, storage_id, paths)
         detached.forget(session, storage_id, paths)
     return changed.rowcount
 

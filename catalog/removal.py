@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import detached, erasure, standing, storages, usage
+from catalog import detached, erasure, leftovers, standing, storages, usage
 from catalog.bulk import chunks
 from catalog.db import Catalog
 from catalog.deletionfaults import Stayed
@@ -315,6 +315,10 @@ def _note_left(
             mtime = sight.there.mtime
             stay.append(Left(row.id, row.storage_id, row.path, row.size_bytes, mtime))
     detached.note(session, stay)
+    stays = {item.replica_id for item in stay}
+    for storage_id in sorted({row.storage_id for row in done}):
+        gone = [r.path for r in done if r.storage_id == storage_id and r.id not in stays]
+        leftovers.forget(session, storage_id, gone)
     for replica_id, what in sorted(other.items()):
         told = f"{what}; what lies there stays, and may be registered"
         record_change(session, Replica, replica_id, LEFT, told)

@@ -345,7 +345,8 @@ def rescan(
 ) -> None:
     """Let the rules take files again that stayed when their dataset was deleted.
 
-    `spdf inspect detached` lists them. Those that no rule is for are dark from then on.
+    Those that were detached (`spdf inspect detached` lists them), and those that other datasets
+    have. Detached ones that no rule is for are dark from then on.
     """
     from catalog import detached, storages
 
@@ -356,7 +357,7 @@ def rescan(
     if as_json:
         print_json({"files": count})
     else:
-        say(f"no longer detached: {count_of(count, 'file')}; rules that are for them take them")
+        say(f"no longer left alone: {count_of(count, 'file')}; rules that are for them take them")
 
 
 @app.command()

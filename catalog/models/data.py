@@ -350,6 +350,28 @@ class Detached(SQLModel, table=True):
     created_at: datetime = created()
 
 
+class Leftover(SQLModel, table=True):
+    """A file that stayed when a dataset of the intake was deleted: not to be taken for its name.
+
+    Nothing is said of other datasets: one of them holds it, or has held it since.
+    """
+
+    __table_args__ = (
+        sa.UniqueConstraint("storage_id", "path", "dataset"),
+        sa.Index("ix_leftover_dataset", "dataset"),
+    )
+
+    id: int = row_id()
+    storage_id: int = reference("storage.id")
+    path: str
+    dataset: str = Field(description="The name that it had.")
+    size_bytes: int = Field(sa_type=BigInt)
+    mtime_us: int | None = Field(
+        default=None, sa_type=BigInt, description="Since 1970; None: nobody could tell."
+    )
+    created_at: datetime = created()
+
+
 class DeletionFault(SQLModel, table=True):
     """Why bytes of a dataset that is DELETING are there still, as its last run found."""
 

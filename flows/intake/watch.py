@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import arrivals, detached, intakelooks, refusals, storages
+from catalog import arrivals, detached, intakelooks, leftovers, refusals, storages
 from catalog.arrivals import Place
 from catalog.bulk import chunks
 from catalog.db import Catalog
@@ -181,6 +181,8 @@ class Watch:
             known = arrivals.members(session, self.rule.storage_id, wanted)
             new = [object_of(sighting) for path, sighting in files.items() if path not in known]
             left = detached.unchanged(session, self.rule.storage_id, new)
+            for_names = {info.path: str(files[info.path].dataset) for info in new}
+            left |= leftovers.unchanged(session, self.rule.storage_id, new, for_names)
             names = {str(files[path].dataset) for path in left}
             past = arrivals.known_names(session, names) if names else set()
         for path, sighting in files.items():
