@@ -15,6 +15,7 @@ from typing import Any
 import re2
 
 from catalog.errors import BadInput
+from catalog.names import shown
 
 MOST = 2000
 """Characters of a pattern."""
@@ -69,6 +70,11 @@ class Pattern:
         self.text = text
         self.groups, self._compiled = _compiled(text, option)
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether it fits no text but the empty one."""
+        return bool(_parsed(self.text).getwidth()[1] == 0)
+
     def fullmatch(self, text: str) -> dict[str, str] | None:
         """What the named groups took, "" for one that took no part; None where it doesn't fit.
 
@@ -100,11 +106,10 @@ def _compiled(text: str, option: str) -> tuple[Mapping[str, int], Any]:
     if len(text) > MOST:
         raise BadInput(f"{option} is longer than {MOST} characters; shorten it.")
     try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = parser.parse(text)
+        tree = _parsed(text)
     except (re_error, OverflowError, RecursionError) as error:
         raise BadInput(
-            f"{option} {text!r} is no regular expression ({error}); write one, such as "
+            f"{option} {_quoted(text)} is no regular expression ({error}); write one, such as "
             r"`(?P<run>run-\d+)/.*\.raw`."
         ) from error
     try:
@@ -113,24 +118,37 @@ def _compiled(text: str, option: str) -> tuple[Mapping[str, int], Any]:
         if compiled.programsize > _MOST_STEPS:
             raise _Refused("it is too large; write fewer or shorter repeats")
     except _Refused as error:
-        raise BadInput(f"{option} {text!r} can't be used: {error}.") from error
+        raise BadInput(f"{option} {_quoted(text)} can't be used: {error}.") from error
     except (re2.error, RecursionError) as error:
         told = error.args[0] if error.args else error
         told = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
-        raise BadInput(f"{option} {text!r} can't be used: {told}; write it simpler.") from error
+        if "repetition size" in told:
+            told = f"repeats in repeats come to more than {_MOST_REPEATS} times; write `*` or `+`"
+        else:
+            told += "; write it simpler"
+        raise BadInput(f"{option} {_quoted(text)} can't be used: {told}.") from error
     return dict(tree.state.groupdict), compiled
 
 
 @lru_cache(maxsize=512)
 def _compiled_begun(text: str) -> Any:
     """Fits what a text that fits may begin with; None where it is too large for RE2."""
-    with warnings.catch_warnings(action="ignore"):
-        tree = parser.parse(text)
+    tree = _parsed(text)
     try:
         compiled = re2.compile(_begun(tree, tree.state.flags & _FLAGS).encode(), _options())
     except (re2.error, RecursionError):
         return None
     return compiled if compiled.programsize <= _MOST_BEGUN_STEPS else None
+
+
+def _parsed(text: str) -> Any:
+    with warnings.catch_warnings(action="ignore"):
+        return parser.parse(text)
+
+
+def _quoted(text: str) -> str:
+    """A pattern as it was written: a `repr` doubles its backslashes."""
+    return f"'{shown(text)}'"
 
 
 def _options() -> Any:

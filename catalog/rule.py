@@ -136,6 +136,12 @@ def check(rule: Rule) -> None:
             "originals, too; give at least 1m, or leave it out to keep them."
         )
     check_patterns(rule)
+    for option, text in {"--pattern": rule.pattern, "--end": rule.end_pattern}.items():
+        if text is not None and Pattern(text, option).takes_nothing:
+            raise BadInput(
+                f"{option} '{text}' fits no path, as it fits the empty text only; write what the "
+                r"whole path is like, such as `(?P<run>run-\d+)/.*\.raw`."
+            )
 
 
 def check_patterns(rule: Rule) -> None:

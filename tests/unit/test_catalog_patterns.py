@@ -129,7 +129,12 @@ def test_bytes_that_are_no_text_are_characters_like_others() -> None:
         (r"\ba", r"`\b` and `\B` are known for ASCII only"),
         (r"[^\W_]", r"excludes `\D`, `\S` or `\W`"),
         ("a{1001}", "repeats more than 1000 times"),
-        ("(a{500}){3}", "invalid repetition size"),
+        (
+            "(a{500}){3}",
+            "(a{500}){3}' can't be used: repeats in repeats come to more than 1000 times",
+        ),
+        (r"\p{L}+", r"--pattern '\p{L}+' is no"),
+        (r"\d(?=a)", r"--pattern '\d(?=a)' can't"),
         (r"(\w{0,9}){0,9}", "is too large"),
         ("a" * (MOST + 1), f"longer than {MOST} characters"),
         ("\udce4", "a byte that is no UTF-8"),

@@ -45,6 +45,9 @@ def test_a_rule_says_what_it_will_do(more: dict[str, Any], told: str) -> None:
     [
         ({"pattern": r"(?P<run>run-\d+)(?!x)/.*"}, "--pattern .*can't be used: `\\(\\?!…\\)`"),
         ({"end_pattern": r"(?P<run>r)\bEND"}, "--end .*known for ASCII only"),
+        ({"pattern": "", "dataset": "all"}, "--pattern '' fits no path"),
+        ({"pattern": r"(?P<run>)^$"}, "--pattern .* fits no path"),
+        ({"end_pattern": "(?P<run>)"}, "--end .* fits no path"),
         ({"either": True, "close_count": 5}, "--either needs both"),
         ({"close_empty": True}, "--empty-runs close needs --end"),
         ({"close_empty": True, "end_pattern": END, "close_count": 5}, "can't go with --end and"),
