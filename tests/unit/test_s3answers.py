@@ -115,6 +115,9 @@ def test_what_an_answer_means(server: Answering, driver: S3Driver, code: str) ->
     assert "'buffer'" in str(caught.value) and "'bucket'" in str(caught.value)
     if meaning is not ErrorCode.STORAGE_GONE:
         assert repr(NAME) in str(caught.value)
+    if meaning is ErrorCode.STORAGE_DENIED:
+        assert "SPDF_S3_ACCESS_KEY" in str(caught.value)
+        assert "SPDF_S3_SECRET_KEY" in str(caught.value)
     assert caught.value.of_path == (
         meaning in (ErrorCode.STORAGE_DENIED, ErrorCode.STORAGE_UNAVAILABLE)
     )

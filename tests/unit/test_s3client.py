@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from threading import Thread
 
 import pytest
+from minio.error import MinioException
 from pydantic import SecretStr
 
 from catalog.drivers.s3client import Login, connect
@@ -16,9 +18,10 @@ REFUSALS = 2
 
 
 class Busy(ThreadingHTTPServer):
-    """Answers 503 before it serves the one object."""
+    """Answers 503 so many times before it serves the one object."""
 
     asked: list[str]
+    refusals = REFUSALS
 
     @property
     def url(self) -> str:
@@ -31,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append(self.command)
-        is_busy = len(self.server.asked) <= REFUSALS
+        is_busy = len(self.server.asked) <= self.server.refusals
         body = b"" if is_busy else BODY
         self.send_response(503 if is_busy else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -64,3 +67,19 @@ def test_what_only_reads_is_asked_again_of_a_busy_server(busy: Busy) -> None:
     busy.asked.clear()
     assert client.stat_object("bucket", "x").size == len(BODY)
     assert busy.asked == ["HEAD"] * (REFUSALS + 1)
+
+
+def test_a_server_that_stays_busy_is_asked_four_times(busy: Busy) -> None:
+    busy.refusals = 100
+    client = connect(place_of(busy.url), Login("key", SecretStr("secret")), Settings())
+    with pytest.raises(MinioException):
+        client.get_object("bucket", "x")
+    assert busy.asked == ["GET"] * 4
+
+
+def test_what_writes_is_not_asked_again_by_the_client(busy: Busy) -> None:
+    """Its answer may be lost, and the object be there: who asked looks."""
+    client = connect(place_of(busy.url), Login("key", SecretStr("secret")), Settings())
+    with pytest.raises(MinioException):
+        client.put_object("bucket", "x", BytesIO(BODY), len(BODY))
+    assert busy.asked == ["PUT"]
