@@ -21,13 +21,19 @@ END = r"(?P<run>run-\d+)/END"
     ("more", "told"),
     [
         ({}, "nothing closes its datasets but `spdf dataset close`"),
-        ({"end_pattern": END}, f"closed at marker {END}, and when"),
-        ({"end_pattern": END, "close_count": 5}, f"closed at marker {END} and 5 files, and when"),
-        ({"end_pattern": END, "close_count": 5, "either": True}, f"marker {END} or 5 files, and"),
-        ({"close_count": 5, "quiet_s": 60.0}, "closed at 5 files or 1 min without files, and when"),
+        ({"end_pattern": END}, f"ended with a dataset at marker {END}; that is"),
+        (
+            {"end_pattern": END, "close_count": 5},
+            f"ended with a dataset at marker {END} and 5 files; that is",
+        ),
+        ({"end_pattern": END, "close_count": 5, "either": True}, f"marker {END} or 5 files; that is"),
+        (
+            {"close_count": 5, "quiet_s": 60.0},
+            "ended with a dataset at 5 files or 1 min without files; that is",
+        ),
         (
             {"end_pattern": END, "close_count": 5, "quiet_s": 60.0},
-            f"closed at marker {END} and 5 files or 1 min without files",
+            f"ended with a dataset at marker {END} and 5 files or 1 min without files",
         ),
         ({"end_pattern": END}, "a marker of a run without files makes none, and is told of"),
         ({"end_pattern": END, "close_empty": True}, "without files makes an empty, CLOSED dataset"),

@@ -29,6 +29,8 @@ class Answering(ThreadingHTTPServer):
     has_bucket: bool
     body: str = ""
     """In place of a refusal."""
+    has_object: bool = False
+    """Whether one that is asked for alone is there."""
 
     @property
     def url(self) -> str:
@@ -44,10 +46,13 @@ class Handler(BaseHTTPRequestHandler):
         status = self.server.status
         if about_bucket:
             status = 200 if self.server.has_bucket else 404
+        if self.command == "HEAD" and self.server.has_object:
+            status = 200
         refusal = f"<Error><Code>{self.server.code}</Code><Message>no</Message></Error>"
         body = (self.server.body or refusal).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/xml")
+        self.send_header("Last-Modified", "Tue, 01 Dec 2026 00:00:00 GMT")
         self.send_header("Content-Length", str(0 if about_bucket else len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -77,8 +82,8 @@ def driver(server: Answering) -> S3Driver:
 
 MEANINGS = {
     "NoSuchKey": (404, ErrorCode.INPUT_MISSING),
-    "NoSuchObject": (404, ErrorCode.INPUT_MISSING),
-    "ResourceNotFound": (404, ErrorCode.INPUT_MISSING),
+    "NoSuchObject": (400, ErrorCode.INPUT_MISSING),
+    "ResourceNotFound": (400, ErrorCode.INPUT_MISSING),
     "MethodNotAllowed": (405, ErrorCode.INPUT_MISSING),
     "NoSuchBucket": (404, ErrorCode.STORAGE_GONE),
     "AccessDenied": (403, ErrorCode.STORAGE_DENIED),
@@ -101,6 +106,7 @@ MEANINGS = {
     "ServiceQuotaExceededException": (400, ErrorCode.STORAGE_FULL),
     "Full": (507, ErrorCode.STORAGE_FULL),
     "Teapot": (418, ErrorCode.STORAGE_UNAVAILABLE),
+    "Nothing": (404, ErrorCode.INPUT_MISSING),
     "Odd": (400, ErrorCode.STORAGE_UNAVAILABLE),
 }
 
@@ -157,6 +163,20 @@ ASKED: dict[str, Callable[[S3Driver, Path], object]] = {
 def thrown(faults: dict[str, StorageError]) -> None:
     assert list(faults) == [NAME]
     raise faults[NAME]
+
+
+@pytest.mark.parametrize("what", ["delete", "delete seen"])
+def test_a_deletion_that_is_refused_of_what_is_there_names_it(
+    server: Answering, driver: S3Driver, what: str
+) -> None:
+    server.has_object = True
+    seen = driver.stat(NAME)
+    with pytest.raises(StorageError) as caught:
+        if what == "delete":
+            driver.delete(NAME)
+        else:
+            thrown(driver.delete_many([NAME], {NAME: seen}))
+    assert caught.value.code is ErrorCode.STORAGE_DENIED and repr(NAME) in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ASKED)
