@@ -7,6 +7,7 @@ from sqlmodel import Session, col
 
 from catalog import outages
 from catalog.models import IS_OPEN, Job, Task
+from catalog.rowsets import among
 from catalog.states import JobState, TaskState, is_final
 
 _OPEN = [state for state in TaskState if not is_final(state)]
@@ -25,7 +26,7 @@ def release(
     """
     chosen = [col(Job.state) == JobState.HELD]
     if job_ids:
-        chosen.append(col(Job.id).in_(job_ids))
+        chosen.append(among(session, col(Job.id), job_ids))
     if task_id is not None:
         chosen.append(col(Job.task_id) == task_id)
     open_tasks = sa.select(col(Task.id)).where(col(Task.state).in_(_OPEN))

@@ -180,7 +180,9 @@ def _check_regular(path: Path) -> os.stat_result:
             f"{path} is a symbolic link; give the file itself, {path.resolve()}, instead."
         )
     if stat.S_ISDIR(found.st_mode):
-        raise BadInput(f"{path} is a directory; give the files in it.")
+        raise BadInput(
+            f"{path} is a directory; give the files in it, or --pattern for those that fit."
+        )
     if not stat.S_ISREG(found.st_mode):
         raise BadInput(f"{path} is no regular file; only such can be registered.")
     return found

@@ -1,7 +1,7 @@
 """`spdf dataset`: named, ordered sets of files."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +10,11 @@ import typer
 
 from catalog.counts import count_of
 from catalog.errors import BadInput, NotFound, StateConflict
+from catalog.names import shown
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
 from cli.home import open_catalog
+from cli.many import From, change, files_in, find_datasets, names_of
 from cli.output import (
     Json,
     Size,
@@ -39,6 +41,11 @@ app = typer.Typer(name="dataset", help="Named, ordered sets of files.", no_args_
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the dataset.", show_default=False)
+]
+
+Several = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Names of datasets.", show_default=False),
 ]
 
 _WINDOW = 256
@@ -75,7 +82,19 @@ def create(
 @app.command()
 def add(
     name: Name,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of this machine.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...", help="Files of this machine; with --pattern folders of it."
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P", help="Those in the folders that fit: `*.raw`; `**/*.raw` also below them."
+        ),
+    ] = None,
+    source: From = None,
     scope: Annotated[
         str | None, typer.Option(help="Scope of their names; by default the storage's name.")
     ] = None,
@@ -91,14 +110,16 @@ def add(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Register files and attach them to an OPEN dataset, in the order given.
+    """Register files and attach them to an OPEN dataset, in the order given; all or none.
 
-    A file on a storage is registered where it lies; others are copied with `--copy-to buffer`.
+    A file on a storage is registered where it lies; others are copied with `--copy-to buffer`. More
+    files than a command line holds come from a folder (--pattern; in the order of their names,
+    without hidden ones) or a list (--from).
     """
     from catalog import datasets, intake
     from catalog import files as datafiles
 
-    paths = list(dict.fromkeys(path.absolute() for path in files))
+    paths = _paths(files or [], pattern, source)
     expected = _expected(paths, size_bytes, checksum)
     catalog = open_catalog()
     with catalog.read() as session:
@@ -121,6 +142,15 @@ def add(
     else:
         known = f", {len(measured) - new} in it already" if new < len(measured) else ""
         say(f"dataset {name}: {count_of(new, 'file')} added{known} ({Size(total)} in all)")
+
+
+def _paths(given: Sequence[Path], pattern: str | None, source: str | None) -> list[Path]:
+    """Files to be added, absolute and each once, in the order given, of a folder by name."""
+    names = names_of(given, source, "FILE").all
+    found = [Path(name) for name in names]
+    if pattern is not None:
+        found = [path for folder in found for path in files_in(folder, pattern)]
+    return list(dict.fromkeys(path.absolute() for path in found))
 
 
 def _expected(
@@ -162,30 +192,51 @@ def _measure(
 
 
 @app.command()
-def close(name: Name, as_json: Json = False) -> None:
-    """Close a dataset for good; its count, bytes and digest are noted.
+def close(names: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Close datasets for good; their count, bytes and digest are noted. All or none.
 
-    That ends all who fill it, and leaves out what was refused; both are named.
+    That ends all who fill them, and leaves out what was refused; both are named.
     """
-    from catalog import datasets, refusals, sources
-
+    chosen = names_of(names, source, "NAME")
     catalog = open_catalog()
     with catalog.write() as session:
-        found = datasets.by_name(session, name)
-        datasets.check_from_outside(session, found.id)
-        was_open = found.state is DatasetState.OPEN
-        filling = [info.who for info in sources.of_dataset(session, found.id) if info.is_open]
-        left = refusals.count_of_dataset(session, name) if was_open else 0
-        info = datasets.close(session, found.id)
+        found = find_datasets(session, chosen.all)
+        closed = change(found, lambda info: _close(session, info))
     if as_json:
-        print_json(info)
+        print_json(chosen.shape([done.info for done in closed]))
         return
-    files = count_of(info.file_count or 0, "file")
-    say(f"dataset {name} is {info.state}: {files}, {size(info.size_bytes)}")
-    if was_open and filling:
-        note(f"it was still filled by {', '.join(filling)}: what comes now is late")
-    if left:
-        note(f"{count_of(left, 'thing')} of it not taken; `spdf dataset why {name}` names them")
+    for done in closed:
+        _tell_closed(done)
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """A dataset that is closed, who was still filling it, and how much was not taken for it."""
+
+    info: "DatasetInfo"
+    filling: Sequence[str]
+    left: int
+
+
+def _close(session: Any, found: "DatasetInfo") -> _Closed:
+    from catalog import datasets, refusals, sources
+
+    datasets.check_from_outside(session, found.id)
+    was_open = found.state is DatasetState.OPEN
+    filling = [info.who for info in sources.of_dataset(session, found.id) if info.is_open]
+    left = refusals.count_of_dataset(session, found.name) if was_open else 0
+    return _Closed(datasets.close(session, found.id), filling if was_open else (), left)
+
+
+def _tell_closed(done: _Closed) -> None:
+    name, files = done.info.name, count_of(done.info.file_count or 0, "file")
+    say(f"dataset {name} is {done.info.state}: {files}, {size(done.info.size_bytes)}")
+    if done.filling:
+        note(f"it was still filled by {', '.join(done.filling)}: what comes now is late")
+    if done.left:
+        note(
+            f"{count_of(done.left, 'thing')} of it not taken; `spdf dataset why {name}` names them"
+        )
 
 
 @app.command()
@@ -197,6 +248,7 @@ def dismiss(
     everything: Annotated[
         bool, typer.Option("--all", help="All that is not taken for it now.")
     ] = False,
+    source: From = None,
     as_json: Json = False,
 ) -> None:
     """Leave out what a rule could not take, as it is now, so that it keeps nothing open.
@@ -205,13 +257,14 @@ def dismiss(
     """
     from catalog import refusals
 
-    if bool(paths) == everything:
+    if (bool(paths) or source is not None) == everything:
         raise BadInput("give the PATHs to leave out, as `spdf dataset why` shows them, or --all.")
+    wanted = () if everything else names_of(paths, source, "PATH").all
     catalog = open_catalog()
     with catalog.write() as session:
-        gone = refusals.dismiss(session, name, None if everything else paths)
+        gone = refusals.dismiss(session, name, None if everything else wanted)
         known = {item.path for item in gone}
-        missed = [path for path in paths or () if path not in known]
+        missed = [path for path in wanted if shown(path) not in known]
         if missed or not gone:
             about = missed[0] if missed else "nothing"
             raise NotFound(

@@ -1,15 +1,20 @@
 """`spdf dataset`, further: how long datasets stay, where they go, and whether they are whole."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict
-from cli.dataset import TABLE, Name, after_close
+from cli.dataset import TABLE, Name, Several, after_close
 from cli.home import open_catalog
+from cli.many import From, change, find_datasets, names_of, one_by_one
 from cli.output import Json, cell, print_json, print_table, say, show_causes
 from cli.progress import Bar
+
+if TYPE_CHECKING:
+    from catalog.datasets import DatasetInfo
+    from catalog.db import Catalog
 
 
 def register(app: typer.Typer) -> None:
@@ -19,104 +24,127 @@ def register(app: typer.Typer) -> None:
 
 
 def pin(
-    name: Name,
+    names: Several = None,
+    source: From = None,
     reason: Annotated[str, typer.Option(help="Why it must stay.")] = "pinned by an operator",
     as_json: Json = False,
 ) -> None:
-    """Keep a dataset from being deleted, by a command, a request or its lifetime."""
-    from catalog import datasets, lifecycle
+    """Keep datasets from being deleted, by a command, a request or their lifetime; all or none."""
+    from catalog import lifecycle
 
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = lifecycle.pin(session, datasets.by_name(session, name).id, reason)
+    chosen = names_of(names, source, "NAME")
+    with open_catalog().write() as session:
+        found = find_datasets(session, chosen.all)
+        pinned = change(found, lambda info: lifecycle.pin(session, info.id, reason))
     if as_json:
-        print_json(info)
-    else:
-        say(f"dataset {name} is pinned: {info.pin}")
+        print_json(chosen.shape(pinned))
+        return
+    for info in pinned:
+        say(f"dataset {info.name} is pinned: {info.pin}")
 
 
-def unpin(name: Name, as_json: Json = False) -> None:
-    """Let a dataset be deleted again."""
-    from catalog import datasets, lifecycle
+def unpin(names: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Let datasets be deleted again; all or none."""
+    from catalog import lifecycle
 
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = lifecycle.unpin(session, datasets.by_name(session, name).id)
+    chosen = names_of(names, source, "NAME")
+    with open_catalog().write() as session:
+        found = find_datasets(session, chosen.all)
+        free = change(found, lambda info: lifecycle.unpin(session, info.id))
     if as_json:
-        print_json(info)
-    else:
-        say(f"dataset {name} is not pinned")
+        print_json(chosen.shape(free))
+        return
+    for info in free:
+        say(f"dataset {info.name} is not pinned")
 
 
 def expire(
-    name: Name,
+    names: Several = None,
+    source: From = None,
     lifetime: Annotated[
         str, typer.Option(metavar="TIME", help="From its close, or from now if it is CLOSED: 7d.")
     ] = "",
     never: Annotated[bool, typer.Option("--never", help="Keep it until it is deleted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Set when a dataset is deleted by itself."""
-    from catalog import datasets, durations, lifecycle
+    """Set when datasets are deleted by themselves; all or none."""
+    from catalog import durations, lifecycle
 
     if bool(lifetime) == never:
         raise BadInput("give either --lifetime TIME or --never.")
     lifetime_s = None if never else durations.seconds(lifetime, "--lifetime")
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = lifecycle.set_lifetime(session, datasets.by_name(session, name).id, lifetime_s)
+    chosen = names_of(names, source, "NAME")
+    with open_catalog().write() as session:
+        found = find_datasets(session, chosen.all)
+        changed = change(found, lambda info: lifecycle.set_lifetime(session, info.id, lifetime_s))
     if as_json:
-        print_json(info)
-    else:
+        print_json(chosen.shape(changed))
+        return
+    for info in changed:
         later = cell(info.expires_at) if info.expires_at else after_close(info.lifetime_s)
         goes = "isn't deleted by itself" if never else f"is deleted after {later}"
-        say(f"dataset {name} {goes}")
+        say(f"dataset {info.name} {goes}")
 
 
 def upload(
-    name: Name,
     storage: Annotated[str, typer.Option("--to", help="The storage that it goes to.")],
+    names: Several = None,
+    source: From = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Stop it; what is there stays.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Copy a CLOSED dataset to another storage, verified there; a FAILED upload goes on.
+    """Copy CLOSED datasets to another storage, verified there; a FAILED upload goes on.
 
-    It goes in the background, by the `upload` flow of `spdf up`; `spdf dataset show` tells how far.
+    All are ordered, or none. They go in the background, by the `upload` flow of `spdf up`; `spdf
+    dataset show` tells how far.
     """
-    from catalog import datasets, storages, uploads
+    from catalog import storages, uploads
 
-    catalog = open_catalog()
-    with catalog.write() as session:
-        found = datasets.by_name(session, name)
+    chosen = names_of(names, source, "NAME")
+    with open_catalog().write() as session:
+        found = find_datasets(session, chosen.all)
         target = storages.by_name(session, storage)
-        info = uploads.order(session, found.id, target.id, cancel=cancel)
+        ordered = change(
+            found, lambda info: uploads.order(session, info.id, target.id, cancel=cancel)
+        )
     if as_json:
-        print_json(info)
-    else:
-        say(f"upload {info.id} of dataset {name} to {storage} is {info.state}")
+        print_json(chosen.shape(ordered))
+        return
+    for dataset, info in zip(found, ordered, strict=True):
+        say(f"upload {info.id} of dataset {dataset.name} to {storage} is {info.state}")
 
 
-def verify(name: Name, as_json: Json = False) -> None:
-    """Read all copies of a dataset's files, and mark those that aren't the catalog's.
+def verify(names: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Read all copies of datasets' files, and mark those that aren't the catalog's.
 
-    Exit code 4 where one isn't, or can't be read. A CLOSED dataset's digest is compared, too.
+    Exit code 4 where one isn't, or can't be read. A CLOSED dataset's digest is compared, too. Of
+    several one that can't be verified keeps no other from it.
     """
-    from catalog import datasets, manifests
-    from catalog.verification import verify_dataset
-
+    chosen = names_of(names, source, "NAME")
     catalog = open_catalog()
     with catalog.read() as session:
-        info = datasets.by_name(session, name)
+        found = find_datasets(session, chosen.all)
+    read, code = one_by_one(found, lambda info: _verify(catalog, info, quiet=as_json))
+    if as_json:
+        print_json(chosen.shape(read))
+    if code or any(one["wrong"] or one["changed"] for one in read):
+        raise typer.Exit(code or Conflict.exit_code)
+
+
+def _verify(catalog: "Catalog", info: "DatasetInfo", *, quiet: bool) -> dict[str, Any]:
+    """Verify one; gives what JSON has of it, and says it where not `quiet`."""
+    from catalog import manifests
+    from catalog.verification import verify_dataset
+
+    with catalog.read() as session:
         total = manifests.totals(session, [info.id])[info.id]
     with Bar("reading", total.files) as bar:
         wrong = verify_dataset(catalog, info.id, progress=bar.advance)
     with catalog.read() as session:
         changed = info.digest not in (None, manifests.content(session, info.id).digest)
-    if as_json:
-        print_json({"dataset": name, "files": total.files, "wrong": wrong, "changed": changed})
-    else:
+    if not quiet:
         copies = count_of(len(wrong), "copy", "copies")
-        say(f"dataset {name}: {count_of(total.files, 'file')} read, not whole: {copies}")
+        say(f"dataset {info.name}: {count_of(total.files, 'file')} read, not whole: {copies}")
         if wrong:
             print_table(
                 [{"file": w.file, "storage": w.storage, "state": w.state, "found": w.found}
@@ -124,8 +152,7 @@ def verify(name: Name, as_json: Json = False) -> None:
             )  # fmt: skip
         if changed:
             say("its list of files is not the one that it was closed with.")
-    if wrong or changed:
-        raise typer.Exit(Conflict.exit_code)
+    return {"dataset": info.name, "files": total.files, "wrong": wrong, "changed": changed}
 
 
 def why(name: Name, as_json: Json = False) -> None:

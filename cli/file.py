@@ -8,10 +8,14 @@ import typer
 from catalog.errors import BadInput, Conflict
 from cli.copies import Reader, Wanted
 from cli.home import open_catalog
+from cli.many import From, Names, all_or_none, names_of, one_by_one
 from cli.output import Json, Size, plain, print_fields, print_json, print_table, say, show_causes
 
 if TYPE_CHECKING:
+    from catalog.db import Catalog
+    from catalog.files import FileInfo
     from catalog.lineage import Lineage, LineageStep, Maker
+    from flows.recovery import Recovered
 
 app = typer.Typer(name="file", help="Single files.", no_args_is_help=True)
 
@@ -20,6 +24,15 @@ Ref = Annotated[
     typer.Argument(
         metavar="FILE",
         help="Its id, `scope:name`, or a name that only one file has.",
+        show_default=False,
+    ),
+]
+
+Several = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE]...",
+        help="Their ids, `scope:name`, or names that only one file has.",
         show_default=False,
     ),
 ]
@@ -142,49 +155,75 @@ def get(
 
 
 @app.command()
-def verify(file: Ref, as_json: Json = False) -> None:
-    """Read all copies of a file, and mark those that aren't the catalog's.
+def verify(files: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Read all copies of files, and mark those that aren't the catalog's.
 
-    Exit code 4 where one isn't, or can't be read.
+    Exit code 4 where one isn't, or can't be read. Of several one that can't be verified keeps no
+    other from it.
     """
-    from catalog import files
     from catalog.verification import verify as verify_file
 
     catalog = open_catalog()
-    with catalog.read() as session:
-        info = files.find(session, file)
-    found = verify_file(catalog, info)
+    chosen, infos = _find(catalog, files, source)
+    read, code = one_by_one(infos, lambda info: (info, verify_file(catalog, info)))
     if as_json:
-        print_json({"file": info.ref, "replicas": found})
-    else:
+        print_json(chosen.shape([{"file": info.ref, "replicas": found} for info, found in read]))
+    elif read:
         print_table(
             [
-                {"storage": r.storage, "path": r.path, "state": r.state, "found": r.found}
+                {
+                    **({} if chosen.one else {"file": info.ref}),
+                    "storage": r.storage,
+                    "path": r.path,
+                    "state": r.state,
+                    "found": r.found,
+                }
+                for info, found in read
                 for r in found
             ]
         )
-    if not all(replica.is_whole for replica in found):
-        raise typer.Exit(Conflict.exit_code)
+    if code or not all(replica.is_whole for _, found in read for replica in found):
+        raise typer.Exit(code or Conflict.exit_code)
+
+
+def _find(
+    catalog: "Catalog", given: list[str] | None, source: str | None
+) -> "tuple[Names, list[FileInfo]]":
+    """The files that are named; raises `NotFound` before anything is done with one of them."""
+    from catalog import files
+
+    chosen = names_of(given, source, "FILE")
+    with catalog.read() as session:
+        return chosen, all_or_none(chosen.all, lambda text: files.find(session, text))
 
 
 @app.command()
-def recover(file: Ref, as_json: Json = False) -> None:
-    """Make a lost file again, by the job that made it; kept only if its bytes are the same."""
-    from catalog import files
+def recover(files: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Make lost files again, by the jobs that made them; kept only if their bytes are the same.
+
+    Of several one that can't be made again keeps no other from it.
+    """
     from cli.home import add_own_programs, settings
     from flows.recovery import recover as recover_file
 
     catalog = open_catalog()
-    with catalog.read() as session:
-        info = files.find(session, file)
+    chosen, infos = _find(catalog, files, source)
     add_own_programs()
-    done = recover_file(catalog, settings(), info.id)
+
+    def call(info: "FileInfo") -> "Recovered":
+        done = recover_file(catalog, settings(), info.id)
+        if not as_json and done.job_id is None:
+            say(f"file {info.ref} is AVAILABLE on {done.storage}; nothing was done")
+        elif not as_json:
+            made = f"by job {done.job_id}: {done.path} on {done.storage}"
+            say(f"file {info.ref} was made again {made}")
+        return done
+
+    made, code = one_by_one(infos, call)
     if as_json:
-        print_json(done)
-    elif done.job_id is None:
-        say(f"file {info.ref} is AVAILABLE on {done.storage}; nothing was done")
-    else:
-        say(f"file {info.ref} was made again by job {done.job_id}: {done.path} on {done.storage}")
+        print_json(chosen.shape(made))
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from catalog.states import JobState
 from cli.copies import Reader, Wanted
 from cli.home import open_catalog
 from cli.jobtable import show_jobs
+from cli.many import From, all_or_none, ids_of
 from cli.output import (
     Json,
     Size,
@@ -68,22 +69,23 @@ def release(
     ] = None,
     workflow: Annotated[int | None, typer.Option(min=1, help="All of this workflow.")] = None,
     task: Annotated[int | None, typer.Option(min=1, help="All of this task.")] = None,
+    source: From = None,
     as_json: Json = False,
 ) -> None:
     """Let HELD jobs go on once what held them is mended: they are READY again."""
     from catalog import holding, tasks, workflows
     from catalog import jobs as catalog_jobs
 
-    if not jobs and workflow is None and task is None:
+    if not jobs and source is None and workflow is None and task is None:
         raise BadInput("name the jobs, or all of a --task or a --workflow.")
+    chosen = ids_of(jobs, source, "JOB") if jobs or source is not None else []
     with open_catalog().write() as session:
-        for job in jobs or ():
-            catalog_jobs.get(session, job)
+        all_or_none(chosen, lambda job: catalog_jobs.get(session, job))
         if workflow is not None:
             workflows.get(session, workflow)
         if task is not None:
             tasks.get(session, task)
-        count = holding.release(session, job_ids=jobs or (), task_id=task, workflow_id=workflow)
+        count = holding.release(session, job_ids=chosen, task_id=task, workflow_id=workflow)
         if not count:
             raise Conflict("none of these jobs is HELD; `spdf job list --state HELD` names those.")
     if as_json:

@@ -1,6 +1,7 @@
 """`spdf request`: what was asked for, and the answers."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,7 +9,11 @@ from catalog.counts import count_of
 from catalog.refs import RequestKind
 from catalog.states import RequestState
 from cli.home import open_catalog
+from cli.many import From, all_or_none, change, names_of
 from cli.output import Json, print_fields, print_json, print_table, say, show_list
+
+if TYPE_CHECKING:
+    from catalog.requests.queue import RequestInfo
 
 app = typer.Typer(
     name="request", help="What was asked to be registered, and the answers.", no_args_is_help=True
@@ -16,6 +21,11 @@ app = typer.Typer(
 
 Ref = Annotated[
     str, typer.Argument(metavar="REQUEST", help="Its id or its key.", show_default=False)
+]
+
+Several = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[REQUEST]...", help="Their ids or keys.", show_default=False),
 ]
 
 
@@ -83,34 +93,46 @@ def show(request: Ref, as_json: Json = False) -> None:
 
 
 @app.command()
-def retry(request: Ref, as_json: Json = False) -> None:
-    """Queue a request again that was answered with ERROR, once what was wrong is mended."""
+def retry(requests: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Queue requests again that were answered with ERROR, once what was wrong is mended.
+
+    All or none.
+    """
     from catalog.requests import queue
 
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = queue.retry(session, queue.find(session, request).id)
-    if as_json:
-        print_json(info)
-    else:
+    for info in _each(requests, source, as_json, lambda s, info: queue.retry(s, info.id)):
         say(f"request {info.key} is {info.state}")
 
 
 @app.command()
-def cancel(request: Ref, as_json: Json = False) -> None:
-    """Answer a request that waits with ERROR, so that what is behind it goes on.
+def cancel(requests: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Answer requests that wait with ERROR, so that what is behind them goes on; all or none.
 
-    An upload that it has begun is cancelled. A deletion that has begun isn't: exit code 4.
+    An upload that one has begun is cancelled. A deletion that has begun isn't: exit code 4.
     """
-    from catalog.requests import queue, work
+    from catalog.requests import work
 
-    catalog = open_catalog()
-    with catalog.write() as session:
-        info = work.cancel(session, queue.find(session, request).id)
-    if as_json:
-        print_json(info)
-    else:
+    for info in _each(requests, source, as_json, lambda s, info: work.cancel(s, info.id)):
         say(f"request {info.key} is cancelled")
+
+
+def _each(
+    given: list[str] | None,
+    source: str | None,
+    as_json: bool,
+    call: "Callable[[Any, RequestInfo], RequestInfo]",
+) -> "list[RequestInfo]":
+    """Do a thing for all requests that are named; gives those that a sentence is to tell of."""
+    from catalog.requests import queue
+
+    chosen = names_of(given, source, "REQUEST")
+    with open_catalog().write() as session:
+        found = all_or_none(chosen.all, lambda text: queue.find(session, text))
+        done = change(found, lambda info: call(session, info))
+    if not as_json:
+        return done
+    print_json(chosen.shape(done))
+    return []
 
 
 @app.command()
