@@ -15,6 +15,7 @@ from catalog import (
     following,
     intakelooks,
     refusals,
+    rejected,
     standing,
     storages,
     troubles,
@@ -22,6 +23,7 @@ from catalog import (
 )
 from catalog.counts import count_of
 from catalog.outage import is_outage, sentence
+from catalog.settings import get_settings
 
 MOST_SHOWN = 10
 """Sentences of one source; more are counted."""
@@ -89,9 +91,17 @@ def _templates(session: Session) -> Iterable[str]:
     return islice(following.lost(session), MOST_SHOWN)
 
 
+def _rejected(_session: Session) -> Iterable[str]:
+    """Requests that never became rows, for nobody could read them."""
+    spool = get_settings().spool
+    told = None if spool is None else rejected.sentence(spool)
+    return () if told is None else (told,)
+
+
 SOURCES: dict[str, Source] = {
     "troubles": _troubles,
     "rules of the intake": _rules,
+    "requests of the spool": _rejected,
     "storages": _storages,
     "deletions": _deletions,
     "outages": waits.of_all,

@@ -21,7 +21,9 @@ from catalog.bulk import chunks
 from catalog.db import Catalog
 from catalog.errors import BadInput
 from catalog.failpoints import reach
+from catalog.names import spelt_out
 from catalog.outage import in_halves, is_outage, isolated, sentence
+from catalog.rejected import REJECTED, WHY
 from catalog.requests import RequestDocument, parse, submit
 from catalog.requests.clashes import clashes
 from catalog.troubles import Of, Troubles
@@ -31,13 +33,13 @@ from flows.intake.spoolfiles import Stamp, give_back, is_taken, set_aside, stamp
 log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".json", ".jsonl"})
-REJECTED = "rejected"
 MOST = 2000
 """Files that one look takes, in the order of their names."""
 _BATCH = 200
 _MOST_STAYING = 10_000
 """Files that can be neither taken nor moved, and are known as such."""
 MOST_BYTES = 256 * 2**20
+_MOST_WHERE, _MOST_END = 400, 180
 _TROUBLE = zlib.crc32(b"the spool itself")
 """The number of its trouble among those of the service."""
 
@@ -147,8 +149,8 @@ class Spool:
             folder.mkdir(exist_ok=True)
 
             def tell(name: str) -> None:
-                with isolated("file", f"{name}.why", outage=lambda _error: False):
-                    (folder / f"{name}.why").write_text(f"{why}\n", errors="backslashreplace")
+                with isolated("file", f"{name}{WHY}", outage=lambda _error: False):
+                    (folder / f"{name}{WHY}").write_text(f"{why}\n", errors="backslashreplace")
 
             with taken(path, stamp) as file:
                 if file is None:
@@ -161,18 +163,28 @@ class Spool:
             self._stays.add(path.name)
 
 
+def _where(path: Path) -> str:
+    """How sentences name a file, so that what they say of it isn't cut off behind its name."""
+    text = spelt_out(str(path))
+    return text if len(text) <= _MOST_WHERE else f"{text[:_MOST_END]}…{text[-_MOST_END:]}"
+
+
 def _documents(path: Path) -> list[RequestDocument]:
-    found = path.lstat()
+    found, where = path.lstat(), _where(path)
     if not stat.S_ISREG(found.st_mode):
-        raise BadInput(f"{path} is a link, a folder or a pipe; leave the file itself, by a rename.")
+        raise BadInput(
+            f"{where} is a link, a folder or a pipe; leave the file itself, by a rename."
+        )
     size_bytes = found.st_size
     if size_bytes > MOST_BYTES:
-        raise BadInput(f"{path} has {size_bytes} bytes, more than {MOST_BYTES}; cut it into parts.")
+        raise BadInput(
+            f"{where} has {size_bytes} bytes, more than {MOST_BYTES}; cut it into parts."
+        )
     with path.open("rb") as stream:
         if path.suffix.lower() == ".json":
-            return [parse(read_json(stream.read(), str(path)), str(path))]
+            return [parse(read_json(stream.read(), where), where)]
         return [
-            parse(read_json(line, f"{path}, line {n}"), f"{path}, line {n}")
+            parse(read_json(line, f"{where}, line {n}"), f"{where}, line {n}")
             for n, line in enumerate(stream, 1)
             if line.strip()
         ]

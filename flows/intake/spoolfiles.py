@@ -23,6 +23,7 @@ _TAKEN = ".spdf-taken-"
 """Begins names under which files are for a moment; those of a process that died are given back."""
 _MOST_NAME = 250
 """Bytes of a name that leave room for `.why`."""
+_MOST_STEM = 200
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -112,5 +113,15 @@ def _short(name: str) -> str:
 
 
 def _named(name: str, token: str) -> str:
-    kept = os.fsencode(Path(name).stem)[:200].decode(errors="replace")
-    return f"{kept}-{token}{Path(name).suffix}"
+    return f"{_cut(Path(name).stem)}-{token}{Path(name).suffix}"
+
+
+def _cut(stem: str) -> str:
+    """What a name begins with, in as many bytes: as characters where it is of such."""
+    kept = os.fsencode(stem)[:_MOST_STEM]
+    try:
+        stem.encode()
+    except UnicodeEncodeError:
+        # U+FFFD in place of each byte would be three.
+        return os.fsdecode(kept)
+    return kept.decode(errors="ignore")

@@ -19,13 +19,16 @@ from catalog.drivers import driver_for
 from catalog.errors import BadInput, Conflict, NotFound
 from catalog.failpoints import VARIABLE
 from catalog.intakerules import Rule
+from catalog.problems import problems
+from catalog.rejected import REJECTED
 from catalog.requests import queue
+from catalog.settings import Settings
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
 from flows.intake import closing
 from flows.intake.roles import Errand
 from flows.intake.sightings import Sighting, Take, look
-from flows.intake.spool import REJECTED, Spool
+from flows.intake.spool import Spool
 from flows.intake.watch import Watch
 from flows.intake.watches import Watches
 from tests.processing import close_due, do_all
@@ -403,6 +406,40 @@ def test_what_is_no_request_is_set_aside_with_a_sentence_and_the_rest_goes_on(
     assert (rejected / "b.json").exists() and left(spool) == sorted(
         p.name for p in rejected.iterdir()
     )
+
+
+@pytest.mark.parametrize(
+    "name", [b"x" * 250, "ü".encode() * 125, "€".encode() * 83, b"a" + "€".encode() * 83,
+             b"\xfc" * 250, b"\xfc" * 240]
+)  # fmt: skip
+def test_a_refused_file_of_any_name_is_set_aside_and_counted(
+    catalog: Catalog, spool: Spool, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    monkeypatch.setattr("catalog.problems.get_settings", lambda: Settings(spool=spool.directory))
+    with catalog.read() as session:
+        assert not told_of_the_spool(session)
+    for i in range(2):
+        (spool.directory / os.fsdecode(name + b".json")).write_text(f"{i}{{")
+        (spool.directory / "zz.json").write_text(close_of(f"z{i}"))
+        spool.look()
+    rejected = spool.directory / REJECTED
+    assert len([p for p in rejected.iterdir() if p.suffix == ".json"]) == 2
+    assert all("is no JSON" in p.read_text() for p in rejected.glob("*.why"))
+    assert len(list(rejected.glob("*.why"))) == 2
+    assert [p.name for p in spool.directory.iterdir()] == [REJECTED]
+    with catalog.read() as session:
+        assert {info.lane for info in requests.list_requests(session)} == {"z0", "z1"}
+        (told,) = told_of_the_spool(session)
+    assert "refused 2 files of requests" in told and "is no JSON" in told and str(rejected) in told
+    told.encode()
+    for path in rejected.iterdir():
+        path.unlink()
+    with catalog.read() as session:
+        assert not told_of_the_spool(session)
+
+
+def told_of_the_spool(session: Session) -> list[str]:
+    return [p.message for p in problems(session) if p.source == "requests of the spool"]
 
 
 def test_a_spooled_file_that_was_accepted_and_not_removed_is_the_same(
