@@ -69,6 +69,7 @@ SUBJECTS = {
             "tests/unit/test_detached.py",
             "tests/unit/test_claims.py",
             "tests/unit/test_hanging.py",
+            "tests/unit/test_overlaps.py",
             "tests/unit/test_uploads.py",
         ),
     ),
