@@ -17,6 +17,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from catalog import fulldisk
 from catalog.errors import SpdfError
 from catalog.names import spelt_out
 
@@ -81,6 +82,8 @@ def sentence(error: BaseException) -> str:
     """What an error says, of a length and of characters that a row, a log and a file can hold."""
     if isinstance(error, SpdfError):
         text = str(error)
+    elif (full := fulldisk.told(error)) is not None:
+        text = full
     elif isinstance(error, IntegrityError):
         text = f"it contradicts what the catalog has ({_line(error.orig)})."
     elif isinstance(error, DataError | OverflowError | UnicodeError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from catalog import pilots
+from catalog import fulldisk, pilots
 from catalog.db import Catalog
 from catalog.errors import Conflict, SpdfError, Unavailable
 from catalog.models import SchemaInfo
@@ -126,7 +126,8 @@ def check(catalog: Catalog) -> SchemaState:
         return require(catalog)
     except sa.exc.OperationalError as error:
         raise Unavailable(
-            f"{_name(catalog)} can't be reached ({error.orig}); "
+            fulldisk.told(error)
+            or f"{_name(catalog)} can't be reached ({error.orig}); "
             "check SPDF_CATALOG_URL and that the database runs."
         ) from error
 

@@ -1,5 +1,6 @@
 """Errors that aren't ours as sentences: a database or server that is away, and our own defects."""
 
+import errno
 import os
 import sys
 import traceback
@@ -18,6 +19,8 @@ INTERRUPTED = 130
 
 def explain(error: Exception) -> tuple[str, int] | None:
     """The sentence and exit code of a fault of the surroundings; None for any other error."""
+    if (full := _full_disk(error)) is not None:
+        return full, UNAVAILABLE
     # Only where a library was imported can it have raised: none is imported for this.
     if isinstance(error, _types("sqlalchemy.exc", "OperationalError", "InterfaceError")):
         return (
@@ -50,6 +53,17 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check the path and its permissions.", BAD_INPUT
     return None
+
+
+def _full_disk(error: Exception) -> str | None:
+    """The sentence of an error that a full disk made, if it is one."""
+    if not isinstance(error, (OSError, *_types("sqlalchemy.exc", "DBAPIError"))):
+        return None
+    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    from catalog.fulldisk import told
+
+    return told(error)
 
 
 def _types(module: str, *names: str) -> tuple[type[BaseException], ...]:

@@ -34,6 +34,7 @@ from cli import (
 )
 from cli.faults import explain, record_defect
 from cli.parameters import bound
+from cli.pinned import pin_paths
 
 app = typer.Typer(
     name="spdf",
@@ -88,6 +89,7 @@ def _command() -> Callable[..., object]:
 def run() -> NoReturn:
     """Entry point: run the command line of this process and end it with its exit code."""
     try:
+        pin_paths()
         _command()(prog_name="spdf")
     except SpdfError as error:
         fault, code = str(error), type(error).exit_code

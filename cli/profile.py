@@ -11,6 +11,7 @@ from cli.home import open_catalog, settings, sqlite_file
 from cli.output import Json, console, note, plain, print_fields, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from catalog.db import Catalog
     from flows.services import Status, UpInfo
 
 DOWN, STARTING, UNHEALTHY = 3, 5, 1
@@ -116,6 +117,23 @@ def status(as_json: Json = False) -> None:
 
 def _overview() -> dict[str, Any]:
     """What goes on in the catalog; empty where there is none yet."""
+    from sqlalchemy.exc import DBAPIError
+
+    from catalog import fulldisk
+
+    try:
+        catalog = open_catalog()
+        return _counts(catalog)
+    except Unavailable as error:
+        note(str(error))
+    except DBAPIError as error:
+        # Of the full disk `services.status` tells; SQLite can't even read on one at times.
+        if fulldisk.told(error) is None:
+            raise
+    return {}
+
+
+def _counts(catalog: "Catalog") -> dict[str, Any]:
     from catalog import storages
     from catalog.filling import fills
     from catalog.overview import overview
@@ -123,11 +141,6 @@ def _overview() -> dict[str, Any]:
     from catalog.requests import queue
     from catalog.states import RequestState
 
-    try:
-        catalog = open_catalog()
-    except Unavailable as error:
-        note(str(error))
-        return {}
     # Of those that are away `problems` tells.
     forecasts = [fill.warning for fill in fills(catalog) if fill.warning and not fill.away]
     with catalog.read() as session:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from prefect.context import refresh_global_settings_context
 
-from catalog import schema, singletons
+from catalog import fulldisk, schema, singletons
 from catalog.db import Catalog
 from catalog.settings import Settings
 from flows.logs import log_to_stderr
@@ -68,7 +68,14 @@ def lead(
                 work(epoch)
                 pulse.forget()
             backoff_s = 1.0
-        except Exception:
-            log.exception("%s waits for the catalog", role, extra={"again_s": backoff_s})
+        except Exception as error:
+            # A traceback each turn would take what room comes to be.
+            full = fulldisk.told(error)
+            log.error(
+                "%s waits for the catalog",
+                role,
+                extra={"again_s": backoff_s} | ({"why": full} if full else {}),
+                exc_info=None if full else error,
+            )
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
         stop.wait(backoff_s)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
+from catalog import fulldisk
 from catalog.outage import Over, is_away
 from flows.leading import LONGEST_BACKOFF_S
 from flows.pulse import Pulse
@@ -44,7 +45,8 @@ class Loop(threading.Thread):
                 return
             except DBAPIError as error:
                 if is_away(error):
-                    log.warning("catalog away", extra={"loop": self.name, "why": str(error.orig)})
+                    why = fulldisk.told(error) or str(error.orig)
+                    log.warning("catalog away", extra={"loop": self.name, "why": why})
                 else:
                     log.exception("a turn failed", extra={"loop": self.name})
                 wait_s, backoff_s = backoff_s, min(2 * backoff_s, LONGEST_BACKOFF_S)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from catalog import fulldisk
 from catalog.db import get_catalog
 from catalog.errors import Conflict, Unavailable
 from catalog.schema import upgrade
@@ -149,14 +150,16 @@ def status(settings: Settings) -> Status:
     supervisor = _supervisor(settings)
     running = [r for r in records.values() if r.alive and r.name != SUPERVISOR]
     if server is None or (supervisor is None and not running):
-        return Status(up=False, supervisor_pid=None, ui_url=None, api_url=None)
+        full = tuple(fulldisk.problems(settings))
+        return Status(up=False, supervisor_pid=None, ui_url=None, api_url=None, problems=full)
     health = check(settings, server)
     services = tuple(
         _service(record, health.get(record.name, DOWN))
         for record in records.values()
         if record.kind not in _NOT_SHOWN
     )
-    problems = [] if supervisor else ["the supervisor is gone: run `spdf up` to start anew"]
+    problems = [*fulldisk.problems(settings)]
+    problems += [] if supervisor else ["the supervisor is gone: run `spdf up` to start anew"]
     problems += [
         f"{s.name} is {s.state}{f': {s.why}' if s.why else ''}; see {log_path(settings, s.name)}"
         for s in services
@@ -286,7 +289,8 @@ def _failure(settings: Settings, name: str, why: str) -> StartFailed:
         lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
     except OSError:
         lines = []
-    return StartFailed(name, why, path, "\n".join(lines))
+    full = next(fulldisk.problems(settings), None)
+    return StartFailed(name, f"{why} ({full.rstrip('.')})" if full else why, path, "\n".join(lines))
 
 
 def _stop(settings: Settings, server: Server) -> list[str]:
