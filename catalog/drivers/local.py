@@ -4,15 +4,21 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from catalog import uncached
 from catalog.checksums import stream_checksum
 from catalog.drivers.identity import Identity
-from catalog.drivers.posix import EXHAUSTED, LARGE_BYTES, fsync_path, start_writeback
+from catalog.drivers.posix import (
+    EXHAUSTED,
+    LARGE_BYTES,
+    NO_LINKS,
+    fsync_path,
+    start_writeback,
+)
 from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
 from catalog.drivers.root import Root
 from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
@@ -21,6 +27,8 @@ from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _UNFIT = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ})
@@ -62,6 +70,7 @@ class LocalDriver:
         *,
         checksum: str | None = None,
         move: bool = False,
+        keep: bool = False,
         sync: bool = True,
     ) -> Stored:
         """Store a local file under `path`: see `StorageDriver.put`.
@@ -74,10 +83,21 @@ class LocalDriver:
         size_bytes = check_source(source)
         self._itself.glance()
         with self._errors(path, writing=True):
-            stored = self._put(source, final, size_bytes, checksum, move, sync)
-            if move:
+            # The committer syncs many small files at once; a large one would keep it from others.
+            now = sync or size_bytes >= LARGE_BYTES
+            stored = self._in_folder(
+                final, lambda: self._put(source, final, size_bytes, checksum, move, keep, now)
+            )
+            if move and not keep:
                 source.unlink(missing_ok=True)
         return stored
+
+    def put_again(self, held: str, path: str) -> bool:
+        """Give a stored file another name: see `StorageDriver.put_again`."""
+        source, final = self._path(held), self._path(path)
+        self._itself.glance()
+        with self._errors(path, writing=True):
+            return self._in_folder(final, lambda: _linked(source, final))
 
     def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
         """Have the files' bytes, and their names in their folders, on the disk.
@@ -260,23 +280,26 @@ class LocalDriver:
         size_bytes: int,
         algorithm: str | None,
         move: bool,
+        keep: bool,
         sync: bool,
     ) -> Stored:
-        # The committer syncs many small files at once; a large one would keep it from others.
-        now = sync or size_bytes >= LARGE_BYTES
+        if move and not self._apart and can_take(source, final.parent):
+            try:
+                return take(source, final, size_bytes, algorithm, sync, keep)
+            except OSError as error:
+                if error.errno != errno.EXDEV and not (keep and error.errno in NO_LINKS):
+                    raise
+                # Two mounts of one file system, such as the volumes of a container.
+                self._apart = error.errno == errno.EXDEV
+        return copy_in(source, final, size_bytes, algorithm, sync)
+
+    def _in_folder(self, final: Path, store: Callable[[], R]) -> R:
+        """What `store` gives, which brings a file to `final`; its folder is made where need be."""
         for tries in range(_TRIES):
             try:
                 if tries:
                     self._make_folder(final.parent)
-                if move and not self._apart and can_take(source, final.parent):
-                    try:
-                        return take(source, final, size_bytes, algorithm, now)
-                    except OSError as error:
-                        if error.errno != errno.EXDEV:
-                            raise
-                        # Two mounts of one file system, such as the volumes of a container.
-                        self._apart = True
-                return copy_in(source, final, size_bytes, algorithm, now)
+                return store()
             except FileNotFoundError as error:
                 # The folder isn't there yet, or a `delete`, which left it empty, has removed it.
                 missing = error
@@ -337,6 +360,20 @@ class LocalDriver:
                 return not stat.S_ISREG(os.stat(path, dir_fd=root).st_mode)
             except OSError as error:
                 return error.errno in _ABSENT
+
+
+def _linked(held: Path, final: Path) -> bool:
+    try:
+        os.link(held, final, follow_symlinks=False)
+    except FileNotFoundError:
+        if held.exists():
+            raise
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    return True
 
 
 def _what_else(path: str, found: os.stat_result, seen: ObjectInfo | None) -> str | None:

@@ -31,7 +31,9 @@ WRITE_BYTES = 1 << 18
 For larger writes Linux looks for large pieces of memory, at up to four times the cost.
 """
 
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+"""A file system can't give a file another name, or not this file, or not there."""
+
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _AT_FDCWD = -100
@@ -50,7 +52,7 @@ def publish(source: Path, final: Path) -> None:
     try:
         os.link(source, final, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         rename_exclusively(source, final)
 

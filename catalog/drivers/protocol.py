@@ -80,13 +80,22 @@ class StorageDriver(Protocol):
         *,
         checksum: str | None = None,
         move: bool = False,
+        keep: bool = False,
         sync: bool = True,
     ) -> Stored:
         """Store the bytes of a local file under `path`, whole or not at all, never over others.
 
         `checksum` is the algorithm of a checksum to be computed in the same read. With `move` the
-        source is gone afterwards (and no byte is copied where the storage can take it over).
+        source is gone afterwards (and no byte is copied where the storage can take it over); with
+        `keep` too it stays, to be read and then removed, and nothing may write to it any more.
         Without `sync` a power cut may lose it until `sync` was called for its path.
+        """
+        ...
+
+    def put_again(self, held: str, path: str) -> bool:
+        """Have what was just put under `held` under `path` too, without a copy of the bytes.
+
+        False where that can't be: `put` it. Either may be deleted alone. There is no sync.
         """
         ...
 

@@ -115,6 +115,7 @@ class S3Driver:
         *,
         checksum: str | None = None,
         move: bool = False,
+        keep: bool = False,
         sync: bool = True,
     ) -> Stored:
         """Store a local file under `path`: see `StorageDriver.put`.
@@ -137,9 +138,13 @@ class S3Driver:
                 part_size=self._part_bytes(size_bytes),
                 num_parallel_uploads=self._settings.s3_streams,
             )
-        if move:
+        if move and not keep:
             source.unlink(missing_ok=True)
         return Stored(size_bytes, hasher.checksum if hasher else None)
+
+    def put_again(self, held: str, path: str) -> bool:
+        """False: an object has one key."""
+        return False
 
     def _check_free(self, path: str) -> None:
         """Some servers complete a multipart upload over an object, whatever its condition says."""

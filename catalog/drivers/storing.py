@@ -41,14 +41,22 @@ def can_take(source: Path, folder: Path) -> bool:
     )
 
 
-def take(source: Path, final: Path, size_bytes: int, algorithm: str | None, sync: bool) -> Stored:
-    """Give a file the name `final` in the same file system, and take its old one away later."""
+def take(
+    source: Path, final: Path, size_bytes: int, algorithm: str | None, sync: bool, keep: bool
+) -> Stored:
+    """Give a file the name `final` in the same file system, and take its old one away later.
+
+    Without `keep` it may be gone at once, where a file has one name only.
+    """
     source.chmod(_MODE)
     with source.open("rb", buffering=0) as file:
         on_disk = synced(file.fileno(), early=size_bytes >= LARGE_BYTES) if sync else nullcontext()
         with on_disk:
             checksum = stream_checksum(file.readinto, algorithm) if algorithm else None
-    publish(source, final)
+    if keep:
+        os.link(source, final, follow_symlinks=False)
+    else:
+        publish(source, final)
     if sync:
         fsync_path(final.parent)
     return Stored(size_bytes, checksum)

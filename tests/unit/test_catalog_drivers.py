@@ -61,6 +61,35 @@ def everything_in(root: Path) -> list[str]:
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
 
 
+def test_a_file_taken_over_may_stay_to_be_read(
+    driver: StorageDriver, root: Path, source: Path
+) -> None:
+    driver.put(source, "a/x", move=True, keep=True)
+    assert source.exists() and (root / "a/x").stat().st_ino == source.stat().st_ino
+    assert (root / "a/x").stat().st_mode & 0o777 == 0o444
+
+
+def test_what_was_put_is_put_again_without_a_copy_and_goes_alone(
+    driver: StorageDriver, root: Path, source: Path
+) -> None:
+    driver.put(source, "a/x")
+    assert driver.put_again("a/x", "b/c/y")
+    assert (root / "b/c/y").stat().st_ino == (root / "a/x").stat().st_ino
+    driver.delete("a/x")
+    assert (root / "b/c/y").read_bytes() == source.read_bytes()
+
+
+def test_nothing_is_put_again_over_another_nor_of_what_is_not_there(
+    driver: StorageDriver, root: Path, source: Path
+) -> None:
+    driver.put(source, "a/x")
+    (root / "a/y").write_text("another's")
+    assert code_of(lambda: driver.put_again("a/x", "a/y")) is ErrorCode.OUTPUT_EXISTS
+    assert (root / "a/y").read_text() == "another's"
+    assert not driver.put_again("a/none", "b/y")
+    assert not (root / "b").exists()
+
+
 @pytest.mark.parametrize("move", [False, True])
 def test_put_stores_the_bytes_read_only_with_their_checksum(
     driver: StorageDriver, root: Path, source: Path, move: bool
@@ -465,7 +494,7 @@ def test_what_is_no_regular_file_is_not_stored(
 def test_every_driver_offers_the_protocol() -> None:
     offered: StorageDriver = LocalDriver("disk", Path("/"))
     methods = [name for name in vars(drivers.StorageDriver) if not name.startswith("_")]
-    assert len(methods) == 13 and all(callable(getattr(offered, name)) for name in methods)
+    assert len(methods) == 14 and all(callable(getattr(offered, name)) for name in methods)
 
 
 def test_a_bucket_without_a_login_is_refused_by_name(tmp_path: Path) -> None:
