@@ -128,7 +128,7 @@ class _Delivery:
 
     def __init__(self, work: Path, outdir: Path) -> None:
         self._work, self._outdir = work, outdir
-        self._placed: dict[str, Path] = {}
+        self._placed: dict[tuple[str, str], Path] = {}
 
     def deliver(self, value: Any) -> Any:
         """`value` with its files in the output directory."""
@@ -142,10 +142,12 @@ class _Delivery:
 
     def _delivered(self, value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         source = Path(value["path"])
-        if value["path"] in self._placed:
-            target = self._placed[value["path"]]
+        # What two outputs name lies there once, unless it has another name in one of them.
+        named = value["path"], value["basename"]
+        if named in self._placed:
+            target = self._placed[named]
         else:
-            target = self._placed[value["path"]] = _free(folder / value["basename"])
+            target = self._placed[named] = _free(folder / value["basename"])
             if source.is_dir():
                 shutil.copytree(source, target)
             elif source.is_symlink() or not source.is_relative_to(self._work):
