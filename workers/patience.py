@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +69,14 @@ def naming(storage_id: int) -> Iterator[None]:
         raise
 
 
+@dataclass(frozen=True)
+class Twin:
+    """A file that was stored a moment ago: where it is on its storage, and what was stored."""
+
+    path: str
+    stored: Stored
+
+
 def put_patiently(
     node: Node,
     storage_id: int,
@@ -77,11 +86,14 @@ def put_patiently(
     checksum: str,
     move: bool,
     size_bytes: int,
+    keep: bool = False,
+    twin: Twin | None = None,
     stop: threading.Event | None = None,
 ) -> Stored:
     """`driver.put` without sync, tried again while the storage is away or full.
 
-    A try whose answer was lost may have stored the bytes: then they are there, and are ours.
+    What is there already, as `twin`, gets another name where the storage can do that. A try whose
+    answer was lost may have stored the bytes: then they are there, and are ours.
     """
     away = False
 
@@ -90,10 +102,14 @@ def put_patiently(
         with naming(storage_id):
             driver = node.storages[storage_id]
             try:
-                return driver.put(source, path, checksum=checksum, move=move, sync=False)
+                if twin is not None and driver.put_again(twin.path, path):
+                    if move and not keep:
+                        source.unlink(missing_ok=True)
+                    return twin.stored
+                return driver.put(source, path, checksum=checksum, move=move, keep=keep, sync=False)
             except StorageError as error:
                 if error.code is ErrorCode.OUTPUT_EXISTS and away:
-                    return _stored_before(driver, source, path, checksum, move, error)
+                    return _stored_before(driver, source, path, checksum, move and not keep, error)
                 away = away or error.code is ErrorCode.STORAGE_UNAVAILABLE
                 raise blamed(driver, node.directory, {path: error})[path] from error
 

@@ -1,14 +1,16 @@
 """Stage-out: a payload's outputs become files on their storages, ready to be registered."""
 
 # Paths are plain strings here: this runs for every output of every job.
-# ruff: noqa: PTH114, PTH116, PTH119, PTH120
+# ruff: noqa: PTH110, PTH114, PTH116, PTH119, PTH120
 
 import logging
 import os
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,24 @@ from workers.cwl.staging import with_secondary
 from workers.cwl.values import unstorable
 from workers.node import Node
 from workers.onefile import blamed
-from workers.patience import put_patiently
+from workers.patience import Twin, put_patiently
 from workers.spec import JobSpec, NewFile, OutputTarget, TaskSpec
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file that is to be stored for a port. `own`: it may be moved once nothing else needs it."""
+
+    port: str
+    path: str
+    real: str
+    own: bool
+    name: str
+    basename: str
+    target: OutputTarget
+    secondary_of: str | None = None
 
 
 class StageOut:
@@ -46,13 +62,18 @@ class StageOut:
         self._node, self._task, self._job, self._stop = node, task, job, stop
         self._uploaded = uploaded
         self._outdir = outdir
-        self._names: dict[tuple[int, str], str] = {}
+        self._names: dict[tuple[int, str], _Found] = {}
+        self._twins: dict[tuple[int, str], Twin] = {}
         self.putting_bytes = 0
         """Size of the file that is, or was last, on its way."""
 
     def outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Upload the Files among a tool's outputs; gives the plain values by port."""
+        """Upload the Files among a tool's outputs; gives the plain values by port.
+
+        A file that several ports name is stored for each, and moved for the last of them.
+        """
         plain: dict[str, Any] = {}
+        found: list[_Found] = []
         for port in self._task.step.outputs:
             value = values.get(port.name)
             if value is None:
@@ -63,7 +84,11 @@ class StageOut:
                 plain[port.name] = value
                 continue
             for item in value if isinstance(value, list) else [value]:
-                self._upload(port.name, item)
+                found += self._found(port.name, item)
+        uses = Counter(one.real for one in found)
+        for one in found:
+            uses[one.real] -= 1
+            self._uploaded.append(self._put(one, len(self._uploaded), keep=uses[one.real] > 0))
         return plain
 
     def log(self, path: str) -> NewFile | None:
@@ -82,10 +107,13 @@ class StageOut:
             log.warning("a log is no file any more", extra={"job": self._job.job_id})
             return None
         name = f"{self._job.key}/{self._job.number}.log"
-        return self._put("log", 0, path, name, "log", self._task.targets["log"])
+        return self._put(_Found("log", path, path, True, name, "log", self._task.targets["log"]), 0)
 
-    def _upload(self, port: str, value: Mapping[str, Any]) -> None:
+    def _found(self, port: str, value: Mapping[str, Any]) -> Iterator[_Found]:
+        """What is to be stored of a File: itself and its secondary files."""
         primary = self._file(port, value)
+        assert primary is not None
+        yield primary
         for other in with_secondary(value)[1:]:
             if other["class"] != "File":
                 raise ToolFailure(
@@ -93,11 +121,13 @@ class StageOut:
                     f"output {port} has the directory {other.get('basename')!r} as a secondary "
                     "file; only files can be stored",
                 )
-            self._file(port, other, secondary_of=primary.name)
+            if (made := self._file(port, other, secondary_of=primary.name)) is not None:
+                yield made
 
     def _file(
         self, port: str, value: Mapping[str, Any], secondary_of: str | None = None
-    ) -> NewFile:
+    ) -> _Found | None:
+        """A file under the name that it will have; None for what its primary has given before."""
         target = self._task.targets[port]
         path = str(value["path"])
         basename = value.get("basename") or os.path.basename(path)
@@ -112,54 +142,51 @@ class StageOut:
                 f"output {port} has a name of {length} bytes, and a storage takes {MAX_COMPONENT}: "
                 f"{basename!r}; give it a shorter basename",
             )
-        held = self._names.get((target.dataset_id, name))
-        if held is not None:
-            twice = f"({held!r} and {path!r})" if held != path else f"(twice {path!r})"
-            raise ToolFailure(
-                ErrorCode.OUTPUT_INVALID, f"output {port} has two files named {basename!r} {twice}"
-            )
-        self._names[target.dataset_id, name] = path
-        index = len(self._uploaded)
-        file = self._put(port, index, path, name, basename, target, secondary_of)
-        self._uploaded.append(file)
-        return file
+        found = _Found(port, path, *self._real(path), name, basename, target, secondary_of)
+        held = self._names.setdefault((target.dataset_id, name), found)
+        if held is found:
+            return found
+        if held.real == found.real and held.secondary_of == secondary_of is not None:
+            return None
+        raise ToolFailure(ErrorCode.OUTPUT_INVALID, _told_twice(held, found))
 
-    def _put(
-        self,
-        port: str,
-        index: int,
-        path: str,
-        name: str,
-        basename: str,
-        target: OutputTarget,
-        secondary_of: str | None = None,
-    ) -> NewFile:
-        real, inside = self._real(path)
-        if not os.access(real, os.R_OK, effective_ids=True):
-            _let_read(port, real, inside)
-        place = place_of(target.dataset_name, self._job, basename)
-        self.putting_bytes = os.stat(real).st_size
-        stored = put_patiently(
-            self._node,
-            target.storage_id,
-            Path(real),
-            place,
-            checksum=DEFAULT,
-            move=inside or port == "log",
-            size_bytes=self.putting_bytes,
-            stop=self._stop,
-        )
+    def _put(self, one: _Found, index: int, *, keep: bool = False) -> NewFile:
+        """Store a file; with `keep` another port is still to have it."""
+        storage_id = one.target.storage_id
+        if not os.access(one.real, os.R_OK, effective_ids=True):
+            _let_read(one.port, one.real, one.own)
+        place = place_of(one.target.dataset_name, self._job, one.basename)
+        self.putting_bytes = os.stat(one.real).st_size
+        try:
+            stored = put_patiently(
+                self._node,
+                storage_id,
+                Path(one.real),
+                place,
+                checksum=DEFAULT,
+                move=one.own,
+                keep=keep,
+                twin=self._twins.get((storage_id, one.real)),
+                size_bytes=self.putting_bytes,
+                stop=self._stop,
+            )
+        except StorageError as error:
+            if error.code is not ErrorCode.INPUT_MISSING:
+                raise
+            raise _gone(one.port, one.real) from error
         assert stored.checksum is not None
+        if keep:
+            self._twins.setdefault((storage_id, one.real), Twin(place, stored))
         return NewFile(
-            port=port,
+            port=one.port,
             index=index,
-            name=name,
+            name=one.name,
             size_bytes=stored.size_bytes,
             checksum=stored.checksum,
-            storage_id=target.storage_id,
+            storage_id=storage_id,
             path=place,
-            dataset_id=target.dataset_id,
-            secondary_of=secondary_of,
+            dataset_id=one.target.dataset_id,
+            secondary_of=one.secondary_of,
         )
 
     def _real(self, path: str) -> tuple[str, bool]:
@@ -173,6 +200,8 @@ class StageOut:
 
 def _let_read(port: str, path: str, inside: bool) -> None:
     """Make an output readable that lies in the output directory; refuse others."""
+    if not os.path.exists(path):
+        raise _gone(port, path)
     if inside:
         with suppress(OSError):
             Path(path).chmod(0o400)
@@ -181,6 +210,44 @@ def _let_read(port: str, path: str, inside: bool) -> None:
             ErrorCode.OUTPUT_INVALID,
             f"output {port} can't be read: {path!r}; its payload has to leave it readable",
         )
+
+
+def _gone(port: str, path: str) -> ToolFailure:
+    return ToolFailure(
+        ErrorCode.OUTPUT_MISSING,
+        f"output {port} is gone: {path!r} was there when the outputs were collected, and isn't any "
+        "more; nothing may take a job's files away before they are stored",
+    )
+
+
+def _told_twice(held: _Found, found: _Found) -> str:
+    """Why two files of one name, or one file in two roles, can't be in one dataset."""
+    what = f"output {found.port} has"
+    if held.real != found.real:
+        return (
+            f"{what} two files named {found.basename!r} ({held.path!r} and {found.path!r}); "
+            "give one of them another name"
+        )
+    (first, a), (second, b) = sorted(
+        (one.secondary_of is not None, (one.secondary_of or "").rpartition("/")[2])
+        for one in (held, found)
+    )
+    if not second:
+        return (
+            f"{what} the file {found.basename!r} twice ({found.path!r}), and a dataset holds a "
+            "file once; let it be named once"
+        )
+    if not first:
+        return (
+            f"{what} the file {found.basename!r} ({found.path!r}) both by itself and as a "
+            f"secondary file of {b!r}, and a file is one or the other; let the output's glob "
+            "leave it out, or give it a port of its own"
+        )
+    return (
+        f"{what} the file {found.basename!r} ({found.path!r}) as a secondary file of both {a!r} "
+        f"and {b!r}, and a stored file accompanies one; let the tool make one for each, or give it "
+        "a port of its own"
+    )
 
 
 def place_of(dataset: str, job: JobSpec, basename: str) -> str:

@@ -25,7 +25,7 @@ from tests.servers.postgres import free_port
 from tests.servers.rgw import S3Server
 from workers.node import Node
 from workers.orphans import PayloadLedger
-from workers.patience import patiently, put_patiently
+from workers.patience import Twin, patiently, put_patiently
 from workers.slots import Capacity, Slots
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -345,6 +345,21 @@ def node(driver: S3Driver, tmp_path: Path) -> Iterator[Node]:
     with closing(ledger), closing(Slots(tmp_path / "slots", Capacity(1, 64))) as slots:
         yield Node("here", ledger, slots, {1: driver}, patience_s=60.0)
 
+
+def test_one_file_is_uploaded_under_each_of_its_keys(
+    driver: S3Driver, node: Node, write: Callable[[str, bytes], Path]
+) -> None:
+    source = write("h", b"one")
+    stored = driver.put(source, "a/x", checksum="adler32", move=True, keep=True)
+    assert source.read_bytes() == b"one" and not driver.put_again("a/x", "b/y")
+    twin = Twin("a/x", stored)
+    again = put_patiently(
+        node, 1, source, "b/y", checksum="adler32", move=True, twin=twin, size_bytes=3
+    )
+    assert again == stored and not source.exists()
+    driver.delete("a/x")
+    with closing(driver.open("b/y")) as stream:
+        assert stream.read() == b"one"
 
 def test_a_download_goes_on_where_the_killed_server_left_it(
     s3_server: S3Server,

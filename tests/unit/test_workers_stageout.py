@@ -1,5 +1,7 @@
 """Stage-out: what of a payload's outputs is stored, where, and what becomes of the rest."""
 
+import errno
+import os
 import threading
 import zlib
 from collections.abc import Iterator
@@ -144,12 +146,173 @@ def test_a_directory_among_secondary_files_is_refused(desk: Desk) -> None:
     refused(desk, {"hits": desk.file("h", secondaryFiles=[folder])}, "directory 'd'")
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_two_files_of_one_name_are_refused_and_both_named(desk: Desk, same: bool) -> None:
-    one = desk.file("x/h")
-    other = one if same else desk.file("y/h")
-    refused(desk, {"hits": [one, other]}, "two files named 'h' .*h'" if same else "x/h' and .*y/h'")
-    assert len(desk.uploaded) == 1, "what was stored is known, so that it can be removed"
+def test_two_files_of_one_name_are_refused_and_both_named(desk: Desk) -> None:
+    one, other = desk.file("x/h"), desk.file("y/h")
+    refused(desk, {"hits": [one, other]}, "two files named 'h' .*x/h' and .*y/h'")
+    assert desk.uploaded == [] and not list(desk.stored.iterdir()), "refused before any is moved"
+    assert Path(one["path"]).exists() and Path(other["path"]).exists()
+
+
+def test_one_file_in_two_roles_of_a_port_is_refused_with_what_they_are(desk: Desk) -> None:
+    index = desk.file("i")
+    a, b = (desk.file(name, secondaryFiles=[index]) for name in "ab")
+    refused(desk, {"hits": [a, b]}, "'i' .* as a secondary file of both 'a' and 'b'.*one for each")
+    desk.stage._names.clear()
+    refused(desk, {"hits": [a, index]}, "'i' .* by itself and as a secondary file of 'a'")
+    desk.stage._names.clear()
+    refused(desk, {"hits": [index, a]}, "'i' .* by itself and as a secondary file of 'a'")
+    desk.stage._names.clear()
+    refused(desk, {"hits": [index, index]}, "the file 'i' twice .* holds a file once")
+    assert desk.uploaded == [] and Path(index["path"]).exists()
+
+
+def test_a_secondary_file_that_its_file_names_twice_is_stored_once(desk: Desk) -> None:
+    index = desk.file("i")
+    desk.stage.outputs({"hits": desk.file("h", secondaryFiles=[index, index])})
+    assert [(one.name, one.index) for one in desk.uploaded] == [
+        ("run/a.raw/h", 0), ("run/a.raw/i", 1),
+    ]  # fmt: skip
+    assert not list(desk.out.iterdir())
+
+
+def stored(desk: Desk) -> list[Path]:
+    """Where the uploaded files lie."""
+    roots = {OUT: desk.stored, LOGS: desk.logs}
+    return [roots[one.storage_id] / one.path for one in desk.uploaded]
+
+
+def elsewhere(desk: Desk) -> None:
+    """Have the port `more` on another storage than `hits`."""
+    targets: Any = desk.stage._task.targets
+    targets["more"] = OutputTarget(71, "run.more", LOGS)
+
+
+def test_one_file_under_two_ports_is_stored_for_each_without_a_copy(desk: Desk) -> None:
+    one = desk.file("h", "1")
+    inode = Path(one["path"]).stat().st_ino
+    desk.stage.outputs({"hits": one, "more": [desk.file("z", "0"), dict(one)]})
+    first, _, second = stored(desk)
+    assert first != second and first.read_text() == second.read_text() == "1"
+    assert first.stat().st_ino == second.stat().st_ino == inode
+    assert first.stat().st_mode & 0o777 == 0o444 and first.stat().st_nlink == 2
+    known = [(one.port, one.dataset_id, one.index, one.size_bytes) for one in desk.uploaded]
+    assert known == [("hits", 70, 0, 1), ("more", 71, 1, 1), ("more", 71, 2, 1)]
+    assert desk.uploaded[0].checksum == desk.uploaded[2].checksum
+    assert not list(desk.out.iterdir())
+    assert make_durable(desk.node, desk.uploaded) == {}
+
+
+def test_either_of_two_ports_files_goes_alone(desk: Desk) -> None:
+    one = desk.file("h", "1")
+    desk.stage.outputs({"hits": one, "more": one})
+    first, second = stored(desk)
+    discard(desk.node, desk.uploaded[:1])
+    assert not first.exists() and second.read_text() == "1"
+    discard(desk.node, desk.uploaded[1:])
+    assert not [path for path in desk.stored.rglob("*") if path.is_file()]
+
+
+def test_one_file_of_two_storages_is_copied_to_each(desk: Desk) -> None:
+    elsewhere(desk)
+    one = desk.file("h", "1")
+    desk.stage.outputs({"hits": one, "more": one})
+    first, second = stored(desk)
+    assert first.is_relative_to(desk.stored) and second.is_relative_to(desk.logs)
+    assert first.read_text() == second.read_text() == "1"
+    assert first.stat().st_ino != second.stat().st_ino, "a storage's bytes are its own"
+    assert not list(desk.out.iterdir())
+
+
+def test_one_file_is_copied_where_files_have_one_name_only(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    one = desk.file("h", "1")
+    desk.stage.outputs({"hits": one, "more": one})
+    assert [path.read_text() for path in stored(desk)] == ["1", "1"]
+    assert [path.stat().st_nlink for path in stored(desk)] == [1, 1]
+    assert not list(desk.out.iterdir())
+
+
+@pytest.mark.parametrize("how", ["by its place", "hard link", "link"])
+def test_an_input_under_two_ports_is_copied_and_stays(desk: Desk, tmp_path: Path, how: str) -> None:
+    real = tmp_path / "input" / "raw"
+    real.parent.mkdir()
+    real.write_text("keep")
+    real.chmod(0o444)
+    path = real if how == "by its place" else desk.out / "raw"
+    if how == "hard link":
+        path.hardlink_to(real)
+    elif how == "link":
+        path.symlink_to(real)
+    value = {"class": "File", "path": str(path)}
+    desk.stage.outputs({"hits": value, "more": value})
+    assert real.read_text() == "keep"
+    for one in stored(desk):
+        assert one.read_text() == "keep" and not one.is_symlink()
+        assert one.stat().st_ino != real.stat().st_ino
+
+
+@pytest.mark.parametrize("first", ["link", "file"])
+def test_a_file_and_a_link_to_it_are_stored_both(desk: Desk, first: str) -> None:
+    desk.file("result", "1")
+    (desk.out / "latest").symlink_to("result")
+    names = ("latest", "result") if first == "link" else ("result", "latest")
+    values = [{"class": "File", "path": str(desk.out / name)} for name in names]
+    desk.stage.outputs({"hits": values[0], "more": values})
+    assert [one.name for one in desk.uploaded] == [
+        f"run/a.raw/{name}" for name in (names[0], *names)
+    ]
+    assert {path.read_text() for path in stored(desk)} == {"1"}
+    assert not any(path.is_symlink() for path in stored(desk))
+
+
+def test_an_index_beside_a_port_of_its_own_is_stored_with_its_file_and_alone(desk: Desk) -> None:
+    index = desk.file("h.idx", "i")
+    desk.stage.outputs({"hits": desk.file("h", secondaryFiles=[index]), "more": index})
+    assert [(one.name, one.secondary_of, one.dataset_id) for one in desk.uploaded] == [
+        ("run/a.raw/h", None, 70),
+        ("run/a.raw/h.idx", "run/a.raw/h", 70),
+        ("run/a.raw/h.idx", None, 71),
+    ]
+    assert [path.read_text() for path in stored(desk)] == ["h", "i", "i"]
+
+
+def test_of_one_file_the_second_port_s_trouble_leaves_nothing(desk: Desk) -> None:
+    taken = desk.stored / place_of("run.more", JOB, "h")
+    taken.parent.mkdir(parents=True)
+    taken.write_text("another's")
+    one = desk.file("h")
+    with pytest.raises(StorageError) as caught:
+        desk.stage.outputs({"hits": one, "more": one})
+    assert caught.value.code is ErrorCode.OUTPUT_EXISTS
+    discard(desk.node, desk.uploaded)
+    assert [path for path in desk.stored.rglob("*") if path.is_file()] == [taken]
+    assert taken.read_text() == "another's"
+
+
+def test_what_is_gone_since_is_a_missing_output_never_an_input(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = desk.file("h"), desk.file("m")
+    Path(one["path"]).unlink()
+    with pytest.raises(ToolFailure, match=r"output hits is gone: .*/h'") as caught:
+        desk.stage.outputs({"hits": one})
+    assert caught.value.code is ErrorCode.OUTPUT_MISSING
+    put = desk.node.storages[OUT].put
+
+    def late(source: Path, *given: Any, **more: Any) -> Any:
+        source.unlink()
+        return put(source, *given, **more)
+
+    monkeypatch.setattr(desk.node.storages[OUT], "put", late)
+    with pytest.raises(ToolFailure, match=r"output more is gone: .*/m'") as caught:
+        desk.stage.outputs({"more": other})
+    assert caught.value.code is ErrorCode.OUTPUT_MISSING
+    assert desk.uploaded == []
 
 
 def test_one_name_may_stand_in_two_datasets(desk: Desk) -> None:

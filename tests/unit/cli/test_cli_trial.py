@@ -153,6 +153,38 @@ RECORDS = """\
       stdout: said.txt
       outputs: {said: stdout}
 """
+SHARED = """\
+  make:
+    scatter: file
+    in: {file: files}
+    out: [main, all, said, raw, index]
+    run:
+      class: CommandLineTool
+      requirements: {InitialWorkDirRequirement: {listing: [$(inputs.file)]}}
+      baseCommand: [sh, -c, 'echo r > result.dat; echo i > result.dat.idx; echo said']
+      inputs: {file: File}
+      stdout: said.txt
+      outputs:
+        main: {type: File, secondaryFiles: [.idx], outputBinding: {glob: result.dat}}
+        all: {type: "File[]", outputBinding: {glob: "*"}}
+        said: stdout
+        raw: {type: File, outputBinding: {outputEval: $(inputs.file)}}
+        index: {type: File, outputBinding: {glob: "*.idx"}}
+  use:
+    scatter: [main, all, raw]
+    scatterMethod: dotproduct
+    in: {main: make/main, all: make/all, raw: make/raw}
+    out: [sizes]
+    run:
+      class: CommandLineTool
+      baseCommand: [sh, -c, 'cat "$@" | sort', x]
+      inputs:
+        main: {type: File, secondaryFiles: [.idx], inputBinding: {position: 1}}
+        raw: {type: File, inputBinding: {position: 2}}
+        all: {type: "File[]", inputBinding: {position: 3}}
+      stdout: sizes.txt
+      outputs: {sizes: stdout}
+"""
 PAIR = "{type: {type: record, fields: {name: string, suffix: string?}}}"
 
 
@@ -172,6 +204,25 @@ def test_secondary_files_are_kept_with_their_file(ok: Any, tmp_path: Path) -> No
     assert kept == names
     assert {Path(one["file"]).name for one in stages[0]["outputs"]} == set(names)
     assert (out / "use" / "all" / "all.txt").read_text() == "d\ni\ns\n"
+
+
+def test_a_file_that_several_ports_name_is_an_output_of_each(ok: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tried(ok, tmp_path, SHARED, "--outdir", out)
+    kept = {port.name: {} for port in (out / "make").iterdir()}
+    for path in (out / "make").glob("*/*"):
+        kept[path.parent.name][path.name] = path.read_text()
+    result, index, raw, said = (
+        {"result.dat": "r\n"}, {"result.dat.idx": "i\n"}, {"f.raw": "raw\n"},
+        {"said.txt": "said\n"},
+    )  # fmt: skip
+    assert kept == {
+        "main": {**result, **index}, "all": {**result, **index, **raw, **said}, "said": said,
+        "raw": raw, "index": index,
+    }  # fmt: skip
+    lines = ["i", "r", "r", "raw", "raw", "said"]
+    assert (out / "use" / "sizes" / "sizes.txt").read_text().splitlines() == lines
+    assert (tmp_path / "f.raw").read_text() == "raw\n"
 
 
 def test_two_inputs_of_one_name_fail_their_stage_and_are_named(spdf: Any, tmp_path: Path) -> None:
