@@ -361,6 +361,7 @@ def test_one_file_is_uploaded_under_each_of_its_keys(
     with closing(driver.open("b/y")) as stream:
         assert stream.read() == b"one"
 
+
 def test_a_download_goes_on_where_the_killed_server_left_it(
     s3_server: S3Server,
     driver: S3Driver,
