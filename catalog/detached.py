@@ -13,9 +13,9 @@ from sqlmodel import Session, col
 
 from catalog.bulk import insert_ignore, table_of
 from catalog.drivers import ObjectInfo
-from catalog.leftovers import is_same_time, us
 from catalog.models import Detached, File, Leftover, Replica, Storage
 from catalog.rowsets import among
+from catalog.stamps import Stamp, micros
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def note(session: Session, left: Sequence[Left]) -> None:
                 "storage_id": storage_id,
                 "path": item.path,
                 "size_bytes": item.size_bytes,
-                "mtime_us": us(item.mtime),
+                "mtime_us": micros(item.mtime),
                 "replica_id": item.replica_id,
             }
             for item in mine
@@ -83,8 +83,7 @@ def unchanged(session: Session, storage_id: int, found: Iterable[ObjectInfo]) ->
     return {
         row.path
         for row in rows
-        if infos[row.path].size_bytes == row.size_bytes
-        and is_same_time(us(infos[row.path].mtime), row.mtime_us)
+        if infos[row.path].stamp.agrees(Stamp(row.size_bytes, row.mtime_us))
     }
 
 

@@ -1,6 +1,6 @@
 """Files and their replicas: registering, finding, marking."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import filenames, storages, usage
+from catalog import filenames, stamping, storages, usage
 from catalog.bulk import chunks, insert_keyed, insert_rest, unclaimed
 from catalog.checksums import algorithm_of, normalise
 from catalog.errors import BadInput, Conflict, NotFound
@@ -16,6 +16,7 @@ from catalog.models import File, Replica, Storage
 from catalog.names import check_name, check_path
 from catalog.refs import ReplicaRef
 from catalog.rowsets import among
+from catalog.stamps import Stamp, same_time
 from catalog.states import ReplicaState
 from catalog.transitions import move
 
@@ -24,13 +25,35 @@ _HINT = "`spdf dataset files DATASET` shows names; write an id, `scope:name` or 
 
 @dataclass(frozen=True)
 class NewFileRow:
-    """A file whose bytes lie on a storage already; `path` is relative to the storage."""
+    """A file whose bytes lie on a storage already; `path` is relative to the storage.
+
+    `stamp` is what was seen there, None where nobody looked. `read`: its bytes were read just now,
+    and have the checksum.
+    """
 
     scope: str
     name: str
     path: str
     size_bytes: int
     checksum: str
+    stamp: Stamp | None = None
+    read: bool = False
+
+    @property
+    def mtime_us(self) -> int | None:
+        """What its copy's row gets for a stamp; None where what was seen has another size."""
+        if self.stamp is None or self.stamp.size_bytes != self.size_bytes:
+            return None
+        return self.stamp.mtime_us
+
+
+@dataclass(frozen=True)
+class KnownCopy:
+    """How the catalog has a file, and its copy under a path; None: it has none there."""
+
+    algorithm: str
+    state: ReplicaState | None
+    mtime_us: int | None
 
 
 @dataclass(frozen=True)
@@ -82,18 +105,17 @@ def register(
     Their bytes lay there before (`in_place`), or were copied there by the caller.
 
     A file known by the same scope, name, size and checksum keeps its id; a replica that was BAD or
-    MISSING is AVAILABLE again. A name or a path whose last bytes are DELETED is free for others:
-    what had it is called `NAME//ID` from then on. Raises `Conflict` for a file that is known with
-    other bytes and for a path that belongs to another file or is being removed; `BadInput` and
-    `BadName` for malformed rows.
+    MISSING is AVAILABLE again, once its bytes were read (or, of a MISSING one, have its stamp). A
+    name or a path whose last bytes are DELETED is free for others: what had it is called `NAME//ID`
+    from then on. Raises `Conflict` for a file that is known with other bytes, for a path that
+    belongs to another file or is being removed, and for bytes that must be read first; `BadInput`
+    and `BadName` for malformed rows.
     """
     rows = [_checked(row) for row in new]
     # A fixed order, so that two transactions with the same files wait instead of deadlocking.
     ordered = sorted(rows, key=lambda row: (row.scope, row.name))
     ids = _add_files(session, ordered)
-    sizes = {row.path: row.size_bytes for row in rows}
-    places = [(ids[row.scope, row.name], row.path) for row in rows]
-    _add_replicas(session, storage_id, places, sizes, in_place)
+    _add_replicas(session, storage_id, [(ids[row.scope, row.name], row) for row in rows], in_place)
     return [ids[row.scope, row.name] for row in rows]
 
 
@@ -175,31 +197,32 @@ def _is_same(found: Any, row: NewFileRow) -> bool:
 def _add_replicas(
     session: Session,
     storage_id: int,
-    replicas: Sequence[tuple[int, str]],
-    sizes: Mapping[str, int],
+    replicas: Sequence[tuple[int, NewFileRow]],
     in_place: bool,
 ) -> None:
-    ordered = sorted(replicas, key=lambda replica: replica[1])
+    ordered = sorted(replicas, key=lambda replica: replica[1].path)
     clashed = _insert_replicas(session, storage_id, ordered, in_place)
     if clashed and filenames.give_up_paths(session, storage_id, clashed):
         known = set(clashed)
-        again = [replica for replica in ordered if replica[1] in known]
+        again = [replica for replica in ordered if replica[1].path in known]
         clashed = _insert_replicas(session, storage_id, again, in_place)
-    size_bytes = sum(sizes[path] for _, path in ordered) - sum(sizes[path] for path in clashed)
-    filenames.refuse_removed(session, storage_id, [path for _, path in ordered])
+    sizes = {row.path: row.size_bytes for _, row in ordered}
+    size_bytes = sum(sizes[row.path] for _, row in ordered) - sum(sizes[path] for path in clashed)
+    filenames.refuse_removed(session, storage_id, [row.path for _, row in ordered])
     usage.note(session, storage_id, len(ordered) - len(clashed), size_bytes)
     known = set(clashed)
     if not known:
         return
-    there = [replica for replica in ordered if replica[1] in known]
-    wrong = _check_replicas(session, storage_id, there)
+    there = [replica for replica in ordered if replica[1].path in known]
+    wrong, times_us = _check_replicas(session, storage_id, there)
+    stamping.stamp(session, times_us)
     usage.back(session, wrong)
     told = "registered again"
     move(session, Replica, wrong, ReplicaState.AVAILABLE, message=told, in_place=in_place)
 
 
 def _insert_replicas(
-    session: Session, storage_id: int, replicas: Sequence[tuple[int, str]], in_place: bool
+    session: Session, storage_id: int, replicas: Sequence[tuple[int, NewFileRow]], in_place: bool
 ) -> list[str]:
     """Gives the paths that clashed."""
     return insert_rest(
@@ -209,32 +232,40 @@ def _insert_replicas(
             {
                 "file_id": file_id,
                 "storage_id": storage_id,
-                "path": path,
+                "path": row.path,
                 "state": ReplicaState.AVAILABLE,
                 "in_place": in_place,
+                "mtime_us": row.mtime_us,
             }
-            for file_id, path in replicas
+            for file_id, row in replicas
         ],
         "path",
     )
 
 
 def _check_replicas(
-    session: Session, storage_id: int, known: Sequence[tuple[int, str]]
-) -> list[int]:
-    """Ids of those that were BAD or MISSING; raises `Conflict` for those that can't be used."""
+    session: Session, storage_id: int, known: Sequence[tuple[int, NewFileRow]]
+) -> tuple[list[int], dict[int, int]]:
+    """Ids of those that were BAD or MISSING, and the stamps of those that were read, by their ids.
+
+    Raises `Conflict` for those that can't be used.
+    """
     query = sa.select(
-        col(Replica.id), col(Replica.file_id), col(Replica.path), col(Replica.state)
+        col(Replica.id),
+        col(Replica.file_id),
+        col(Replica.path),
+        col(Replica.state),
+        col(Replica.mtime_us),
     ).where(
         col(Replica.storage_id) == storage_id,
-        among(session, col(Replica.path), [path for _, path in known]),
+        among(session, col(Replica.path), [row.path for _, row in known]),
     )
     # Held, all in one order: who deletes one of them waits, and then finds who has it now.
     query = query.order_by(col(Replica.id)).with_for_update()
     rows = {row.path: row for row in session.execute(query)}
-    wrong = []
-    for file_id, path in known:
-        row = rows[path]
+    wrong, times_us = [], {}
+    for file_id, new in known:
+        row, path = rows[new.path], new.path
         if row.file_id != file_id:
             raise Conflict(
                 f"path {path!r} on storage {storages.get(session, storage_id).name!r} belongs to "
@@ -245,9 +276,29 @@ def _check_replicas(
                 f"path {path!r} on storage {storages.get(session, storage_id).name!r} is being "
                 "deleted; register it once it is DELETED, or under another path."
             )
+        if not _is_believed(row, new):
+            raise Conflict(
+                f"path {path!r} on storage {storages.get(session, storage_id).name!r} is "
+                f"{row.state}{_SINCE.get(row.state, '')}, so its bytes must be read before it is "
+                f"registered again: `spdf file verify {row.file_id}`."
+            )
         if row.state in (ReplicaState.BAD, ReplicaState.MISSING):
             wrong.append(row.id)
-    return wrong
+        if new.read and new.mtime_us not in (None, row.mtime_us):
+            times_us[row.id] = new.mtime_us
+    return wrong, times_us
+
+
+_SINCE = {ReplicaState.AVAILABLE: ", and was written to since it was registered"}
+
+
+def _is_believed(row: sa.Row[Any], new: NewFileRow) -> bool:
+    """Whether the bytes of a copy that is known are the file's, as far as somebody looked."""
+    if new.read or row.state is ReplicaState.COPYING:
+        return True
+    if row.mtime_us is None or new.mtime_us is None:
+        return row.state is ReplicaState.AVAILABLE
+    return row.state is not ReplicaState.BAD and same_time(row.mtime_us, new.mtime_us)
 
 
 def get(session: Session, scope: str, name: str) -> FileInfo:
@@ -273,14 +324,23 @@ def checksums(session: Session, rows: Sequence[NewFileRow]) -> dict[tuple[str, s
     return known
 
 
-def algorithms(session: Session, scope: str, names: Sequence[str]) -> dict[str, str]:
-    """By which checksum the catalog knows those of the files of a scope that it knows, by name."""
-    found = session.execute(
-        sa.select(col(File.name), col(File.checksum)).where(
-            col(File.scope) == scope, among(session, col(File.name), names)
-        )
+def known_copies(
+    session: Session, scope: str, storage_id: int, names: Sequence[str]
+) -> dict[str, KnownCopy]:
+    """Those of the files of a scope that the catalog knows, by name, which is also their path."""
+    copy = sa.and_(
+        col(Replica.file_id) == col(File.id),
+        col(Replica.storage_id) == storage_id,
+        col(Replica.path) == col(File.name),
     )
-    return {row.name: algorithm_of(row.checksum) for row in found}
+    found = session.execute(
+        sa.select(col(File.name), col(File.checksum), col(Replica.state), col(Replica.mtime_us))
+        .outerjoin(Replica, copy)
+        .where(col(File.scope) == scope, among(session, col(File.name), names))
+    )
+    return {
+        row.name: KnownCopy(algorithm_of(row.checksum), row.state, row.mtime_us) for row in found
+    }
 
 
 def by_ids(session: Session, file_ids: Sequence[int]) -> dict[int, FileInfo]:

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from catalog import answering, datasets, files
 from catalog.bulk import chunks
-from catalog.checksums import DEFAULT, algorithm_of, check_algorithm, file_checksum, normalise
+from catalog.checksums import DEFAULT, algorithm_of, check_algorithm, normalise
 from catalog.datasets import Member
 from catalog.drivers import StorageDriver, driver_for, undo
 from catalog.drivers.posix import partial_name
@@ -19,6 +19,7 @@ from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
 from catalog.models import StorageKind, StorageRole
 from catalog.names import check_path
+from catalog.stamps import Reading, read_file
 from catalog.storages import StorageInfo
 
 THREADS = 4
@@ -65,8 +66,8 @@ def measure(
     located = [_locate(path, roots) for path in paths]
     found = _read(paths, algorithm, expected or {})
     return [
-        Measured(path, storage.id, NewFileRow(storage.name, name, name, size_bytes, checksum))
-        for path, (storage, name), (size_bytes, checksum) in zip(paths, located, found, strict=True)
+        Measured(path, storage.id, _row(storage, name, size_bytes, reading))
+        for path, (storage, name), (size_bytes, reading) in zip(paths, located, found, strict=True)
     ]
 
 
@@ -97,8 +98,8 @@ def copy_in(
     try:
         for path, name, claim in zip(paths, names, wanted, strict=True):
             found = _put(driver, path, name, claim, algorithm, staged)
-            size_bytes, checksum = found or _there(driver, path, name, claim, algorithm)
-            row = NewFileRow(storage.name, name, name, size_bytes, checksum)
+            size_bytes, reading = found or _there(driver, path, name, claim, algorithm)
+            row = _row(storage, name, size_bytes, reading)
             measured.append(Measured(path, storage.id, row, copied=found is not None))
         return [_published(driver, item, staged) for item in measured]
     finally:
@@ -116,8 +117,9 @@ def aligned(measured: Sequence[Measured], known: Mapping[tuple[str, str], str]) 
         there = known.get((row.scope, row.name), row.checksum)
         if algorithm_of(there) != algorithm_of(row.checksum):
             claim = Expected(size_bytes=row.size_bytes)
-            _, checksum = _read_one(item.source, claim, algorithm_of(there))
-            item = replace(item, row=replace(row, checksum=checksum))
+            _, reading = _read_one(item.source, claim, algorithm_of(there))
+            stamp = row.stamp if item.copied else reading.stamp
+            item = replace(item, row=replace(row, checksum=reading.checksum, stamp=stamp))
         found.append(item)
     return found
 
@@ -190,13 +192,13 @@ def _check_regular(path: Path) -> os.stat_result:
 
 def _read(
     paths: Sequence[Path], algorithm: str, expected: Mapping[Path, Expected]
-) -> list[tuple[int, str]]:
-    """Size and checksum of each file, which are what is expected of it.
+) -> list[tuple[int, Reading]]:
+    """Size of each file, and what was read of it, which are what is expected of it.
 
     A window of files is read at a time, so that the first fault ends the reading soon.
     """
     wanted = _claims(paths, expected)
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, Reading]] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="measure") as pool:
         for pairs in chunks(list(zip(paths, wanted, strict=True)), _WINDOW):
             found += pool.map(lambda pair: _read_one(pair[0], pair[1], algorithm), pairs)
@@ -221,15 +223,15 @@ def _check_size(path: Path, claim: Expected, size_bytes: int) -> None:
         )
 
 
-def _read_one(path: Path, claim: Expected, algorithm: str) -> tuple[int, str]:
+def _read_one(path: Path, claim: Expected, algorithm: str) -> tuple[int, Reading]:
     before = _check_regular(path)
     _check_size(path, claim, before.st_size)
     try:
-        checksum = file_checksum(path, _algorithm(claim, algorithm))
+        found = read_file(path, _algorithm(claim, algorithm))
     except OSError as error:
         raise BadInput(f"{path} can't be read ({error.strerror}); check it.") from error
-    _check_read(path, claim, before, checksum)
-    return before.st_size, checksum
+    _check_read(path, claim, before, found.checksum)
+    return before.st_size, found
 
 
 def _algorithm(claim: Expected, algorithm: str) -> str:
@@ -255,8 +257,8 @@ def _put(
     claim: Expected,
     algorithm: str,
     staged: dict[str, str],
-) -> tuple[int, str] | None:
-    """Copy one file; its size and checksum, None where something is there already.
+) -> tuple[int, Reading] | None:
+    """Copy one file; its size and what was read of it, None where something is there already.
 
     A name of its own that it has until it gets its final one is noted in `staged`.
     """
@@ -281,7 +283,7 @@ def _put(
         if place == name:
             undo(driver, [name])
         raise
-    return stored.size_bytes, stored.checksum
+    return stored.size_bytes, Reading(stored.checksum, stored.stamp)
 
 
 def _published(driver: StorageDriver, item: Measured, staged: dict[str, str]) -> Measured:
@@ -295,24 +297,31 @@ def _published(driver: StorageDriver, item: Measured, staged: dict[str, str]) ->
     except StorageError as error:
         if error.code is not ErrorCode.OUTPUT_EXISTS:
             raise
-        _check_there(driver, item.source, name, item.row.size_bytes, item.row.checksum)
-        return replace(item, copied=False)
+        row = item.row
+        found = _check_there(driver, item.source, name, row.size_bytes, row.checksum)
+        return replace(item, row=replace(row, stamp=found.stamp), copied=False)
     del staged[name]
     return item
 
 
 def _there(
     driver: StorageDriver, path: Path, name: str, claim: Expected, algorithm: str
-) -> tuple[int, str]:
-    """Size and checksum of a file whose bytes are on the storage already; else `Conflict`."""
-    size_bytes, checksum = _read_one(path, claim, algorithm)
-    _check_there(driver, path, name, size_bytes, checksum)
-    return size_bytes, checksum
+) -> tuple[int, Reading]:
+    """Size and reading of a file whose bytes are on the storage already; else `Conflict`."""
+    size_bytes, mine = _read_one(path, claim, algorithm)
+    return size_bytes, _check_there(driver, path, name, size_bytes, mine.checksum)
 
 
 def _check_there(
     driver: StorageDriver, path: Path, name: str, size_bytes: int, checksum: str
-) -> None:
-    there = driver.stat(name).size_bytes
-    if there != size_bytes or driver.checksum(name, algorithm_of(checksum)) != checksum:
-        raise Conflict(f"the storage has another file under {name!r} already; rename {path}.")
+) -> Reading:
+    """What was read on the storage, which is the same."""
+    if driver.stat(name).size_bytes == size_bytes:
+        found = driver.read(name, algorithm_of(checksum))
+        if found.checksum == checksum:
+            return found
+    raise Conflict(f"the storage has another file under {name!r} already; rename {path}.")
+
+
+def _row(storage: StorageInfo, name: str, size_bytes: int, found: Reading) -> NewFileRow:
+    return NewFileRow(storage.name, name, name, size_bytes, found.checksum, found.stamp, read=True)

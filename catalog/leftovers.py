@@ -8,7 +8,6 @@ for datasets of other names it may. Who puts one into a dataset is free to do so
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
@@ -27,10 +26,8 @@ from catalog.models import (
     Source,
 )
 from catalog.rowsets import among
+from catalog.stamps import micros, same_time
 from catalog.states import DatasetState
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def look(
             there = driver.stat(item.path)
         except StorageError:
             return item
-        return replace(item, size_bytes=there.size_bytes, mtime_us=us(there.mtime))
+        return replace(item, size_bytes=there.size_bytes, mtime_us=micros(there.mtime))
 
     return list(pool.map(one, held))
 
@@ -185,28 +182,12 @@ def unchanged(
         for row in rows
         if row.dataset == wanted[row.path]
         and infos[row.path].size_bytes == row.size_bytes
-        and _is_as_left(us(infos[row.path].mtime), row.mtime_us, us(row.created_at))
+        and _is_as_left(micros(infos[row.path].mtime), row.mtime_us, micros(row.created_at))
     }
 
 
 def _is_as_left(now_us: int, then_us: int | None, noted_us: int) -> bool:
-    return now_us <= noted_us if then_us is None else is_same_time(now_us, then_us)
-
-
-def is_same_time(one_us: int, other_us: int) -> bool:
-    """Whether two times of a file are one, in the coarser of their resolutions.
-
-    S3 servers give whole seconds with an object, and often more in a listing.
-    """
-    if one_us == other_us:
-        return True
-    is_coarse = one_us % _SECOND_US == 0 or other_us % _SECOND_US == 0
-    return is_coarse and one_us // _SECOND_US == other_us // _SECOND_US
-
-
-def us(moment: datetime) -> int:
-    """Microseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return now_us <= noted_us if then_us is None else same_time(now_us, then_us)
 
 
 def count(session: Session, dataset: str) -> int:

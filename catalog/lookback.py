@@ -7,6 +7,7 @@ from enum import StrEnum
 from catalog.checksums import algorithm_of
 from catalog.drivers import ObjectInfo, StorageDriver
 from catalog.errors import ErrorCode, StorageError
+from catalog.stamps import same_time
 
 _SKEW = timedelta(seconds=60)
 """How far the clocks of a storage and of the catalog may be apart before bytes are read."""
@@ -32,18 +33,32 @@ class Sight:
 
 
 def look(
-    driver: StorageDriver, path: str, size_bytes: int, checksum: str, since: datetime | None
+    driver: StorageDriver,
+    path: str,
+    size_bytes: int,
+    checksum: str,
+    since: datetime | None,
+    *,
+    mtime_us: int | None = None,
+    goes: bool = False,
 ) -> Sight:
     """Compare what lies under a path with what the catalog has there `since` a moment.
 
-    Bytes are read only where they are younger, or where they were never known to be there (None).
-    Raises `StorageError` where the storage can't tell, or isn't known to be itself.
+    `mtime_us` is its stamp's time: bytes that have another are read. Without one those are read
+    that are to go (`goes`), and of those that stay the younger ones. And all are that were never
+    known to be there (`since` is None). Raises `StorageError` where the storage can't tell, or
+    isn't known to be itself.
     """
     try:
         there = driver.stat(path)
-        younger = since is None or there.mtime > since + _SKEW
-        if there.size_bytes != size_bytes or (
-            younger and driver.checksum(path, algorithm_of(checksum)) != checksum
+        if since is None:
+            is_believed = False
+        elif mtime_us is not None:
+            is_believed = same_time(there.stamp.mtime_us, mtime_us)
+        else:
+            is_believed = not goes and there.mtime <= since + _SKEW
+        if there.size_bytes != size_bytes or not (
+            is_believed or driver.checksum(path, algorithm_of(checksum)) == checksum
         ):
             driver.check(marked=True)
             return Sight(OTHER, there)

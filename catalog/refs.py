@@ -142,10 +142,11 @@ class StorageInfo:
 
 @dataclass(frozen=True)
 class ReplicaRef:
-    """One copy of a file: the storage's id and the path on it."""
+    """One copy of a file: the storage's id and the path on it, and the time of its stamp."""
 
     storage_id: int
     path: str
+    mtime_us: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

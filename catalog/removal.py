@@ -83,6 +83,7 @@ class Doomed:
     size_bytes: int
     checksum: str
     created_at: datetime
+    mtime_us: int | None
     original: bool
     unseen: bool
     goes: bool
@@ -115,6 +116,7 @@ def _columns() -> sa.Select[Any]:
         col(Replica.path),
         col(Replica.state),
         col(Replica.created_at),
+        col(Replica.mtime_us),
         is_original().label("original"),
         _is_unseen().label("unseen"),
         col(File.size_bytes),
@@ -172,7 +174,7 @@ def _doomed(row: sa.Row[Any], order: Order | None) -> Doomed:
     goes = not row.original or (order is not None and order.takes(row.storage_id, row.path))
     return Doomed(
         row.id, row.storage_id, row.path, row.size_bytes, row.checksum, row.created_at,
-        bool(row.original), bool(row.unseen), goes,
+        row.mtime_us, bool(row.original), bool(row.unseen), goes,
     )  # fmt: skip
 
 
@@ -336,7 +338,10 @@ def _look(
             return driver
         try:
             since = None if row.unseen else row.created_at
-            return look(driver, row.path, row.size_bytes, row.checksum, since)
+            return look(
+                driver, row.path, row.size_bytes, row.checksum, since,
+                mtime_us=row.mtime_us, goes=row.goes,
+            )  # fmt: skip
         except StorageError as error:
             return error
 

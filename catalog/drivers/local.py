@@ -25,6 +25,7 @@ from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_
 from catalog.drivers.walk import info_of, walk
 from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
+from catalog.stamps import Reading, reading
 
 log = logging.getLogger(__name__)
 
@@ -263,8 +264,15 @@ class LocalDriver:
 
     def checksum(self, path: str, algorithm: str) -> str:
         """`algorithm:hex` of the bytes under `path`."""
+        return self.read(path, algorithm).checksum
+
+    def read(self, path: str, algorithm: str) -> Reading:
+        """As `checksum`, with the stamp of what was read."""
         with self._errors(path), self._path(path).open("rb", buffering=0) as file:
-            return stream_checksum(uncached.reader(file.fileno()), algorithm)
+            descriptor = file.fileno()
+            return reading(
+                descriptor, lambda: stream_checksum(uncached.reader(descriptor), algorithm)
+            )
 
     def local_path(self, path: str) -> Path:
         """Where the bytes lie; they need not exist."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from catalog.errors import StorageError
+from catalog.stamps import Reading, Stamp, micros
 
 Unread = Callable[[str, StorageError], None]
 """Hears of a folder or a file that a listing can't look at, and why."""
@@ -18,10 +19,14 @@ Passed = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Stored:
-    """What a `put` stored; `checksum` is `algorithm:hex`, None where it wasn't asked for."""
+    """What a `put` stored; `checksum` is `algorithm:hex`, None where it wasn't asked for.
+
+    With it comes a stamp, where the storage tells it without being asked once more.
+    """
 
     size_bytes: int
     checksum: str | None
+    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class ObjectInfo:
     size_bytes: int
     mtime: datetime
     inode: int = 0
+
+    @property
+    def stamp(self) -> Stamp:
+        """What is kept of it."""
+        return Stamp(self.size_bytes, micros(self.mtime))
 
 
 NOTHING_SEEN: Mapping[str, ObjectInfo] = MappingProxyType({})
@@ -149,6 +159,10 @@ class StorageDriver(Protocol):
 
     def checksum(self, path: str, algorithm: str) -> str:
         """`algorithm:hex` of the bytes under `path`, read anew."""
+        ...
+
+    def read(self, path: str, algorithm: str) -> Reading:
+        """As `checksum`, with the stamp of what was read."""
         ...
 
     def local_path(self, path: str) -> Path | None:

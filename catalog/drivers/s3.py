@@ -18,11 +18,11 @@ from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, U
 from catalog.drivers.s3client import Login, connect, explained, is_full, only_over, refused
 from catalog.drivers.s3fetch import Fetch
 from catalog.drivers.storing import check_source
-from catalog.drivers.walk import EARLIEST, LATEST, time_of
 from catalog.errors import BadInput, ErrorCode, OtherBytes, StorageError
 from catalog.names import MARKER, check_path
 from catalog.places import place_of
 from catalog.settings import Settings
+from catalog.stamps import EARLIEST, LATEST, Reading, time_of
 
 MOST_LINK_S = 7 * 86400
 """The longest life of a presigned link that S3's signature allows."""
@@ -273,16 +273,20 @@ class S3Driver:
                 path = str(found.object_name).removeprefix(self._place.prefix)
                 if path.rpartition("/")[2] == MARKER:
                     continue
-                yield ObjectInfo(path, int(found.size or 0), _utc(found.last_modified))
+                yield _info(path, int(found.size or 0), found.last_modified)
 
     def stat(self, path: str) -> ObjectInfo:
         """Size and time of what is under `path`."""
         with self._itself(path):
             found = self._client.stat_object(self._place.bucket, self._key(path))
-        return ObjectInfo(path, int(found.size or 0), _utc(found.last_modified))
+        return _info(path, int(found.size or 0), found.last_modified)
 
     def checksum(self, path: str, algorithm: str) -> str:
         """`algorithm:hex` of the bytes under `path`, read anew."""
+        return self.read(path, algorithm).checksum
+
+    def read(self, path: str, algorithm: str) -> Reading:
+        """Read the bytes under `path`, all of one object: what replaced it meanwhile is none."""
         hasher, done = Hasher(algorithm), 0
 
         def take(block: bytes) -> None:
@@ -293,7 +297,7 @@ class S3Driver:
         with self._itself(path):
             fetch = self._fetch(path)
             fetch.read(take, lambda: done, fetch.size_bytes)
-        return hasher.checksum
+        return Reading(hasher.checksum, _info(path, fetch.size_bytes, fetch.mtime).stamp)
 
     def link(self, path: str, expires_s: float) -> str:
         """An address at which anybody can read `path` for that long, without a login."""
@@ -343,6 +347,10 @@ class _Hashed:
         if self._hasher is not None:
             self._hasher.update(block)
         return block
+
+
+def _info(path: str, size_bytes: int, moment: datetime | None) -> ObjectInfo:
+    return ObjectInfo(path, size_bytes, _utc(moment))
 
 
 def _utc(moment: datetime | None) -> datetime:

@@ -27,7 +27,7 @@ class Fetch:
     def __init__(self, client: Minio, bucket: str, key: str) -> None:
         self._client, self._bucket, self._key = client, bucket, key
         found = client.stat_object(bucket, key)
-        self.size_bytes = int(found.size or 0)
+        self.size_bytes, self.mtime = int(found.size or 0), found.last_modified
         self._same: dict[str, Any] = {"If-Match": f'"{found.etag}"'} if found.etag else {}
 
     def to(

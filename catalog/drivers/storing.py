@@ -12,6 +12,7 @@ from catalog.drivers.filecopy import copy_file
 from catalog.drivers.posix import LARGE_BYTES, fsync_path, partial_name, publish, synced
 from catalog.drivers.protocol import Stored
 from catalog.errors import BadInput, ErrorCode, StorageError
+from catalog.stamps import Reading, of_stat, reading
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MODE = 0o444
@@ -52,14 +53,18 @@ def take(
     with source.open("rb", buffering=0) as file:
         on_disk = synced(file.fileno(), early=size_bytes >= LARGE_BYTES) if sync else nullcontext()
         with on_disk:
-            checksum = stream_checksum(file.readinto, algorithm) if algorithm else None
+            found = _read(file, algorithm) if algorithm else None
     if keep:
         os.link(source, final, follow_symlinks=False)
     else:
         publish(source, final)
     if sync:
         fsync_path(final.parent)
-    return Stored(size_bytes, checksum)
+    return Stored(size_bytes, found.checksum, found.stamp) if found else Stored(size_bytes, None)
+
+
+def _read(file: FileIO, algorithm: str) -> Reading:
+    return reading(file.fileno(), lambda: stream_checksum(file.readinto, algorithm))
 
 
 def copy_in(
@@ -75,13 +80,15 @@ def copy_in(
             os.fchmod(writer.fileno(), _MODE)
             if sync:
                 os.fsync(writer.fileno())
+        # Once it is closed: a file of NFS has its server's time only then.
+        stamp = of_stat(partial.stat()) if algorithm else None
         publish(partial, final)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
     if sync:
         fsync_path(final.parent)
-    return Stored(copied, checksum)
+    return Stored(copied, checksum, stamp)
 
 
 def copy_out(

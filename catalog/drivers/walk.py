@@ -4,16 +4,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog.drivers.protocol import ObjectInfo, Passed
 from catalog.names import MARKER, MAX_PATH
-
-EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
-LATEST = datetime(9999, 12, 30, tzinfo=UTC)
-"""Between these every time is kept as it is; a time zone doesn't lead out of what Python has."""
+from catalog.stamps import time_of
 
 Fault = Callable[[str, OSError], None]
 """Hears of a folder, or a file, that can't be looked at, and why."""
@@ -137,12 +133,3 @@ def _is_closed(place: str, mode: int) -> bool:
 def info_of(path: str, found: os.stat_result) -> ObjectInfo:
     """A file as its `stat` tells it."""
     return ObjectInfo(path, found.st_size, time_of(found.st_mtime), found.st_ino)
-
-
-def time_of(seconds: float) -> datetime:
-    """A file's time, or the nearest that can be had: a corrupt one may be of any year."""
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return LATEST if seconds > 0 else EARLIEST
-    return min(max(moment, EARLIEST), LATEST)

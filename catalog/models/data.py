@@ -334,6 +334,11 @@ class Replica(SQLModel, table=True):
         default=None,
         description="Its bytes were there already; None: a program wrote the row that can't tell.",
     )
+    mtime_us: int | None = Field(
+        default=None,
+        sa_type=BigInt,
+        description="Its stamp: when its bytes were written, as read or registered.",
+    )
 
 
 class Detached(SQLModel, table=True):

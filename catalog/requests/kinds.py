@@ -102,9 +102,13 @@ class MadeFile(FileEntry):
 
 
 class Reread(FileEntry):
-    """A file that is read with an algorithm, too, beside what its request gives of it."""
+    """A file that is known: it is read with the catalog's algorithm, too, if not as it was.
+
+    `mtime_us` is its copy's stamp, with which it is believed; None: it is read in any case.
+    """
 
     algorithm: str
+    mtime_us: int | None = None
 
 
 class RequestDocument(_Model):

@@ -14,6 +14,7 @@ from catalog.files import NewFileRow
 from catalog.outage import is_outage, printable, sentence
 from catalog.refs import StorageInfo, StorageKind
 from catalog.requests.kinds import FileEntry, Reread, Verify
+from catalog.stamps import Reading, Stamp, same_time
 
 AWAY_S = 5.0
 """How long a storage that was away isn't tried again."""
@@ -126,15 +127,17 @@ class Looker:
         return places[reference]
 
     def _row(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> NewFileRow:
-        checksum = file.checksum
-        if is_looked_at(file, verify):
-            self._away.check(storage.id)
-            checksum = self._checked(storage, file, verify)
-        assert checksum is not None
-        return NewFileRow(storage.name, file.path, file.path, file.size, checksum)
+        if not is_looked_at(file, verify):
+            assert file.checksum is not None
+            return NewFileRow(storage.name, file.path, file.path, file.size, file.checksum)
+        self._away.check(storage.id)
+        found = self._checked(storage, file, verify)
+        return NewFileRow(
+            storage.name, file.path, file.path, file.size, found.checksum, found.stamp, found.read
+        )
 
-    def _checked(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> str:
-        """The checksum of a file that is as it is said to be. Raises `Waits`, `BadInput`."""
+    def _checked(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> "_Found":
+        """A file that is as it is said to be. Raises `Waits`, `BadInput`."""
         try:
             return self._compare(storage, file, verify)
         except StorageError as error:
@@ -154,7 +157,7 @@ class Looker:
         except StorageError as error:
             raise self._away.note(storage.id, str(error)) from error
 
-    def _compare(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> str:
+    def _compare(self, storage: StorageInfo, file: FileEntry, verify: Verify) -> "_Found":
         # First whether it is a file: to open a pipe would be to wait for its writer.
         before = self._driver(storage).stat(file.path)
         _check_no_link(storage, file.path)
@@ -163,27 +166,33 @@ class Looker:
                 f"{file.path} on storage {storage.name!r} has {before.size_bytes} bytes, not the "
                 f"{file.size} given; check the file, or the request."
             )
-        if file.checksum is not None and is_read(file, verify):
-            there = self._read(storage, before, algorithm_of(file.checksum))
-            if there != file.checksum:
+        reads = file.checksum is None or verify is Verify.CHECKSUM or _is_changed(file, before)
+        if not reads:
+            return _Found(str(file.checksum), before.stamp)
+        wanted = DEFAULT if file.checksum is None else algorithm_of(file.checksum)
+        kept = file.algorithm if isinstance(file, Reread) else wanted
+        found = None
+        if file.checksum is not None:
+            found = self._read(storage, before, wanted)
+            if found.checksum != file.checksum:
                 raise BadInput(
-                    f"{file.path} on storage {storage.name!r} has the checksum {there}, not the "
-                    f"{file.checksum} given; check the file, or the request."
+                    f"{file.path} on storage {storage.name!r} has the checksum {found.checksum}, "
+                    f"not the {file.checksum} given; check the file, or the request."
                 )
-        if isinstance(file, Reread):
-            return self._read(storage, before, file.algorithm)
-        return file.checksum or self._read(storage, before, DEFAULT)
+        if found is None or kept != wanted:
+            found = self._read(storage, before, kept)
+        return _Found(found.checksum, found.stamp, read=True)
 
-    def _read(self, storage: StorageInfo, before: ObjectInfo, algorithm: str) -> str:
+    def _read(self, storage: StorageInfo, before: ObjectInfo, algorithm: str) -> Reading:
         """The checksum of a file that stays what it was `before`; else `BadInput`."""
         driver = self._driver(storage)
-        checksum = driver.checksum(before.path, algorithm)
-        if driver.stat(before.path) != before:
+        found = driver.read(before.path, algorithm)
+        if found.stamp is None or driver.stat(before.path) != before:
             raise BadInput(
                 f"{before.path} on storage {storage.name!r} changed while it was read; "
                 "ask again once it is complete, with the size that it has then."
             )
-        return checksum
+        return found
 
     def _driver(self, storage: StorageInfo) -> StorageDriver:
         if storage.id not in self._drivers:
@@ -192,6 +201,22 @@ class Looker:
             except StorageError as error:
                 raise self._away.note(storage.id, str(error)) from error
         return self._drivers[storage.id]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a look gives of a file: `read` says whether the checksum was, or was only given."""
+
+    checksum: str
+    stamp: Stamp | None
+    read: bool = False
+
+
+def _is_changed(file: FileEntry, there: ObjectInfo) -> bool:
+    """Whether a file that is known has to be read, since it isn't as its stamp says."""
+    if not isinstance(file, Reread):
+        return False
+    return file.mtime_us is None or not same_time(file.mtime_us, there.stamp.mtime_us)
 
 
 def _check_no_link(storage: StorageInfo, path: str) -> None:
@@ -212,7 +237,7 @@ def is_looked_at(file: FileEntry, verify: Verify) -> bool:
 
 
 def is_read(file: FileEntry, verify: Verify) -> bool:
-    """Whether a file's bytes are read."""
+    """Whether a file's bytes are read; of one that is known they may be believed instead."""
     return file.checksum is None or verify is Verify.CHECKSUM or isinstance(file, Reread)
 
 

@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from catalog.drivers import ObjectInfo, StorageDriver
-from catalog.drivers.walk import EARLIEST, FOLDER, LATEST
+from catalog.drivers.walk import FOLDER
 from catalog.errors import StorageError
 from catalog.names import is_hidden
 from catalog.patterns import Pattern
 from catalog.refs import RefusalKind
 from catalog.rule import LOST_AND_FOUND
+from catalog.stamps import EARLIEST, LATEST, moment_of
 from flows.intake.roles import Errand, Roles, roles_of
 
 PAGE = 2000
 _TICK = 1000
 _SAMPLES, _FOLDERS = 16, 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OTHERWISE = str.maketrans("0123456789", "1234567890")
 """Makes of a file's name that of another, of another run if it names one."""
 
@@ -83,7 +82,7 @@ class _Sorter:
         role = self.roles.of(info.path)
         if role is None:
             return
-        mtime_us = (info.mtime - _EPOCH) // timedelta(microseconds=1)
+        mtime_us = info.stamp.mtime_us
         if role.fault:
             told, size_bytes = role.fault, info.size_bytes
             self._refuse(info.path, role.dataset, RefusalKind.NAME, told, size_bytes, mtime_us)
@@ -177,8 +176,7 @@ class _Sorter:
 
 def object_of(sighting: Sighting) -> ObjectInfo:
     """A sighting as the listing gave it."""
-    mtime = _EPOCH + timedelta(microseconds=sighting.mtime_us)
-    return ObjectInfo(sighting.path, sighting.size_bytes, mtime)
+    return ObjectInfo(sighting.path, sighting.size_bytes, moment_of(sighting.mtime_us))
 
 
 def written(sighting: Sighting) -> list[Any]:

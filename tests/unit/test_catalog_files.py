@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import col
 
 from catalog import events, files, lineage, storages
+from catalog.bulk import COPY_ROWS
 from catalog.db import Catalog
 from catalog.errors import BadInput, BadName, Conflict, NotFound
 from catalog.files import NewFileRow
 from catalog.models import File, Replica
 from catalog.refs import ReplicaRef
+from catalog.stamps import Stamp
 from catalog.states import ReplicaState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
@@ -150,14 +153,96 @@ def test_replicas_are_those_available(
         assert (event.after, event.message) == ("BAD", "checksum differs")
 
 
-def test_a_bad_replica_is_available_when_its_bytes_are_registered_again(
+def test_a_bad_replica_is_available_only_once_its_bytes_were_read(
     catalog: Catalog, storage: StorageInfo, new_rows: NewRows
 ) -> None:
+    (row,) = new_rows("a")
+    seen = replace(row, stamp=Stamp(row.size_bytes, 5))
     with catalog.write() as session:
-        (file_id,) = files.register(session, storage.id, new_rows("a"))
+        (file_id,) = files.register(session, storage.id, [seen])
         files.mark_bad(session, [file_id], storage.id)
-        files.register(session, storage.id, new_rows("a"))
-        assert files.replicas(session, [file_id])[file_id] == (ReplicaRef(storage.id, "a"),)
+    for told in (row, seen):
+        with pytest.raises(Conflict, match="is BAD, so its bytes must be read"):
+            register(catalog, storage, told)
+    register(catalog, storage, replace(seen, read=True))
+    assert available(catalog, storage) == [("a", 5)]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "read", "back"),
+    [
+        (5_000_001, 5_000_001, False, True),
+        (5_000_000, 5_000_001, False, True),
+        (5_000_001, 6_000_001, False, False),
+        (None, 5_000_001, False, False),
+        (5_000_001, None, False, False),
+        (5_000_001, 6_000_001, True, True),
+        (None, None, True, True),
+    ],
+)
+def test_a_missing_replica_comes_back_with_its_stamp_or_by_a_read(
+    catalog: Catalog,
+    storage: StorageInfo,
+    new_rows: NewRows,
+    before: int | None,
+    now: int | None,
+    read: bool,
+    back: bool,
+) -> None:
+    (row,) = new_rows("a")
+    old = None if before is None else Stamp(row.size_bytes, before)
+    new = None if now is None else Stamp(row.size_bytes, now)
+    register(catalog, storage, replace(row, stamp=old))
+    with catalog.write() as session:
+        move(session, Replica, [1], ReplicaState.MISSING)
+    if not back:
+        with pytest.raises(Conflict, match="is MISSING, so its bytes must be read"):
+            register(catalog, storage, replace(row, stamp=new, read=read))
+        return
+    register(catalog, storage, replace(row, stamp=new, read=read))
+    assert available(catalog, storage) == [("a", now if read and now else before)]
+
+
+def test_what_was_written_to_since_is_registered_again_only_once_it_was_read(
+    catalog: Catalog, storage: StorageInfo, new_rows: NewRows
+) -> None:
+    """And then has its new stamp; one that nobody looked at keeps the one it had."""
+    (row,) = new_rows("a")
+    register(catalog, storage, replace(row, stamp=Stamp(row.size_bytes, 5_000_001)))
+    later = replace(row, stamp=Stamp(row.size_bytes, 9_000_001))
+    with pytest.raises(Conflict, match="was written to since it was registered"):
+        register(catalog, storage, later)
+    register(catalog, storage, row)
+    assert available(catalog, storage) == [("a", 5_000_001)]
+    register(catalog, storage, replace(later, read=True))
+    assert available(catalog, storage) == [("a", 9_000_001)]
+
+
+def test_many_files_have_their_stamps_and_one_of_another_size_has_none(
+    catalog: Catalog, storage: StorageInfo, new_rows: NewRows
+) -> None:
+    """So many that they go by COPY on PostgreSQL; a date in 2300 is a number, too."""
+    times = [10_413_792_000_000_001 + i for i in range(COPY_ROWS + 1)]
+    rows = new_rows(*(f"{i:04}" for i in range(len(times))))
+    stamped = [replace(r, stamp=Stamp(r.size_bytes, t)) for r, t in zip(rows, times, strict=True)]
+    stamped[0] = replace(rows[0], stamp=Stamp(rows[0].size_bytes + 1, 5))
+    register(catalog, storage, *stamped)
+    assert available(catalog, storage) == [
+        (f"{i:04}", time_us if i else None) for i, time_us in enumerate(times)
+    ]
+
+
+def register(catalog: Catalog, storage: StorageInfo, *rows: NewFileRow) -> None:
+    with catalog.write() as session:
+        files.register(session, storage.id, rows)
+
+
+def available(catalog: Catalog, storage: StorageInfo) -> list[tuple[str, int | None]]:
+    """Paths and stamps of the copies that may be used."""
+    chosen = col(Replica.storage_id) == storage.id, col(Replica.state) == ReplicaState.AVAILABLE
+    query = sa.select(col(Replica.path), col(Replica.mtime_us)).where(*chosen)
+    with catalog.read() as session:
+        return [tuple(row) for row in session.execute(query.order_by(col(Replica.path)))]
 
 
 def test_the_path_of_a_replica_that_is_being_deleted_is_not_used_again(

@@ -4,6 +4,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from catalog import (
 )
 from catalog.datasets import Member
 from catalog.db import Catalog
+from catalog.drivers.local import LocalDriver
 from catalog.errors import Conflict, StorageError
 from catalog.files import NewFileRow
 from catalog.inspection.scan import Options, inspect
@@ -38,6 +40,7 @@ from catalog.inspection.settle import settle
 from catalog.models import Dataset, IntakeRule, Replica, StorageKind, StorageRole
 from catalog.names import MARKER
 from catalog.refs import Originals
+from catalog.stamps import Reading, of_stat
 from catalog.states import DatasetState, ReplicaState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
@@ -318,6 +321,102 @@ def test_other_bytes_under_the_path_by_now_are_nobodys_to_remove(
     with catalog.read() as session:
         assert [d.path for d in detached.listing(session)] == (["same"] if by is None else [])
         assert events.history(session, "replica", 1)[-1].after == removal.LEFT
+
+
+def rewrite(path: Path) -> None:
+    """A moment after it was registered: well within what clocks may be apart."""
+    path.write_text(path.read_text().upper())
+
+
+def move_older_over(path: Path) -> None:
+    """As by `mv`, `cp -p` or `rsync -t` of another file that is older, of the same size."""
+    part = path.with_name("part")
+    part.write_text(path.read_text().upper())
+    os.utime(part, (1_000_000_000.5, 1_000_000_000.5))
+    part.rename(path)
+
+
+def write_in_place_and_set_back(path: Path) -> None:
+    before = path.stat()
+    path.write_text(path.read_text().upper())
+    os.utime(path, (before.st_atime, before.st_mtime - 2))
+
+
+CHANGES = [rewrite, move_older_over, write_in_place_and_set_back]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("stamped", [True, False])
+def test_other_bytes_of_the_same_size_stay_whatever_their_time(
+    catalog: Catalog,
+    storage: StorageInfo,
+    change: Callable[[Path], None],
+    stamped: bool,
+) -> None:
+    """Whether it has a stamp, or stands from before there were any, when all of it is read."""
+    run = stamped_run(catalog, storage, ["a", "b"], stamped=stamped)
+    change(Path(storage.url, "a"))
+    done = delete(catalog, run, Originals.BY_WORD)
+    assert (done.copies, done.left, done.faults) == (1, 1, ())
+    assert there(storage) == ["a"]
+    with catalog.read() as session:
+        assert events.history(session, "replica", 1)[-1].after == removal.LEFT
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_lifetime_leaves_other_bytes_of_the_same_size(
+    catalog: Catalog,
+    storage: StorageInfo,
+    rule: intakerules.Rule,
+    change: Callable[[Path], None],
+) -> None:
+    run = stamped_run(catalog, storage, ["run-1/a", "run-1/b"], rule_id=rule.id)
+    with catalog.write() as session:
+        lifecycle.set_lifetime(session, run, 3600)
+    clock.shift_clock(3601)
+    change(Path(storage.url, "run-1/a"))
+    assert expire(catalog) == ["run-1"]
+    done = deletion.remove(catalog, run)
+    assert (done.copies, done.left) == (1, 1)
+    assert there(storage) == ["run-1/a"]
+
+
+def test_what_has_its_stamp_goes_without_a_read_and_what_was_touched_after_one(
+    catalog: Catalog, storage: StorageInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer whose lifetimes end is not read a second time."""
+    run = stamped_run(catalog, storage, ["a", "b"])
+    os.utime(Path(storage.url, "b"), (5, 5))
+    read, seen = LocalDriver.read, []
+
+    def noted(driver: LocalDriver, path: str, algorithm: str) -> Reading:
+        seen.append(path)
+        return read(driver, path, algorithm)
+
+    monkeypatch.setattr(LocalDriver, "read", noted)
+    assert delete(catalog, run, Originals.BY_WORD).copies == 2
+    assert (there(storage), seen) == ([], ["b"])
+
+
+def stamped_run(
+    catalog: Catalog,
+    storage: StorageInfo,
+    names: Sequence[str],
+    *,
+    stamped: bool = True,
+    rule_id: int | None = None,
+) -> int:
+    """As `register`, with what the intake saw of the files."""
+    rows = [original(storage, name) for name in names]
+    if stamped:
+        found = [Path(storage.url, name).stat() for name in names]
+        rows = [replace(r, stamp=of_stat(f)) for r, f in zip(rows, found, strict=True)]
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1", rule_id=rule_id)
+        ids = files.register(session, storage.id, rows)
+        datasets.attach(session, made, [*map(Member, ids, names)])
+        datasets.close(session, made)
+    return made
 
 
 def test_what_is_written_between_the_look_and_the_removal_stays(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from catalog.drivers.local import LocalDriver
-from catalog.drivers.walk import EARLIEST, LATEST, time_of
 from catalog.errors import ErrorCode, StorageError
+from catalog.stamps import EARLIEST, LATEST, time_of
 from tests.privileges import modes_hold
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog import causes, clock, datasets, deletion, detached, files, leftovers
+from catalog import causes, clock, datasets, deletion, detached, files, stamps
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.refs import Originals, RefusalKind
@@ -137,7 +137,7 @@ def test_what_a_storage_that_is_away_had_is_left_as_it_was(buffer: Buffer) -> No
 
 
 def test_times_of_a_file_are_compared_in_the_coarser_of_their_resolutions() -> None:
-    assert leftovers.is_same_time(5_000_000, 5_123_000)
-    assert leftovers.is_same_time(5_123_000, 5_000_000)
-    assert not leftovers.is_same_time(5_123_000, 5_124_000)
-    assert not leftovers.is_same_time(5_000_000, 6_000_000)
+    assert stamps.same_time(5_000_000, 5_123_000)
+    assert stamps.same_time(5_123_000, 5_000_000)
+    assert not stamps.same_time(5_123_000, 5_124_000)
+    assert not stamps.same_time(5_000_000, 6_000_000)

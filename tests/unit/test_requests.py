@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session
+from sqlmodel import Session, col
 
 from catalog import datasets, deletion, files, grace, manifests, requests, storages
 from catalog.clock import now
@@ -31,14 +31,16 @@ from catalog.errors import (
 )
 from catalog.failpoints import VARIABLE
 from catalog.inspection.scan import Options, inspect
-from catalog.models import Dataset, StorageKind, StorageRole
+from catalog.models import Dataset, Replica, StorageKind, StorageRole
 from catalog.requests import Kind, RequestInfo, queue, schema_of, submit_requests, work
 from catalog.requests import processor as processing
 from catalog.requests.processor import Processor
 from catalog.requests.queue import Answer
 from catalog.settings import get_settings
-from catalog.states import DatasetState, RequestState
+from catalog.stamps import Reading, of_stat
+from catalog.states import DatasetState, ReplicaState, RequestState
 from catalog.storages import StorageInfo
+from catalog.transitions import move
 from tests.processing import close_due, do_all
 
 Document = dict[str, Any]
@@ -540,23 +542,71 @@ def test_a_file_that_grows_while_it_is_read_is_not_registered(
     catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
     monkeypatch: pytest.MonkeyPatch, given: str,
 ) -> None:  # fmt: skip
-    entry, real = written(storage, "f", b"content"), LocalDriver.checksum
+    entry, real = written(storage, "f", b"content"), LocalDriver.read
     if given == "another kind":
         send(new_dataset("run-0"), with_files([entry], "run-0", "before"))
         entry["checksum"] = f"md5:{hashlib.md5(b'content').hexdigest()}"
     elif given == "nothing":
         del entry["checksum"]
 
-    def checksum(self: LocalDriver, path: str, algorithm: str) -> str:
+    def read_it(self: LocalDriver, path: str, algorithm: str) -> Reading:
         found = real(self, path, algorithm)
         with Path(storage.url, path).open("ab") as file:
             file.write(b" and more")
         return found
 
-    monkeypatch.setattr(LocalDriver, "checksum", checksum)
+    monkeypatch.setattr(LocalDriver, "read", read_it)
     found = send(new_dataset(), with_files([entry], verify="checksum"))
     assert "changed while it was read" in error_of(found[1])
     assert names(catalog) == []
+
+
+@pytest.mark.parametrize("verify", ["none", "size", "checksum"])
+@pytest.mark.parametrize("state", [ReplicaState.BAD, ReplicaState.MISSING])
+def test_a_repeated_request_makes_nothing_available_that_it_has_not_read(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
+    verify: str, state: ReplicaState,
+) -> None:  # fmt: skip
+    """The checksum that a copy once had says nothing of the bytes that are there."""
+    entry = written(storage, "f", b"content")
+    send(new_dataset(), with_files([entry]))
+    with catalog.write() as session:
+        move(session, Replica, [1], state)
+    place = Path(storage.url, "f")
+    place.write_bytes(b"CONTENT")
+    os.utime(place, (5, 5))
+    (found,) = send(with_files([entry], key="again", verify=verify))
+    assert "has the checksum" in error_of(found)
+    place.write_bytes(b"content")
+    (found,) = send(with_files([entry], key="whole", verify=verify))
+    assert found.state is RequestState.DONE
+    with catalog.read() as session:
+        row = session.execute(sa.select(col(Replica.state), col(Replica.mtime_us))).one()
+    assert row == (ReplicaState.AVAILABLE, of_stat(place.stat()).mtime_us)
+
+
+def test_a_known_file_that_was_written_to_since_is_read_and_one_that_was_not_is_not(
+    catalog: Catalog, storage: StorageInfo, send: Callable[..., list[RequestInfo]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    entries = [written(storage, name) for name in ("a", "b")]
+    send(new_dataset(), with_files(entries))
+    os.utime(Path(storage.url, "b"), (5, 5))
+    seen, real = [], LocalDriver.read
+
+    def noted(self: LocalDriver, path: str, algorithm: str) -> Reading:
+        seen.append(path)
+        return real(self, path, algorithm)
+
+    monkeypatch.setattr(LocalDriver, "read", noted)
+    for number in (2, 3):
+        send(new_dataset(f"run-{number}"), with_files(entries, f"run-{number}", f"{number}"))
+        assert names(catalog, f"run-{number}") == ["a", "b"]
+    assert seen == ["b"], "once: then it has its new stamp"
+    Path(storage.url, "a").write_bytes(b"A")
+    os.utime(Path(storage.url, "a"), (5, 5))
+    _, refused = send(new_dataset("run-4"), with_files(entries, "run-4", "4"))
+    assert "has the checksum" in error_of(refused)
 
 
 def test_the_good_requests_of_a_window_are_done_beside_bad_ones(

@@ -23,6 +23,7 @@ from catalog.requests import RequestInfo, looking, parse, queue, submit_requests
 from catalog.requests import processor as processing
 from catalog.requests.actions import Actions
 from catalog.requests.processor import Processor
+from catalog.stamps import Reading
 from catalog.states import RequestState, UploadState
 from catalog.storages import StorageInfo
 
@@ -301,14 +302,14 @@ def test_a_file_that_takes_long_to_read_keeps_only_its_own_dataset_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(looking, "QUICK_BYTES", 100)
-    reading, real = threading.Event(), LocalDriver.checksum
+    reading, real = threading.Event(), LocalDriver.read
 
-    def checksum(self: LocalDriver, path: str, algorithm: str) -> str:
+    def read_it(self: LocalDriver, path: str, algorithm: str) -> Reading:
         if path == "large":
             assert reading.wait(30)
         return real(self, path, algorithm)
 
-    monkeypatch.setattr(LocalDriver, "checksum", checksum)
+    monkeypatch.setattr(LocalDriver, "read", read_it)
     found = send(
         new_dataset("slow"), with_files([entry(storage, "large", b"x" * 200)], "slow", "large"),
         {"kind": "dataset.close", "key": "close slow", "datasetId": "slow"},
@@ -331,16 +332,16 @@ def test_a_storage_whose_files_take_long_has_few_readers_and_none_of_anothers(
         other = storages.add(
             session, "other", StorageKind.LOCAL, StorageRole.INPUT, str(tmp_path / "other")
         )
-    goes_on, real = threading.Event(), LocalDriver.checksum
+    goes_on, real = threading.Event(), LocalDriver.read
     read: list[str] = []
 
-    def checksum(self: LocalDriver, path: str, algorithm: str) -> str:
+    def read_it(self: LocalDriver, path: str, algorithm: str) -> Reading:
         if self.name == "buffer":
             read.append(path)
             assert goes_on.wait(60)
         return real(self, path, algorithm)
 
-    monkeypatch.setattr(LocalDriver, "checksum", checksum)
+    monkeypatch.setattr(LocalDriver, "read", read_it)
     names = [f"r{i}" for i in range(9)]
     slow = [with_files([entry(storage, name, b"x" * 200)], name, name) for name in names]
     good = with_files([entry(other, "f", b"x" * 200)], "run", "good")
@@ -361,15 +362,15 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """Reads of the storage `buffer` that go on when told to; one at a time, from 100 bytes on."""
     monkeypatch.setattr(looking, "QUICK_BYTES", 100)
     monkeypatch.setattr(looking, "READERS", 1)
-    made, real = Held(), LocalDriver.checksum
+    made, real = Held(), LocalDriver.read
 
-    def checksum(self: LocalDriver, path: str, algorithm: str) -> str:
+    def read_it(self: LocalDriver, path: str, algorithm: str) -> Reading:
         if self.name == "buffer":
             made.read.append(path)
             assert made.goes_on.wait(60)
         return real(self, path, algorithm)
 
-    monkeypatch.setattr(LocalDriver, "checksum", checksum)
+    monkeypatch.setattr(LocalDriver, "read", read_it)
     yield made
     made.goes_on.set()
 
