@@ -20,6 +20,14 @@ class Place:
     state: DatasetState
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A file of a dataset, as it was registered; `mtime_us` is its stamp's time, if it has one."""
+
+    size_bytes: int
+    mtime_us: int | None
+
+
 def places(session: Session, names: Collection[str]) -> dict[str, Place]:
     """The datasets of these names, whatever their state but DELETED: such a name is free."""
     if not names:
@@ -39,15 +47,20 @@ def known_names(session: Session, names: Collection[str]) -> set[str]:
     return set(session.scalars(query))
 
 
-def members(session: Session, storage_id: int, wanted: Mapping[str, int]) -> dict[str, int]:
+def members(session: Session, storage_id: int, wanted: Mapping[str, int]) -> dict[str, Registered]:
     """Of paths on a storage, given with the dataset that each belongs to, those that are in it.
 
-    Gives the bytes with which each is registered. That it is in another dataset says nothing.
+    That it is in another dataset says nothing.
     """
     if not wanted:
         return {}
     rows = session.execute(
-        sa.select(col(Replica.path), col(DatasetFile.dataset_id), col(File.size_bytes))
+        sa.select(
+            col(Replica.path),
+            col(DatasetFile.dataset_id),
+            col(File.size_bytes),
+            col(Replica.mtime_us),
+        )
         .join(DatasetFile, col(DatasetFile.file_id) == col(Replica.file_id))
         .join(File, col(File.id) == col(Replica.file_id))
         .where(
@@ -57,7 +70,11 @@ def members(session: Session, storage_id: int, wanted: Mapping[str, int]) -> dic
             col(Replica.state) != ReplicaState.DELETED,
         )
     )
-    return {row.path: row.size_bytes for row in rows if row.dataset_id == wanted[row.path]}
+    return {
+        row.path: Registered(row.size_bytes, row.mtime_us)
+        for row in rows
+        if row.dataset_id == wanted[row.path]
+    }
 
 
 def counts(session: Session, dataset_ids: Collection[int]) -> dict[int, int]:

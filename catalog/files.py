@@ -84,6 +84,7 @@ class ReplicaInfo:
     storage_id: int
     path: str
     state: ReplicaState
+    mtime_us: int | None = None
 
 
 _INFO = (
@@ -399,6 +400,7 @@ def all_replicas(session: Session, file_id: int) -> list[ReplicaInfo]:
             col(Replica.storage_id),
             col(Replica.path),
             col(Replica.state),
+            col(Replica.mtime_us),
         )
         .join(Storage, col(Storage.id) == col(Replica.storage_id))
         .where(col(Replica.file_id) == file_id)

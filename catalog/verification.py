@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session
 
-from catalog import files, manifests, standing, usage
+from catalog import files, manifests, stamping, standing, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -29,6 +29,8 @@ class Verified:
     found: str
     read: bool = True
     """Whether it could be read, or seen to be missing; its state says nothing new where not."""
+    mtime_us: int | None = None
+    """The stamp of one that is whole."""
 
     @property
     def is_whole(self) -> bool:
@@ -51,22 +53,25 @@ def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
     found = []
     for replica in replicas:
         seen = _look(drivers[replica.storage_id], info, replica)
-        if seen.state is not replica.state:
+        is_stamped = seen.mtime_us in (None, replica.mtime_us)
+        if seen.state is not replica.state or not is_stamped:
             with catalog.write() as session:
-                _change(session, replica.id, replica.state, seen.state)
+                _change(session, replica.id, replica.state, seen)
         found.append(seen)
     return found
 
 
 def _look(driver: StorageDriver, info: FileInfo, replica: ReplicaInfo) -> Verified:
     """A copy, and what it should be called."""
-    state, told, read = ReplicaState.AVAILABLE, "whole", True
+    state, told, read, mtime_us = ReplicaState.AVAILABLE, "whole", True, None
     try:
         size_bytes = driver.stat(replica.path).size_bytes
-        checksum = driver.checksum(replica.path, algorithm_of(info.checksum))
-        if (size_bytes, checksum) != (info.size_bytes, info.checksum):
+        found = driver.read(replica.path, algorithm_of(info.checksum))
+        if (size_bytes, found.checksum) != (info.size_bytes, info.checksum):
             driver.check()
-            state, told = ReplicaState.BAD, f"{size_bytes} bytes, {checksum}"
+            state, told = ReplicaState.BAD, f"{size_bytes} bytes, {found.checksum}"
+        elif found.stamp is not None:
+            mtime_us = found.stamp.mtime_us
     except StorageError as error:
         is_missing = error.code is ErrorCode.INPUT_MISSING
         driver.check(marked=is_missing)
@@ -75,14 +80,18 @@ def _look(driver: StorageDriver, info: FileInfo, replica: ReplicaInfo) -> Verifi
         else:
             # The storage is well: it is this copy's trouble, and no other's.
             state, told, read = replica.state, str(error), False
-    return Verified(info.ref, replica.storage, replica.path, state, told, read)
+    return Verified(info.ref, replica.storage, replica.path, state, told, read, mtime_us)
 
 
-def _change(session: Session, replica_id: int, before: ReplicaState, state: ReplicaState) -> None:
+def _change(session: Session, replica_id: int, before: ReplicaState, seen: Verified) -> None:
+    if seen.mtime_us is not None:
+        stamping.stamp(session, {replica_id: seen.mtime_us})
+    if seen.state is before:
+        return
     if before is ReplicaState.MISSING:
         usage.back(session, [replica_id])
-    moved = move(session, Replica, [replica_id], state, message="found by a verification")
-    if state is ReplicaState.MISSING:
+    moved = move(session, Replica, [replica_id], seen.state, message="found by a verification")
+    if seen.state is ReplicaState.MISSING:
         usage.away(session, moved)
 
 

@@ -2,7 +2,7 @@
 
 What is asked for has a key made of the rule, the dataset, the path and the file's state, so that a
 watch that begins anew asks for the same things. Only what isn't registered yet is kept in memory,
-and when the files of OPEN datasets were written.
+and when the files of OPEN datasets were written that have no stamp.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Any
 from sqlmodel import Session
 
 from catalog import arrivals, detached, intakelooks, leftovers, refusals, storages
-from catalog.arrivals import Place
+from catalog.arrivals import Place, Registered
 from catalog.bulk import chunks
 from catalog.db import Catalog
 from catalog.drivers import driver_for
@@ -27,6 +27,7 @@ from catalog.refs import RefusalKind, Settlement, StorageInfo, StorageKind
 from catalog.refusals import MOST, MOST_DETACHED, Likeness, NewRefusal
 from catalog.requests import queue
 from catalog.rule import Rule
+from catalog.stamps import same_time
 from catalog.states import DatasetState, RequestState
 from flows.intake import asking, closing
 from flows.intake.roles import Errand
@@ -211,18 +212,18 @@ class Watch:
         return self.rule.may_lie_below(sighting.path)
 
     def _judge(
-        self, found: Round, sighting: Sighting, place: Place | None, size_bytes: int | None
+        self, found: Round, sighting: Sighting, place: Place | None, row: Registered | None
     ) -> None:
-        """What is to become of a file; it is in its dataset with `size_bytes`, None: it isn't."""
+        """What is to become of a file; in its dataset it is as its `row` says, None: it isn't."""
         if place is None or place.state is DatasetState.OPEN:
             # Asked at any size: one that is written anew may have its old size again later.
-            has_changed = size_bytes is not None and self._has_changed(found, sighting)
-            if size_bytes == sighting.size_bytes and not has_changed:
+            has_changed = row is not None and self._has_changed(found, sighting, row)
+            if row is not None and row.size_bytes == sighting.size_bytes and not has_changed:
                 found.known(sighting)
             else:
-                kind = RefusalKind.REFUSED if size_bytes is None else RefusalKind.CHANGED
+                kind = RefusalKind.REFUSED if row is None else RefusalKind.CHANGED
                 self._consider(found, sighting, place, kind)
-        elif size_bytes is None:
+        elif row is None:
             found.refuse(
                 sighting,
                 RefusalKind.LATE,
@@ -231,18 +232,28 @@ class Watch:
             )
             # Who sent it finds an answer among the requests, too.
             self._consider(found, sighting, place, RefusalKind.LATE)
-        elif size_bytes != sighting.size_bytes:
+        elif row.size_bytes != sighting.size_bytes:
             found.refuse(
                 sighting,
                 RefusalKind.CHANGED,
-                f"it has {sighting.size_bytes} bytes now, and {size_bytes} where it was registered",
+                f"it has {sighting.size_bytes} bytes now, and {row.size_bytes} where it was "
+                "registered",
+            )
+        elif row.mtime_us is not None and not same_time(row.mtime_us, sighting.mtime_us):
+            found.refuse(
+                sighting,
+                RefusalKind.CHANGED,
+                f"it was written to after it was registered, and has its size still; `spdf dataset "
+                f"verify {sighting.dataset}` tells whether it has other bytes",
             )
         else:
             found.known(sighting)
 
-    def _has_changed(self, found: Round, sighting: Sighting) -> bool:
+    def _has_changed(self, found: Round, sighting: Sighting, row: Registered) -> bool:
         """Whether a registered file was written to since, by its time."""
         path = sighting.path
+        if row.mtime_us is not None:
+            return not same_time(row.mtime_us, sighting.mtime_us)
         before = self._taken.get(path)
         if before is None:
             asked, told = self._asked.get(path), self._told.get(path)
@@ -272,6 +283,9 @@ class Watch:
             asked.is_open = is_open
             if asked.error is not None and kind is not RefusalKind.LATE:
                 found.refuse(sighting, kind, asked.error)
+            elif asked.is_done and kind is RefusalKind.CHANGED:
+                told = "it was written to since it was read, and has the time of an earlier writing"
+                found.refuse(sighting, kind, f"{told}; `touch` has it read again")
             elif not asked.is_done:
                 found.busy.add(dataset)
                 found.wait_for(sighting)

@@ -22,9 +22,10 @@ from catalog import (
     refusals,
     requests,
     storages,
+    verification,
 )
 from catalog.db import Catalog
-from catalog.models import Request, StorageKind, StorageRole
+from catalog.models import Replica, Request, StorageKind, StorageRole
 from catalog.names import shown
 from catalog.refs import RefusalKind, Settlement
 from catalog.requests import submit_requests
@@ -482,6 +483,52 @@ def test_a_file_that_is_written_over_in_pieces_keeps_its_dataset_open(
     assert [item.kind for item in buffer.refused()] == [RefusalKind.CHANGED]
 
 
+def test_a_file_written_over_while_nobody_watched_keeps_its_dataset_open(buffer: Buffer) -> None:
+    """In its length, by an older file: only its stamp tells."""
+    buffer.follow(end_pattern=END)
+    buffer.arrive("run-1/a.raw", "run-1/b.raw")
+    buffer.look(2)
+    buffer.arrive("run-1/part", content=b"RUN-1/A.RAW")
+    os.utime(buffer.path("run-1/part"), (1_000_000_000.5, 1_000_000_000.5))
+    buffer.path("run-1/part").rename(buffer.path("run-1/a.raw"))
+    buffer.arrive("run-1/END")
+    buffer.begin_anew()
+    buffer.look(4)
+    assert buffer.state("run-1") is OPEN
+    (changed,) = buffer.refused()
+    assert (changed.path, changed.kind) == ("run-1/a.raw", RefusalKind.CHANGED)
+
+
+def test_a_file_touched_while_nobody_watched_is_read_once_more(buffer: Buffer) -> None:
+    buffer.follow(end_pattern=END)
+    buffer.arrive("run-1/a.raw")
+    buffer.look(2)
+    os.utime(buffer.path("run-1/a.raw"), (1, 1))
+    buffer.arrive("run-1/END")
+    buffer.begin_anew()
+    buffer.look(6)
+    assert buffer.state("run-1") is CLOSED and buffer.refused() == []
+    with buffer.catalog.read() as session:
+        assert session.scalars(sa.select(col(Replica.mtime_us))).all() == [1_000_000]
+
+
+def test_a_file_of_a_time_that_was_read_before_is_told(buffer: Buffer) -> None:
+    """It was asked for then, and an answer to that says nothing of these bytes."""
+    buffer.follow(end_pattern=END)
+    buffer.arrive("run-1/a.raw", content=b"12345")
+    os.utime(buffer.path("run-1/a.raw"), (1, 1))
+    buffer.look(2)
+    os.utime(buffer.path("run-1/a.raw"), (2, 2))
+    buffer.look(3)
+    buffer.arrive("run-1/a.raw", content=b"54321")
+    os.utime(buffer.path("run-1/a.raw"), (1, 1))
+    buffer.arrive("run-1/END")
+    buffer.begin_anew()
+    buffer.look(4)
+    assert buffer.state("run-1") is OPEN
+    assert [item.kind for item in buffer.refused()] == [RefusalKind.CHANGED]
+
+
 def test_a_file_that_was_only_touched_is_still_the_same(buffer: Buffer) -> None:
     buffer.follow(end_pattern=END)
     buffer.arrive("run-1/a.raw")
@@ -522,6 +569,30 @@ def test_a_file_that_changed_after_the_close_is_told(buffer: Buffer) -> None:
     (changed,) = buffer.refused()
     assert changed.kind is RefusalKind.CHANGED
     assert "5 bytes now, and 3 where it was registered" in buffer.why("run-1")
+
+
+@pytest.mark.parametrize("mtime_s", [1.5, 10_413_792_000.5])
+def test_a_change_of_the_same_size_after_the_close_is_told_until_it_was_read(
+    buffer: Buffer, mtime_s: float
+) -> None:
+    """Before 2000 or in 2300: another time is another time."""
+    buffer.follow(close_count=2)
+    buffer.arrive("run-1/a.raw", content=b"123")
+    buffer.arrive("run-1/b.raw", content=b"123")
+    buffer.look(3)
+    assert buffer.state("run-1") is CLOSED
+    for name, content in {"run-1/a.raw": b"123", "run-1/b.raw": b"321"}.items():
+        buffer.arrive(name, content=content)
+        os.utime(buffer.path(name), (mtime_s, mtime_s))
+    buffer.begin_anew()
+    buffer.look()
+    assert [item.kind for item in buffer.refused()] == [RefusalKind.CHANGED] * 2
+    assert "has its size still" in buffer.why("run-1")
+    with buffer.catalog.read() as session:
+        made = datasets.by_name(session, "run-1").id
+    verification.verify_dataset(buffer.catalog, made)
+    buffer.look()
+    assert [item.path for item in buffer.refused()] == ["run-1/b.raw"]
 
 
 # When a dataset is closed.
