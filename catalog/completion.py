@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import usage, verdicts
+from catalog import stamping, usage, verdicts
 from catalog.bulk import table_of
 from catalog.clock import later_of, now
 from catalog.errors import Conflict, ErrorCode
@@ -69,6 +69,7 @@ def finish(
     _end_jobs(session, pilot_id, accepted, retry)
     _end_attempts(session, [result for _, result in accepted], logs)
     _mark_bad(session, [bad for _, result in accepted for bad in result.bad_inputs])
+    stamping.stamp_read(session, [copy for _, result in accepted for copy in result.stamped])
     session.execute(
         sa.update(_pilot)
         .where(_pilot.c.id == pilot_id)
@@ -117,6 +118,7 @@ def _register_files(
                 "storage_id": f.storage_id,
                 "path": f.path,
                 "in_place": False,
+                "mtime_us": f.mtime_us,
             }
             for _, f in everything
         ],

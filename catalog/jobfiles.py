@@ -92,15 +92,15 @@ def file_refs(session: Session, file_ids: Sequence[int]) -> dict[int, FileRef]:
     found = [*_file_rows(session, _file.c.id, ids), *_file_rows(session, _file.c.primary_id, ids)]
     rows = sorted({row.id: row for row in found}.values(), key=lambda row: row.id)
     places: dict[int, list[ReplicaRef]] = {}
-    for file_id, storage_id, path in session.execute(
-        sa.select(_replica.c.file_id, _replica.c.storage_id, _replica.c.path)
+    for file_id, storage_id, path, mtime_us in session.execute(
+        sa.select(_replica.c.file_id, _replica.c.storage_id, _replica.c.path, _replica.c.mtime_us)
         .where(
             among(session, _replica.c.file_id, [row.id for row in rows]),
             _replica.c.state == ReplicaState.AVAILABLE,
         )
         .order_by(_replica.c.id)
     ):
-        places.setdefault(file_id, []).append(ReplicaRef(storage_id, path))
+        places.setdefault(file_id, []).append(ReplicaRef(storage_id, path, mtime_us))
     secondary: dict[int, list[FileRef]] = {}
     plain = {}
     for row in rows:

@@ -194,6 +194,8 @@ class NewFile:
     path: str
     dataset_id: int
     secondary_of: str | None = None
+    mtime_us: int | None = None
+    """Its stamp's time, where the storage has told it."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,8 @@ class JobResult:
     log: NewFile | None = None
     bad_inputs: tuple[ReplicaRef, ...] = ()
     """Copies of inputs that proved bad when they were read: those, and no other copy."""
+    stamped: tuple[ReplicaRef, ...] = ()
+    """Copies of inputs that were read and are whole, with their new stamps."""
     storage_id: int | None = None
     """The storage that an error is about."""
     needed_bytes: int = 0

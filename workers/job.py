@@ -131,6 +131,7 @@ class _Attempt:
                 bytes_out=sum(file.size_bytes for file in self.uploaded),
             ),
             bad_inputs=(*(self.stage.bad if self.stage else ()), *bad),
+            stamped=(*(self.stage.told() if self.stage else ()), *self.task.stage.told()),
             **fields,
         )
 

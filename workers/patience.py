@@ -120,9 +120,10 @@ def _stored_before(
     driver: StorageDriver, source: Path, path: str, algorithm: str, move: bool, error: StorageError
 ) -> Stored:
     ours = file_checksum(source, algorithm)
-    if driver.checksum(path, algorithm_of(ours)) != ours:
+    there = driver.read(path, algorithm_of(ours))
+    if there.checksum != ours:
         raise error
     size_bytes = source.stat().st_size
     if move:
         source.unlink()
-    return Stored(size_bytes, ours)
+    return Stored(size_bytes, ours, there.stamp)

@@ -5,15 +5,16 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalog.checksums import algorithm_of, file_checksum
+from catalog.checksums import algorithm_of
 from catalog.drivers import StorageDriver
 from catalog.drivers.posix import EXHAUSTED
 from catalog.errors import ERRORS, ErrorClass, ErrorCode, StorageError
 from catalog.refs import FileRef, ReplicaRef
+from catalog.stamps import Stamp, of_stat, read_file, same_time
 from workers.node import Node
 from workers.onefile import reading
 from workers.patience import naming, patiently
@@ -47,7 +48,7 @@ class Staged:
     def changed(self) -> bool:
         """Whether somebody wrote to it since."""
         try:
-            return _stamp(self.path) != self.stamp
+            return _stamp(_stat(self.path)) != self.stamp
         except FileNotFoundError:
             return True
 
@@ -60,6 +61,12 @@ class StageIn:
         self.staged: dict[int, Staged] = {}
         self.bad: list[ReplicaRef] = []
         """Copies that proved bad, of files of which another copy was good here."""
+        self._stamped: list[ReplicaRef] = []
+
+    def told(self) -> tuple[ReplicaRef, ...]:
+        """Copies that were read and are whole, with the stamps that their rows lack; each once."""
+        told, self._stamped = self._stamped, []
+        return tuple(told)
 
     @property
     def size_bytes(self) -> int:
@@ -130,30 +137,45 @@ class StageIn:
         target = self._directory / str(ref.file_id) / ref.basename
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            checksum = driver.get(replica.path, target, checksum=algorithm_of(ref.checksum))
+            found = driver.fetch(replica.path, target, algorithm_of(ref.checksum))
         except StorageError as error:
             if error.of_path:
                 check_disk(target.parent)
             raise
         try:
-            _check_copy(ref, target, checksum)
+            _check_copy(ref, target, found.checksum)
         except StageInError:
             driver.check()
             raise
-        return Staged(ref.file_id, replica, target, False, _stamp(target))
+        self._note(replica, found.stamp)
+        return Staged(ref.file_id, replica, target, False, _stamp(_stat(target)))
 
     def _linked(
         self, ref: FileRef, replica: ReplicaRef, path: Path, driver: StorageDriver
     ) -> Staged:
         try:
-            stamp = _check(ref, path)
-            if self._node.verify_linked:
-                _check_sum(ref, path, file_checksum(path, algorithm_of(ref.checksum)))
+            there = _check(ref, path)
+            if self._node.verify_linked or not _is_believed(replica, there):
+                found = read_file(path, algorithm_of(ref.checksum))
+                _check_sum(ref, path, found.checksum)
+                self._note(replica, found.stamp)
         except StageInError:
             # Nothing is said of a file before it is plain that this is its storage.
             driver.check()
             raise
-        return Staged(ref.file_id, replica, path, True, stamp)
+        return Staged(ref.file_id, replica, path, True, _stamp(there))
+
+    def _note(self, replica: ReplicaRef, stamp: Stamp | None) -> None:
+        """Remember with what a copy was read, unless its row says so already."""
+        if stamp is None:
+            return
+        if replica.mtime_us is None or not same_time(replica.mtime_us, stamp.mtime_us):
+            self._stamped.append(replace(replica, mtime_us=stamp.mtime_us))
+
+
+def _is_believed(replica: ReplicaRef, there: os.stat_result) -> bool:
+    """Whether a copy of the right size needn't be read: it has its stamp, or never had one."""
+    return replica.mtime_us is None or same_time(replica.mtime_us, of_stat(there).mtime_us)
 
 
 def _unreadable(ref: FileRef, path: Path, error: OSError) -> StorageError:
@@ -179,18 +201,19 @@ def _check_copy(ref: FileRef, path: Path, checksum: str | None) -> None:
     path.chmod(0o444)
 
 
-def _check(ref: FileRef, path: Path) -> tuple[int, int, int]:
-    """The stamp of a file that has the catalog's size. Raises `OSError` where it can't be had."""
-    stamp = _stamp(path)
+def _check(ref: FileRef, path: Path) -> os.stat_result:
+    """A file that has the catalog's size, as it is. Raises `OSError` where it can't be had."""
+    found = _stat(path)
     if not os.access(path, os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    if stamp[0] != ref.size_bytes:
+    if found.st_size != ref.size_bytes:
         raise StageInError(
             ErrorCode.INPUT_CORRUPT,
-            f"file {ref.name!r} has {stamp[0]} bytes at {path}, the catalog says {ref.size_bytes}",
+            f"file {ref.name!r} has {found.st_size} bytes at {path}, the catalog says "
+            f"{ref.size_bytes}",
             ref.file_id,
         )
-    return stamp
+    return found
 
 
 def _check_sum(ref: FileRef, path: Path, found: str | None) -> None:
@@ -208,10 +231,14 @@ def _name_parts(basename: str) -> dict[str, str]:
     return {"nameroot": root, "nameext": extension}
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stat(path: Path) -> os.stat_result:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+    return found
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 

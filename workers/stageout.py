@@ -187,6 +187,7 @@ class StageOut:
             path=place,
             dataset_id=one.target.dataset_id,
             secondary_of=one.secondary_of,
+            mtime_us=stored.stamp.mtime_us if stored.stamp else None,
         )
 
     def _real(self, path: str) -> tuple[str, bool]:

@@ -25,7 +25,7 @@ from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_
 from catalog.drivers.walk import info_of, walk
 from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
-from catalog.stamps import Reading, reading
+from catalog.stamps import Reading, reading, settled
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,16 @@ class LocalDriver:
                 return copy_out(path, reader, found.st_size, target, checksum)
             target.symlink_to(source)
             return stream_checksum(reader.readinto, checksum) if checksum else None
+
+    def fetch(self, path: str, target: Path, algorithm: str) -> Reading:
+        """As `get` of a copy with a checksum: see `StorageDriver.fetch`."""
+        checksum: str | None = None
+        with self._errors(path), self._path(path).open("rb", buffering=0) as reader:
+            before = os.fstat(reader.fileno())
+            checksum = copy_out(path, reader, before.st_size, target, algorithm)
+            stamp = settled(before, os.fstat(reader.fileno()))
+        assert checksum is not None
+        return Reading(checksum, stamp)
 
     def open(self, path: str) -> BinaryIO:
         """The bytes under `path`."""

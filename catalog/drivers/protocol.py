@@ -126,6 +126,10 @@ class StorageDriver(Protocol):
         """
         ...
 
+    def fetch(self, path: str, target: Path, algorithm: str) -> Reading:
+        """As `get` of a copy with a checksum; gives the stamp of what was read, too."""
+        ...
+
     def open(self, path: str) -> BinaryIO:
         """The bytes under `path`, to be read from the start."""
         ...

@@ -176,14 +176,25 @@ class S3Driver:
         See `StorageDriver.get`. Raises `StorageError` `NODE_DISK_FULL` where the target's disk
         has no space.
         """
+        return self._get(path, target, checksum)[0]
+
+    def fetch(self, path: str, target: Path, algorithm: str) -> Reading:
+        """As `get` of a copy with a checksum: see `StorageDriver.fetch`."""
+        checksum, fetched = self._get(path, target, algorithm)
+        assert checksum is not None
+        return Reading(checksum, _info(path, fetched.size_bytes, fetched.mtime).stamp)
+
+    def _get(self, path: str, target: Path, algorithm: str | None) -> tuple[str | None, Fetch]:
         try:
             with self._itself(path):
-                return self._fetch(path).to(
+                fetch = self._fetch(path)
+                checksum = fetch.to(
                     target,
                     streams=self._settings.s3_streams,
                     part_bytes=self._settings.s3_part_bytes,
-                    algorithm=checksum,
+                    algorithm=algorithm,
                 )
+                return checksum, fetch
         except OSError as error:
             if not is_full(error):
                 raise

@@ -190,6 +190,22 @@ def test_only_an_available_copy_becomes_bad_and_that_is_told(
     }  # fmt: skip
 
 
+def test_new_stamps_come_with_the_commit_and_only_to_what_may_be_used(
+    run: Run, storage: storages.StorageInfo
+) -> None:
+    (lease,) = run.lease("a", 1)
+    with run.catalog.write() as session:
+        session.execute(
+            sa.update(Replica).where(col(Replica.path) == "f1").values(state=ReplicaState.BAD)
+        )
+    read = ReplicaRef(storage.id, "f0", 5), ReplicaRef(storage.id, "f1", 6)
+    finish(run, result(lease, stamped=read))
+    with run.catalog.read() as session:
+        rows = session.execute(sa.select(col(Replica.path), col(Replica.mtime_us)))
+        found = dict(row for row in rows.all() if row.path in ("f0", "f1"))
+    assert found == {"f0": 5, "f1": None}
+
+
 def test_losses_in_the_payload_are_counted_until_the_job_is_held(start: Callable[..., Run]) -> None:
     run = start(stage("a", link(None)), files=1)
     run.advance()

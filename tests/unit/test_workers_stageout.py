@@ -12,6 +12,7 @@ import pytest
 
 from catalog.drivers.local import LocalDriver
 from catalog.errors import ErrorCode, StorageError
+from catalog.stamps import of_stat
 from tests.privileges import modes_hold
 from workers.cwl import ToolFailure, ToolStopped
 from workers.node import Node
@@ -101,6 +102,7 @@ def test_an_output_is_moved_to_its_place_and_described(desk: Desk) -> None:
         path="run.hits/000004/4321.a2.h.dat",
         dataset_id=70,
         secondary_of=None,
+        mtime_us=of_stat((desk.stored / file.path).stat()).mtime_us,
     )
     assert (desk.stored / file.path).read_text() == "hits\n"
     assert list(desk.out.iterdir()) == [], "moved, not copied"
