@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from catalog import files, storages
-from catalog.checksums import SHA256, file_checksum
+from catalog.checksums import SHA256
 from catalog.db import Catalog
-from catalog.drivers import driver_for
+from catalog.drivers import StorageDriver, driver_for, undo
 from catalog.errors import BadInput, Conflict, ErrorCode, StorageError
 from catalog.files import NewFileRow
-from catalog.inspection.settle import is_whole
 from catalog.models import StorageRole
+from catalog.stamps import Reading, read_file
 from workers.cwl.files import is_plain_name, local_path, sha1_of
 
 SCOPE = "fixed"
 """Scope of the files that were stored for templates and inputs, named by their content."""
+_MOST_PLACES = 10
 
 
 def store_files(catalog: Catalog, value: Any) -> Any:
@@ -78,25 +79,51 @@ def _local_path(value: Mapping[str, Any]) -> Path:
 def store_file(catalog: Catalog, path: Path, basename: str | None = None) -> int:
     """Put a local file on the internal storage, by its content, once; gives its id.
 
-    Jobs see it under its own name, or under `basename`.
-
-    Raises `Conflict` where other bytes lie at its place.
+    Jobs see it under its own name, or under `basename`. What lies there already is read; other
+    bytes stay, and the file gets a place of its own beside them. Raises `BadInput` for a file that
+    changes meanwhile, `Conflict` where no place is free.
     """
-    digest = file_checksum(path, SHA256)
-    name = f"{digest.partition(':')[2]}/{basename or path.name}"
+    found = read_file(path, SHA256)
+    if found.stamp is None:
+        raise _changed(path)
+    digest, own = found.checksum.partition(":")[2], basename or path.name
+    size_bytes = found.stamp.size_bytes
     with catalog.read() as session:
         storage = storages.default_for(session, StorageRole.INTERNAL)
     driver = driver_for(storage)
-    row = NewFileRow(SCOPE, name, f"{SCOPE}/{name}", path.stat().st_size, digest)
+    for number in range(_MOST_PLACES):
+        place = f"{SCOPE}/{digest}.{number}/{own}" if number else f"{SCOPE}/{digest}/{own}"
+        stored = _put(driver, path, place, size_bytes, found.checksum)
+        if stored is not None:
+            row = NewFileRow(
+                SCOPE, f"{digest}/{own}", place, size_bytes, found.checksum, stored.stamp, read=True
+            )
+            with catalog.write() as session:
+                return files.register(session, storage.id, [row])[0]
+    raise Conflict(
+        f"storage {storage.name!r} has other bytes under {place!r}, and in all places before it, "
+        f"where {path} would go; move them away from there."
+    )
+
+
+def _put(
+    driver: StorageDriver, path: Path, place: str, size_bytes: int, checksum: str
+) -> Reading | None:
+    """What was read of the file's bytes, at their place by now; None where others lie there."""
     try:
-        driver.put(path, row.path)
+        stored = driver.put(path, place, checksum=SHA256)
     except StorageError as error:
         if error.code is not ErrorCode.OUTPUT_EXISTS:
             raise
-        if not is_whole(driver, row.path, row.size_bytes, digest):
-            raise Conflict(
-                f"storage {storage.name!r} has other bytes under {row.path!r}, where {path} would "
-                "go; move them away from there."
-            ) from error
-    with catalog.write() as session:
-        return files.register(session, storage.id, [row])[0]
+        if driver.stat(place).size_bytes != size_bytes:
+            return None
+        there = driver.read(place, SHA256)
+        return there if there.checksum == checksum else None
+    if stored.checksum != checksum:
+        undo(driver, [place])
+        raise _changed(path)
+    return Reading(checksum, stored.stamp)
+
+
+def _changed(path: Path) -> BadInput:
+    return BadInput(f"{path} changed while it was read; give it once it is complete.")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import claims, erasure, pilots, removal, standing, storages, usage
+from catalog import claims, erasure, pilots, removal, stamping, standing, storages, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -24,6 +24,7 @@ from catalog.inspection import comparison, dark, findings
 from catalog.inspection.findings import FindingInfo
 from catalog.models import Detached, File, Replica
 from catalog.refs import FindingKind, StorageRole
+from catalog.stamps import Reading
 from catalog.states import FindingState, ReplicaState
 from catalog.transitions import move
 
@@ -186,38 +187,35 @@ def _heal(catalog: Catalog, driver: StorageDriver, items: Sequence[FindingInfo])
             )
         ).all()
     wrong = {row.id for row in rows}
-    whole = [r.id for r in rows if _is_healed(driver, r.path, r.size_bytes, r.checksum)]
+    found = {r.id: _read_whole(driver, r.path, r.size_bytes, r.checksum) for r in rows}
+    whole = [replica_id for replica_id, reading in found.items() if reading is not None]
+    times_us = {i: r.stamp.mtime_us for i, r in found.items() if r is not None and r.stamp}
     over = [i.id for i in items if i.replica_id in set(whole) or i.replica_id not in wrong]
     if not over:
         return Settled()
     with catalog.write() as session:
         usage.back(session, whole)
+        stamping.stamp(session, times_us)
         move(session, Replica, whole, ReplicaState.AVAILABLE, message="found whole again")
         findings.settle(session, over, FindingState.CLEARED, "it is as it should be")
     return Settled(cleared=len(over))
 
 
-def _is_healed(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -> bool:
-    """As `is_whole`; a file that can't be read is not, and holds up no other."""
-    try:
-        return is_whole(driver, path, size_bytes, checksum)
-    except StorageError as error:
-        driver.check()
-        log.warning("a copy can't be read", extra={"why": str(error)})
-        return False
+def _read_whole(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -> Reading | None:
+    """The bytes under a path, all read; None where they are others, or none.
 
-
-def is_whole(driver: StorageDriver, path: str, size_bytes: int, checksum: str) -> bool:
-    """Whether the bytes under a path are those, all read."""
+    A file that can't be read holds up no other.
+    """
     try:
-        return (
-            driver.stat(path).size_bytes == size_bytes
-            and driver.checksum(path, algorithm_of(checksum)) == checksum
-        )
+        if driver.stat(path).size_bytes != size_bytes:
+            return None
+        found = driver.read(path, algorithm_of(checksum))
+        return found if found.checksum == checksum else None
     except StorageError as error:
         if error.code is not ErrorCode.INPUT_MISSING:
-            raise
-        return False
+            driver.check()
+            log.warning("a copy can't be read", extra={"why": str(error)})
+        return None
 
 
 def _quarantine(

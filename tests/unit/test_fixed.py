@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 
-from catalog import storages
+from catalog import files, storages
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict
 from catalog.jobfiles import file_refs
 from catalog.models import StorageKind, StorageRole
 from catalog.states import JobState
+from flows import fixed
 from flows.fixed import store_file, store_files
 from flows.trial import Trial, from_file
 
 
 def test_other_bytes_at_its_place_are_not_taken_for_a_fixed_file(
-    catalog: Catalog, tmp_path: Path
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with catalog.write() as session:
         root = tmp_path / "internal"
@@ -28,9 +29,15 @@ def test_other_bytes_at_its_place_are_not_taken_for_a_fixed_file(
     (place,) = root.rglob("table")
     place.unlink()
     place.write_text("3 2 1")
+    assert store_file(catalog, table) == first, "the same file, at another place"
+    assert sorted(path.read_text() for path in root.rglob("table")) == ["1 2 3", "3 2 1"]
+    assert place.read_text() == "3 2 1"
+    for path in root.rglob("table"):
+        path.chmod(0o600)
+        path.write_text("3 2 1")
+    monkeypatch.setattr(fixed, "_MOST_PLACES", 2)
     with pytest.raises(Conflict, match="has other bytes under"):
         store_file(catalog, table)
-    assert place.read_text() == "3 2 1"
 
 
 def stored(catalog: Catalog, folder: Path, **said: Any) -> dict[str, Any]:
@@ -127,3 +134,26 @@ def test_a_fixed_file_that_is_no_file_of_this_machine_is_named(
     with pytest.raises(BadInput) as caught:
         store_files(catalog, {"class": "File", "location": place})
     assert repr(place) in str(caught.value)
+
+
+def test_a_bad_copy_of_a_fixed_file_is_not_used_again_and_the_good_bytes_are_stored(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    with catalog.write() as session:
+        root = tmp_path / "internal"
+        place = storages.add(
+            session, "internal", StorageKind.LOCAL, StorageRole.INTERNAL, str(root)
+        )
+    table = tmp_path / "gain.tbl"
+    table.write_text("gain=1.0417\n")
+    file_id = store_file(catalog, table)
+    (stored,) = root.rglob("gain.tbl")
+    stored.chmod(0o600)
+    stored.write_text("gain=9.9999\n")
+    with catalog.write() as session:
+        files.mark_bad(session, [file_id], place.id)
+    assert store_file(catalog, table) == file_id
+    with catalog.read() as session:
+        (copy,) = files.replicas(session, [file_id])[file_id]
+    assert (root / copy.path).read_text() == "gain=1.0417\n"
+    assert root / copy.path != stored
