@@ -26,7 +26,10 @@ END = r"(?P<run>run-\d+)/END"
             {"end_pattern": END, "close_count": 5},
             f"ended with a dataset at marker {END} and 5 files; that is",
         ),
-        ({"end_pattern": END, "close_count": 5, "either": True}, f"marker {END} or 5 files; that is"),
+        (
+            {"end_pattern": END, "close_count": 5, "either": True},
+            f"marker {END} or 5 files; that is",
+        ),
         (
             {"close_count": 5, "quiet_s": 60.0},
             "ended with a dataset at 5 files or 1 min without files; that is",
