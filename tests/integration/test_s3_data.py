@@ -16,7 +16,7 @@ from catalog.refs import Originals
 from catalog.states import DatasetState, InspectionState, UploadState
 from catalog.storages import StorageInfo
 from flows.intake.watch import Watch
-from tests.processing import do_all
+from tests.processing import close_due, do_all
 from tests.servers.rgw import S3Server
 
 pytestmark = [pytest.mark.xdist_group("s3"), pytest.mark.usefixtures("s3_logins")]
@@ -60,6 +60,7 @@ def watched(catalog: Catalog, tmp_path: Path, bucket: StorageInfo, count: int) -
     for _ in range(3):
         watch.turn()
         do_all(catalog)
+        close_due(catalog)
     return contents
 
 
