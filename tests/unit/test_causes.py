@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from catalog import causes, datasets, deletion, files, intakerules, lifecycle
+from catalog import causes, datasets, deletion, files, intakerules, lifecycle, sources
 from catalog.db import Catalog
 from catalog.intakerules import Rule
 from catalog.models import Dataset, Job, Task, Workflow
@@ -38,7 +38,7 @@ def test_an_open_dataset_names_its_requests_and_its_rule(
         rule = intakerules.add(
             session, Rule("daq", "raw", r"(?P<run>r\d)/.*", "{run}", quiet_s=60.0, close_count=9)
         )
-        datasets.create(session, "r1", rule_id=rule.id)
+        sources.join(session, rule, [datasets.create(session, "r1", rule_id=rule.id)])
         datasets.create(session, "by-hand")
     absent = {"storageId": "raw", "path": "r1/a", "size": 1}
     (bad,) = submit_requests(
@@ -54,7 +54,8 @@ def test_an_open_dataset_names_its_requests_and_its_rule(
     assert f"request {bad} (file.input) was answered with ERROR" in told
     assert f"`spdf request retry {bad}`" in told
     assert "(dataset.close) is QUEUED" in told
-    assert "intake rule daq fills it; it closes on 9 files or 1 min without files" in told
+    assert "intake rule daq fills it from raw, so far with 0 files" in told
+    assert "it awaits 9 files (it has 0), or 1 min without files" in told
     assert "no rule of the intake closes it; `spdf dataset close by-hand`" in why(
         catalog, "by-hand"
     )
