@@ -494,7 +494,7 @@ def test_what_is_no_regular_file_is_not_stored(
 def test_every_driver_offers_the_protocol() -> None:
     offered: StorageDriver = LocalDriver("disk", Path("/"))
     methods = [name for name in vars(drivers.StorageDriver) if not name.startswith("_")]
-    assert len(methods) == 14 and all(callable(getattr(offered, name)) for name in methods)
+    assert len(methods) == 16 and all(callable(getattr(offered, name)) for name in methods)
 
 
 def test_a_bucket_without_a_login_is_refused_by_name(tmp_path: Path) -> None:
