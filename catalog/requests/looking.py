@@ -141,7 +141,17 @@ class Looking:
                 quick += self._begin(looker, request_id, lane, document)
         if quick:
             wait(quick, LOOK_S)
-        return [self._collect(request_id, document) for request_id, _, document in wanted]
+        found: list[tuple[Look, ...] | SpdfError] = []
+        waiting: set[str] = set()
+        for request_id, lane, document in wanted:
+            if lane in waiting and request_id in self._begun:
+                # It comes after one that isn't seen yet, and what was seen of it is kept for then.
+                found.append(Waits("files of requests before it are being read"))
+                continue
+            found.append(self._collect(request_id, document))
+            if isinstance(found[-1], Waits):
+                waiting.add(lane)
+        return found
 
     def _begin(
         self, looker: Looker, request_id: int, lane: str, document: FileInput | FileProcess

@@ -22,10 +22,12 @@ from catalog.outage import Over
 from catalog.requests import RequestInfo, looking, parse, queue, submit_requests, work
 from catalog.requests import processor as processing
 from catalog.requests.actions import Actions
+from catalog.requests.looks import Looker
 from catalog.requests.processor import Processor
 from catalog.stamps import Reading
 from catalog.states import RequestState, UploadState
 from catalog.storages import StorageInfo
+from tests.processing import do_all
 
 Document = dict[str, Any]
 Send = Callable[..., list[RequestInfo]]
@@ -606,6 +608,30 @@ def test_what_was_gathered_before_a_request_that_fails_stays(
     assert states(found) == ["DONE", "DONE", "ERROR", "DONE", "ERROR", "DONE"]
     with catalog.read() as session:
         assert datasets.by_name(session, "run").file_count == 2
+
+
+def test_what_was_seen_behind_a_file_that_takes_long_is_not_looked_at_again(
+    catalog: Catalog, storage: StorageInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests of one dataset are done in their order, and what was read of later ones is kept."""
+    looked: list[str] = []
+    real = Looker.look
+
+    def look(self: Looker, file: Any, verify: Any) -> Any:
+        looked.append(file.path)
+        if file.path == "a":
+            time.sleep(0.5)
+        return real(self, file, verify)
+
+    monkeypatch.setattr(Looker, "look", look)
+    names = "abcdef"
+    sent = [with_files([entry(storage, name)], "run", name) for name in names]
+    submit_requests(catalog, [new_dataset("run"), *sent])
+    do_all(catalog)
+    with catalog.read() as session:
+        found = requests.list_requests(session)
+    assert {info.state for info in found} == {RequestState.DONE}
+    assert sorted(looked) == list(names), "each once"
 
 
 def test_requests_that_fail_are_found_without_doing_the_others_again(
