@@ -14,8 +14,9 @@ from sqlmodel import Session, col
 from catalog import arrivals, datasets, intakerules, refusals, sources, unseen
 from catalog.counts import count_of
 from catalog.datasets import SourcesOpen
+from catalog.ends import unended
 from catalog.errors import StateConflict
-from catalog.models import Dataset, IntakeRule, Request, Source
+from catalog.models import Dataset, Request, Source
 from catalog.refs import SourceEnd
 from catalog.rowsets import among
 from catalog.sources import SourceInfo
@@ -43,25 +44,9 @@ class Ended:
 
 def ended(session: Session, *, after: int = 0, only: int | None = None) -> list[Ended]:
     """A page of these, by id; `after` continues beyond one, `only` asks for that one."""
-    is_quiet = sa.func.coalesce(
-        sa.and_(
-            col(IntakeRule.active),
-            col(IntakeRule.quiet_s).is_not(None),
-            col(Source.quiet_for_s) >= col(IntakeRule.quiet_s),
-        ),
-        sa.false(),
-    )
-    filling = (
-        sa.select(sa.literal(1))
-        .select_from(Source)
-        .join(IntakeRule, col(IntakeRule.id) == col(Source.rule_id), isouter=True)
-        .where(
-            col(Source.dataset_id) == col(Dataset.id),
-            col(Source.ended_by).is_(None),
-            sa.or_(
-                col(Source.rule_id).is_(None), sa.and_(col(Source.files) > 0, sa.not_(is_quiet))
-            ),
-        )
+    filling = unended(sa.literal(1)).where(
+        col(Source.dataset_id) == col(Dataset.id),
+        sa.or_(col(Source.rule_id).is_(None), col(Source.files) > 0),
     )
     any_source = sa.select(sa.literal(1)).where(col(Source.dataset_id) == col(Dataset.id))
     rows = session.execute(
@@ -80,51 +65,29 @@ def ended(session: Session, *, after: int = 0, only: int | None = None) -> list[
     return [Ended(row.id, row.name, tuple(by_dataset.get(row.id, ()))) for row in rows]
 
 
-def obstacles(session: Session, found: Sequence[Ended]) -> dict[int, list[str]]:
-    """What keeps datasets open whose sources have ended, by id; those without any are left out."""
-    held = refusals.holding(session, {item.name for item in found})
-    queued = _queued(session, {item.name for item in found})
-    blind: dict[str, list[str]] = {}
-    texts = {
-        info.rule_id: intakerules.by_id(session, info.rule_id).dataset
+def kept_open(session: Session, found: Sequence[Ended]) -> set[int]:
+    """Ids of those that something else keeps open; `why` of each tells what."""
+    names = {item.name for item in found}
+    held = refusals.holding(session, names).keys() | _queued(session, names)
+    rules = {info.rule_id for item in found for info in item.sources if info.rule_id is not None}
+    texts = {rule_id: intakerules.by_id(session, rule_id).dataset for rule_id in rules}
+    blind = {text for text in set(texts.values()) if unseen.folders(session, text)}
+    return {
+        item.id
         for item in found
-        for info in item.sources
-        if info.rule_id is not None
+        if item.name in held
+        or any(info.rule_id is not None and texts[info.rule_id] in blind for info in item.sources)
     }
-    for text in set(texts.values()):
-        blind[text] = [
-            f"{one.path} on {one.storage} can't be read" for one in unseen.folders(session, text)
-        ]
-    told: dict[int, list[str]] = {}
-    for item in found:
-        mine = {texts[info.rule_id] for info in item.sources if info.rule_id is not None}
-        lines = [
-            *(
-                f"{count_of(n, 'thing')} of it {'is' if n == 1 else 'are'} not taken"
-                for n in [held.get(item.name, 0)]
-                if n
-            ),
-            *(line for text in sorted(mine) for line in blind[text]),
-            *(
-                f"{count_of(n, 'request')} about it {'waits' if n == 1 else 'wait'}"
-                for n in [queued.get(item.name, 0)]
-                if n
-            ),
-        ]
-        if lines:
-            told[item.id] = lines
-    return told
 
 
-def _queued(session: Session, names: Collection[str]) -> dict[str, int]:
+def _queued(session: Session, names: Collection[str]) -> set[str]:
+    """Those of the names about which requests wait."""
     if not names:
-        return {}
-    rows = session.execute(
-        sa.select(col(Request.lane), sa.func.count().label("requests"))
-        .where(among(session, col(Request.lane), names), col(Request.state) == RequestState.QUEUED)
-        .group_by(col(Request.lane))
+        return set()
+    query = sa.select(col(Request.lane)).where(
+        among(session, col(Request.lane), names), col(Request.state) == RequestState.QUEUED
     )
-    return {row.lane: row.requests for row in rows}
+    return set(session.scalars(query))
 
 
 def close(session: Session, item: Ended) -> bool:
@@ -167,12 +130,9 @@ def close_ended(session: Session, dataset_id: int) -> list[str]:
     return []
 
 
-def count_announced(session: Session, dataset_id: int | None = None) -> None:
-    """End senders whose datasets have as many files as they announced; tell where that can't be.
-
-    Of one dataset, or of all.
-    """
-    rows = session.execute(
+def announced(session: Session, dataset_id: int | None = None) -> Sequence[sa.Row[Any]]:
+    """Senders, of one dataset or of all, that said how many files there will be."""
+    query = (
         sa.select(
             col(Source.id),
             col(Source.dataset_id),
@@ -186,9 +146,15 @@ def count_announced(session: Session, dataset_id: int | None = None) -> None:
             col(Source.expects).is_not(None),
             col(Source.ended_by).is_(None),
             col(Dataset.state) == DatasetState.OPEN,
-            sa.true() if dataset_id is None else col(Dataset.id) == dataset_id,
         )
-    ).all()
+    )
+    if dataset_id is not None:
+        query = query.where(col(Dataset.id) == dataset_id)
+    return session.execute(query).all()
+
+
+def count_announced(session: Session, rows: Sequence[sa.Row[Any]]) -> None:
+    """End those of `announced` whose datasets have so many files; tell where that can't be."""
     if not rows:
         return
     counts = arrivals.counts(session, {row.dataset_id for row in rows})

@@ -12,9 +12,10 @@ from sqlmodel import Session, col
 
 from catalog.bulk import chunks, insert_ignore, insert_rest
 from catalog.clock import now
+from catalog.ends import unended
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.manifests import content
-from catalog.models import Dataset, DatasetFile, IntakeRule, Source
+from catalog.models import Dataset, DatasetFile, Source
 from catalog.names import check_name, check_path
 from catalog.refs import Originals, SourceEnd
 from catalog.rowsets import among
@@ -384,7 +385,8 @@ def close(
         raise StateConflict("dataset", info.name, info.state, DatasetState.CLOSED)
     # The row is ours and says CLOSED: what is counted from here on is final. A source that was
     # being added was waited for; in the statement before it would have been overlooked.
-    if by_sources and _is_filled(session, dataset_id):
+    filling = unended(col(Source.id)).where(col(Source.dataset_id) == dataset_id)
+    if by_sources and session.execute(filling.limit(1)).first() is not None:
         name = get(session, dataset_id).name
         told = "one who fills it has not ended"
         raise SourcesOpen("dataset", name, DatasetState.OPEN, DatasetState.CLOSED, told)
@@ -400,26 +402,6 @@ def close(
         )
     )
     return get(session, dataset_id)
-
-
-def _is_filled(session: Session, dataset_id: int) -> bool:
-    """Whether a source of a dataset has not ended; a rule's quiet is judged now."""
-    is_quiet = sa.and_(
-        col(IntakeRule.active),
-        col(IntakeRule.quiet_s).is_not(None),
-        col(Source.files) > 0,
-        col(Source.quiet_for_s) >= col(IntakeRule.quiet_s),
-    )
-    query = (
-        sa.select(col(Source.id))
-        .join(IntakeRule, col(IntakeRule.id) == col(Source.rule_id), isouter=True)
-        .where(
-            col(Source.dataset_id) == dataset_id,
-            col(Source.ended_by).is_(None),
-            sa.not_(sa.func.coalesce(is_quiet, sa.false())),
-        )
-    )
-    return session.execute(query.limit(1)).first() is not None
 
 
 def _end_sources(session: Session, dataset_id: int, *, by_word: bool) -> None:

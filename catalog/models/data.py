@@ -101,6 +101,7 @@ class Refusal(SQLModel, table=True):
         ),
         sa.Index("ix_refusal_dataset", "dataset"),
         sa.Index("ix_refusal_rule_id", "rule_id", "id"),
+        sa.Index("ix_refusal_dismissed", "rule_id", **rows_where("settled_by = 'DISMISSED'")),
     )
 
     id: int = row_id()

@@ -125,7 +125,7 @@ class Actions:
         if info.state is DatasetState.OPEN and wanted is not None:
             within_s = durations.seconds(document.within) if document.within else None
             sources.hold(self._session, info.id, sender, expects=wanted, within_s=within_s)
-            closing.count_announced(self._session, info.id)
+            closing.count_announced(self._session, closing.announced(self._session, info.id))
         elif info.state is DatasetState.OPEN and document.own:
             sources.end_sender(self._session, info.id, sender)
         if wanted is None and not document.own and not _is_of_rule(document):

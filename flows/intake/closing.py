@@ -55,7 +55,8 @@ class Closer:
     def judge(self, found: Round, ended: Collection[str]) -> Changes:
         """What a look says; `ended` are the datasets whose markers were there for two looks.
 
-        Files that a dataset has and that aren't there any more are refused to it.
+        What a dataset has and isn't there any more is refused to it, and so is the marker of a run
+        without files.
         """
         now_s = elapsed_s()
         if self._seen_at is None:
@@ -84,6 +85,9 @@ class Closer:
                 if how is not None or self._is_quiet(changes, info):
                     due.append(info)
             self._find_vanished(session, found, mine, due, changes, is_blind)
+            empty = [] if is_blind else self._empty(session, found, ended)
+        for name in empty:
+            self._empty_run(found, name)
         for info in due:
             if self._rule.refused_after_s is None and info.dataset in found.held:
                 # Not all that is refused has a row.
@@ -115,7 +119,7 @@ class Closer:
         Where there are fewer than it has, the next look keeps which: another rule's may be among
         them. Until then it doesn't end.
         """
-        told = {item.dataset for item in found.told.values() if item.kind is RefusalKind.VANISHED}
+        told = self._keep_vanished(session, found, mine)
         about = {i.dataset_id: i for i in mine if i.dataset in told or i in due}
         if is_blind or not about:
             self.suspects = frozenset()
@@ -136,6 +140,18 @@ class Closer:
                     told_of = f"it is in {info.dataset}, and isn't there any more; put it back"
                     sighting = Sighting(path, info.dataset, size_bytes, 0)
                     found.refuse(sighting, RefusalKind.VANISHED, told_of)
+
+    def _keep_vanished(
+        self, session: Session, found: Round, mine: Sequence[SourceInfo]
+    ) -> set[str]:
+        """The datasets of which files were told to be gone; of CLOSED ones that stays told."""
+        told = {p: i for p, i in found.told.items() if i.kind is RefusalKind.VANISHED}
+        names = {item.dataset for item in told.values() if item.dataset is not None}
+        others = names - {info.dataset for info in mine}
+        if others:
+            there = arrivals.places(session, others)
+            found.waiting |= {p for p, i in told.items() if i.dataset in there} - found.registered
+        return names
 
     def _put_off(self, changes: Changes, info: SourceInfo) -> None:
         """Have a source not end by this look."""
@@ -198,19 +214,15 @@ class Closer:
         is_enough = rule.end_pattern is None or rule.either or is_marked
         return SourceEnd.COUNT if is_enough else None
 
-    def empty(self, found: Round, ended: Collection[str]) -> None:
+    def _empty(self, session: Session, found: Round, ended: Collection[str]) -> list[str]:
         """Runs of which there is a marker, and no file: now or ever."""
-        with self._catalog.read() as session:
-            if self._is_blind(session, found):
-                return
         names = sorted(set(ended) - found.filled - found.busy - found.held)
+        empty = []
         for batch in chunks(names, _NAMES):
-            with self._catalog.read() as session:
-                known = arrivals.known_names(session, batch)
-                known |= refusals.held(session, batch, self._rule.id)
-            for name in batch:
-                if name not in known:
-                    self._empty_run(found, name)
+            known = arrivals.known_names(session, batch)
+            known |= refusals.held(session, batch, self._rule.id)
+            empty += [name for name in batch if name not in known]
+        return empty
 
     def _empty_run(self, found: Round, name: str) -> None:
         if self._rule.close_empty:
@@ -242,17 +254,21 @@ class Closing:
         now_s = elapsed_s()
         passed_s = 0.0 if self._at is None else now_s - self._at
         self._at = now_s
-        with self._catalog.write() as session:
-            self._fence(session)
-            closing.count_announced(session)
+        with self._catalog.read() as session:
+            is_awaited = bool(closing.announced(session))
+        if is_awaited:
+            with self._catalog.write() as session:
+                self._fence(session)
+                closing.count_announced(session, closing.announced(session))
         after = 0
         while True:
             with self._catalog.read() as session:
                 page = closing.ended(session, after=after)
-                kept = closing.obstacles(session, page)
+                kept = closing.kept_open(session, page)
             for item in page:
                 with isolated("dataset", item.name, self._tell(item)):
                     self._close(item, item.id in kept, passed_s)
+                    self._troubles.over(Of.DATASET, item.id)
             if len(page) < closing.PAGE:
                 return EVERY_S
             after = page[-1].id

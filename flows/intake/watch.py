@@ -121,10 +121,11 @@ class Watch:
         """What is there now; raises `BadInput` for a rule that can't be followed."""
         if (fault := self.rule.fault) is not None:
             raise BadInput(fault)
-        found = Round(self._told, dismissed=self._dismissed(), watched=self._closer.suspects)
+        errand, dismissed = self._errand()
+        found = Round(self._told, dismissed=dismissed, watched=self._closer.suspects)
         # Before the look: what was done by then is seen as registered.
         self._learn()
-        errand, begun = self._errand(), time.monotonic()
+        begun = time.monotonic()
         self._look(errand, lambda page: self._sort(found, page))
         self._took_s.append(time.monotonic() - begun)
         return found
@@ -137,25 +138,25 @@ class Watch:
         # one has them all.
         ended = found.markers.keys() & self._ended
         self._ended = set(found.markers)
-        self._closer.empty(found, ended)
         changes = self._closer.judge(found, ended)
         # Before a source ends: what isn't taken holds its dataset open.
         self._remember(found)
         self._closer.end(changes)
         return min(_MOST_S, max(_LEAST_S, min(self._took_s) / _SHARE))
 
-    def _dismissed(self) -> dict[str, Likeness]:
-        with self._catalog.read() as session:
-            return refusals.dismissed(session, self.rule.id)
+    def _errand(self) -> tuple[Errand, dict[str, Likeness]]:
+        """What to look for, on the storage as it is known by now, and what was said to leave out.
 
-    def _errand(self) -> Errand:
-        """What to look for, on the storage as it is known by now: it may have got its marker."""
+        The storage may have got its marker.
+        """
         rule = self.rule
         with self._catalog.read() as session:
             self._storage = storages.get(session, rule.storage_id)
-        return Errand(
+            dismissed = refusals.dismissed(session, rule.id)
+        errand = Errand(
             self._storage, rule.prefix, rule.pattern, rule.dataset, rule.end_pattern, self.markers
         )
+        return errand, dismissed
 
     def _sort(self, found: Round, page: Sequence[Sighting]) -> None:
         """Sort out what is new of a page."""

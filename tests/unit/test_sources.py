@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from catalog import (
     closing,
     datasets,
     events,
+    files,
     intakerules,
     refusals,
     requests,
@@ -25,8 +26,9 @@ from catalog import (
 from catalog.datasets import Member, SourcesOpen
 from catalog.db import Catalog
 from catalog.errors import BadInput, StateConflict
+from catalog.files import NewFileRow
 from catalog.models import Dataset, Replica, Source, StorageKind, StorageRole
-from catalog.refs import RefusalKind, SourceEnd
+from catalog.refs import RefusalKind, Settlement, SourceEnd
 from catalog.requests import parse, submit
 from catalog.states import DatasetState, ReplicaState, RequestState
 from catalog.storages import StorageInfo
@@ -343,8 +345,6 @@ def test_an_update_keeps_what_a_rule_fills(buffer: Buffer) -> None:
     buffer.arrive("run-1/a.raw", "run-1/END")
     buffer.look(3)
     assert buffer.state("run-1") is OPEN
-    from dataclasses import replace
-
     with buffer.catalog.write() as session:
         after = intakerules.update(session, replace(rule, end_pattern=END))
     assert (after.id, after.version) == (rule.id, rule.version + 1)
@@ -401,6 +401,26 @@ def test_what_was_dismissed_and_changes_is_looked_at_again(buffer: Buffer) -> No
     assert buffer.state("run-1") is OPEN and held == ["run-1/link.raw"]
 
 
+def test_what_was_left_out_stays_so_however_much_comes_and_goes(
+    buffer: Buffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.refusals.MOST_SETTLED", 2)
+    buffer.follow(end_pattern=END)
+    buffer.arrive("run-1/a.raw")
+    refuse(buffer)
+    buffer.look(2)
+    with buffer.catalog.write() as session:
+        refusals.dismiss(session, "run-1", None)
+    for number in range(5):
+        refuse(buffer, f"run-2/{number}.raw")
+        buffer.look()
+        buffer.path(f"run-2/{number}.raw").unlink()
+        buffer.look()
+    buffer.arrive("run-1/END")
+    buffer.look(3)
+    assert buffer.state("run-1") is CLOSED
+
+
 def test_a_rule_may_close_over_what_is_refused_after_a_while(buffer: Buffer) -> None:
     buffer.follow(end_pattern=END, refused_after_s=60.0)
     buffer.arrive("run-1/a.raw", "run-1/END")
@@ -430,6 +450,24 @@ def test_a_registered_file_that_is_gone_is_told_and_holds(buffer: Buffer) -> Non
     buffer.arrive("run-1/b.raw")
     buffer.look(4)
     assert buffer.state("run-1") is CLOSED and buffer.refused() == []
+
+
+def test_what_is_gone_stays_told_when_a_person_closes_the_dataset(buffer: Buffer) -> None:
+    buffer.follow(end_pattern=END)
+    buffer.arrive("run-1/a.raw", "run-1/b.raw")
+    buffer.look(2)
+    buffer.path("run-1/b.raw").rename(buffer.path("run-1/.aside"))
+    buffer.arrive("run-1/END")
+    buffer.look(4)
+    ask(buffer.catalog, kind="dataset.close", datasetId="run-1")
+    buffer.look(2)
+    buffer.begin_anew()
+    buffer.look(2)
+    assert buffer.state("run-1") is CLOSED
+    assert "run-1/b.raw on raw isn't taken" in buffer.why("run-1")
+    buffer.path("run-1/.aside").rename(buffer.path("run-1/b.raw"))
+    buffer.look(2)
+    assert buffer.settled()["run-1/b.raw"] is Settlement.REGISTERED
 
 
 @pytest.mark.parametrize("end", [{"end_pattern": END}, {"close_count": 4}, {"quiet_s": 0.1}])
@@ -618,9 +656,6 @@ def test_requests_that_wait_are_done_before_their_dataset_is_closed(buffer: Buff
 # Races: with the obvious statement each of these loses something.
 
 
-Race = Callable[[Callable[[Any], object], Callable[[Any], object]], None]
-
-
 @pytest.fixture
 def filled(catalog: Catalog, buffer: Buffer) -> int:
     """An OPEN dataset whose one source has ended."""
@@ -742,6 +777,28 @@ def test_two_rules_that_make_one_dataset_are_both_its_sources(
         assert len(found(catalog, f"run-{number}")) == 2
 
 
+def test_what_can_not_be_closed_is_told_and_the_rest_is_closed(
+    catalog: Catalog, buffer: Buffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer.follow(end_pattern=END)
+    for number in "12":
+        buffer.arrive(f"run-{number}/a.raw", f"run-{number}/END")
+    real = closing.close
+
+    def close(session: Any, item: closing.Ended) -> bool:
+        if item.name == "run-1":
+            raise ValueError("no way")
+        return real(session, item)
+
+    monkeypatch.setattr(closing, "close", close)
+    buffer.look(4)
+    assert (buffer.state("run-1"), buffer.state("run-2")) == (OPEN, CLOSED)
+    assert "it can't be closed" in buffer.why("run-1")
+    monkeypatch.undo()
+    buffer.look()
+    assert buffer.state("run-1") is CLOSED and "it can't be closed" not in buffer.why("run-1")
+
+
 def test_a_dataset_is_closed_once_however_many_try(catalog: Catalog, filled: int) -> None:
     with catalog.read() as session:
         (item,) = closing.ended(session)
@@ -754,19 +811,16 @@ def test_a_dataset_is_closed_once_however_many_try(catalog: Catalog, filled: int
 
 
 def test_a_member_that_is_being_added_is_counted(
-    catalog: Catalog, filled: int, add_files: Callable[..., list[int]], backend: str
+    catalog: Catalog, filled: int, backend: str
 ) -> None:
     if backend != "postgresql":
         pytest.skip("writers of SQLite wait for each other in any case")
     thread = threading.Thread(target=lambda: close_now(catalog, filled))
     with catalog.write() as session:
-        (before,) = session.execute(sa.select(sa.func.max(Source.id))).scalars()
-        assert before is not None
-        from catalog import files
-        from tests.unit.conftest import row_of
-
-        with_id = files.register(session, 1, [row_of("more")])
-        datasets.attach(session, filled, [Member(with_id[0], "more")])
+        (more,) = files.register(
+            session, 1, [NewFileRow("raw", "more", "more", 4, "md5:" + "0" * 32)]
+        )
+        datasets.attach(session, filled, [Member(more, "more")])
         thread.start()
         until(lambda: waiting(catalog), "the close waits for it", 20)
     thread.join(20)

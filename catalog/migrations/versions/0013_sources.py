@@ -64,6 +64,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_source_rule_id", "source", ["rule_id"], **_rows("ended_by IS NULL"))
+    op.create_index(
+        "ix_refusal_dismissed", "refusal", ["rule_id"], **_rows("settled_by = 'DISMISSED'")
+    )
     op.execute(STANDING)
 
 
