@@ -119,9 +119,8 @@ def files_in(folder: Path, pattern: str) -> list[Path]:
     """The files of a folder whose path in it fits, in the order of their bytes.
 
     As in a shell `*` is within a name, and `**/` any folders below; links to folders are not
-    followed.
-    What is hidden, or lies in a hidden folder, is left out, as the intake leaves it. Raises
-    `BadInput` where none fits, and where a folder can't be looked at.
+    followed. What is hidden, or lies in a hidden folder, is left out, as the intake leaves it.
+    Raises `BadInput` where none fits, and where a folder can't be looked at.
     """
     parts = _parts(pattern)
     try:
