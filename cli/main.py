@@ -16,6 +16,7 @@ from cli import (
     dataset,
     datasetcare,
     datasetdelete,
+    datasetfill,
     demo,
     file,
     inspect,
@@ -49,6 +50,7 @@ app = typer.Typer(
 profile.register(app)
 demo.register(app)
 register.register(app)
+datasetfill.register(dataset.app)
 datasetcare.register(dataset.app)
 datasetdelete.register(dataset.app)
 for noun in (
