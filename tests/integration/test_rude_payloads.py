@@ -72,7 +72,7 @@ BAD = {
     "07-removes-its-outdir": ('d=$PWD; cd /; rm -rf "$d"; true', "OUTPUT_MISSING"),
     "09-outdir-link": (
         'd=$PWD; cd /; rm -rf "$d"; ln -s "$1" "$d"; echo done > "$d/../beside"; true',
-        "OUTPUT_MISSING",
+        "OUTPUT_INVALID",
     ),
     "10-overwrites-input": ('chmod u+w "$0"; echo more >> "$0"; echo done > out', "INPUT_MODIFIED"),
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from catalog.errors import ErrorCode
 from workers.cwl.failures import ToolFailure, bad_output
 from workers.cwl.files import (
     check_object,
@@ -167,10 +168,15 @@ class Findings:
         return path
 
     def check_place(self) -> None:
-        """Refuse an output directory in whose place, or above, the payload has put a link.
+        """Refuse an output directory that is gone, or has a link in its place or above.
 
-        What that leads to isn't the payload's, and to take outputs is to move them.
+        What a link leads to isn't the payload's, and to take outputs is to move them.
         """
+        if not os.path.lexists(self.outdir):
+            raise ToolFailure(
+                ErrorCode.OUTPUT_MISSING,
+                f"the payload has removed its output directory, {self.outdir!r}, with all outputs",
+            )
         if not is_straight(self.outdir) or not os.path.isdir(self.outdir):
             raise bad_output(
                 f"the payload has replaced its output directory: there is none at {self.outdir!r} "
