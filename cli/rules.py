@@ -90,21 +90,28 @@ def preview(rule: "Rule", *, as_json: bool) -> None:
         *rulewords.collisions(rule, others),
     ]:
         say(f"- {sentence}")
-    if not found.datasets:
-        say(f"nothing on {rule.storage} is for it now")
-        return
-    print_table(
-        [
-            {
-                "dataset": one.name,
-                "files": one.files,
-                "bytes": Size(one.size_bytes),
-                "now": one.state,
-            }
-            for one in found.datasets
-        ]
-    )
+    if found.datasets:
+        print_table(
+            [
+                {
+                    "dataset": one.name,
+                    "files": one.files,
+                    "bytes": Size(one.size_bytes),
+                    "now": one.state,
+                }
+                for one in found.datasets
+            ]
+        )
+    else:
+        say(f"nothing on {rule.storage} is new to it now")
     if found.more:
         note(f"and {count_of(found.more, 'more dataset')} by name")
+    for count, told in (
+        (found.registered, "in their datasets already"),
+        (found.left, "of deleted datasets, which stay out until `spdf intake rescan`"),
+        (found.late, "too late for datasets that take no files any more"),
+    ):
+        if count:
+            note(f"{count_of(count, 'file')} {told}")
     if found.refused:
         note(f"{count_of(found.refused, 'thing')} there would not be taken")

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catalog import arrivals
 from catalog.db import Catalog
 from catalog.refs import StorageInfo
 from catalog.rule import Rule
 from catalog.states import DatasetState
+from flows.intake.known import known
 from flows.intake.looking import Looker
 from flows.intake.roles import Errand
 from flows.intake.sightings import Sighting
@@ -28,27 +28,44 @@ class Filled:
 
 @dataclass(frozen=True)
 class Preview:
-    """The first datasets by name, how many more there are, and what would not be taken."""
+    """The first datasets by name, how many more there are, and what would not be taken.
+
+    `registered` are files that are in their datasets already, `left` what stayed of deleted
+    datasets, and `late` is what comes for one that takes no files any more.
+    """
 
     datasets: Sequence[Filled]
     more: int
     refused: int
+    registered: int
+    left: int
+    late: int
 
 
 def previewed(catalog: Catalog, rule: Rule, storage: StorageInfo, look_s: float) -> Preview:
     """Look once, and change nothing. Raises as a look does."""
     files: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    refused = 0
+    states: dict[str, DatasetState] = {}
+    passed: Counter[str] = Counter()
 
     def take(page: Sequence[Sighting]) -> None:
-        nonlocal refused
-        for sighting in page:
-            if sighting.refused is not None:
-                refused += 1
-            elif not sighting.is_marker:
-                files[str(sighting.dataset)] += 1
-                sizes[str(sighting.dataset)] += sighting.size_bytes
+        passed["refused"] += sum(sighting.refused is not None for sighting in page)
+        there = {s.path: s for s in page if s.refused is None and not s.is_marker}
+        with catalog.read() as session:
+            of = known(session, storage.id, there)
+        states.update({name: place.state for name, place in of.places.items()})
+        for path, sighting in there.items():
+            name = str(sighting.dataset)
+            if path in of.registered:
+                passed["registered"] += 1
+            elif path in of.left:
+                passed["left"] += 1
+            elif states.get(name, DatasetState.OPEN) is not DatasetState.OPEN:
+                passed["late"] += 1
+            else:
+                files[name] += 1
+                sizes[name] += sighting.size_bytes
 
     looker = Looker(storage.name, look_s)
     try:
@@ -59,13 +76,9 @@ def previewed(catalog: Catalog, rule: Rule, storage: StorageInfo, look_s: float)
     finally:
         looker.close()
     names = sorted(files)[:MOST]
-    with catalog.read() as session:
-        there = arrivals.places(session, names)
-    filled = [
-        Filled(name, files[name], sizes[name], there[name].state if name in there else None)
-        for name in names
-    ]
-    return Preview(filled, len(files) - len(filled), refused)
+    filled = [Filled(name, files[name], sizes[name], states.get(name)) for name in names]
+    kinds = ("refused", "registered", "left", "late")
+    return Preview(filled, len(files) - len(filled), *(passed[kind] for kind in kinds))
 
 
 def _markers(rule: Rule) -> tuple[str, ...]:

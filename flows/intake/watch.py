@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import arrivals, detached, intakelooks, leftovers, refusals, storages
+from catalog import intakelooks, refusals, storages
 from catalog.arrivals import Place, Registered
 from catalog.bulk import chunks
 from catalog.db import Catalog
@@ -30,9 +30,10 @@ from catalog.rule import Rule
 from catalog.stamps import same_time
 from catalog.states import DatasetState, RequestState
 from flows.intake import asking, closing
+from flows.intake.known import known
 from flows.intake.roles import Errand
 from flows.intake.rounds import Arrival, Round
-from flows.intake.sightings import Sighting, Take, look, object_of
+from flows.intake.sightings import Sighting, Take, look
 
 log = logging.getLogger(__name__)
 
@@ -170,31 +171,19 @@ class Watch:
                 found.markers[sighting.dataset] = sighting
             else:
                 files[sighting.path] = sighting
-        names = {str(sighting.dataset) for sighting in files.values()}
         found.files += len(files)
-        found.filled |= names
+        found.filled |= {str(sighting.dataset) for sighting in files.values()}
         with self._catalog.read() as session:
-            places = arrivals.places(session, names)
-            wanted = {
-                path: place.id
-                for path, sighting in files.items()
-                if (place := places.get(str(sighting.dataset))) is not None
-            }
-            known = arrivals.members(session, self.rule.storage_id, wanted)
-            new = [object_of(sighting) for path, sighting in files.items() if path not in known]
-            left = detached.unchanged(session, self.rule.storage_id, new)
-            for_names = {info.path: str(files[info.path].dataset) for info in new}
-            left |= leftovers.unchanged(session, self.rule.storage_id, new, for_names)
-            names = {str(files[path].dataset) for path in left}
-            past = arrivals.known_names(session, names) if names else set()
+            of = known(session, self.rule.storage_id, files)
         for path, sighting in files.items():
             found.saw(sighting)
-            if path in left:
+            if path in of.left:
                 # What stayed of a dataset that was deleted is no file of it any more.
-                if str(sighting.dataset) not in past or str(sighting.dataset) in places:
+                if path not in of.forgone:
                     self._leave(found, sighting)
             else:
-                self._judge(found, sighting, places.get(str(sighting.dataset)), known.get(path))
+                place = of.places.get(str(sighting.dataset))
+                self._judge(found, sighting, place, of.registered.get(path))
 
     def _leave(self, found: Round, sighting: Sighting) -> None:
         """A detached file: that it stays out was a person's decision, so its dataset may close."""

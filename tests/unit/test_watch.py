@@ -671,20 +671,13 @@ def test_a_rule_may_make_empty_datasets_of_empty_runs(buffer: Buffer) -> None:
 # Deleted, and there again.
 
 
-def delete(buffer: Buffer, name: str) -> None:
-    with buffer.catalog.write() as session:
-        info = datasets.by_name(session, name)
-        deletion.mark(session, info.id, "a test")
-    deletion.remove(buffer.catalog, info.id)
-
-
 def test_what_stayed_of_a_deleted_dataset_is_taken_again_once_it_changes_or_is_asked_for(
     buffer: Buffer,
 ) -> None:
     buffer.follow(end_pattern=END)
     buffer.arrive("run-1/a.raw", "run-1/b.raw", "run-1/END")
     buffer.look(4)
-    delete(buffer, "run-1")
+    buffer.delete("run-1")
     assert buffer.path("run-1/a.raw").exists()
     buffer.look(3)
     assert buffer.state("run-1") is DatasetState.DELETED, "it is as it was left"
@@ -692,7 +685,7 @@ def test_what_stayed_of_a_deleted_dataset_is_taken_again_once_it_changes_or_is_a
     buffer.arrive("run-1/a.raw", content=b"of another run")
     buffer.look(4)
     assert (buffer.state("run-1"), buffer.names("run-1")) == (CLOSED, ["run-1/a.raw"])
-    delete(buffer, "run-1")
+    buffer.delete("run-1")
     with buffer.catalog.write() as session:
         assert detached.rescan(session) == 2
     buffer.look(4)
@@ -763,7 +756,7 @@ def test_detached_files_are_told_where_another_dataset_lacks_them(
     buffer.follow("first", dataset="a-{run}")
     buffer.arrive("run-1/a.raw", "run-1/it is.raw")
     buffer.look(2)
-    delete(buffer, "a-run-1")
+    buffer.delete("a-run-1")
     second = buffer.follow("second", dataset="b-{run}", end_pattern=END)
     buffer.arrive("run-1/END")
     if more is not None:
@@ -793,7 +786,7 @@ def test_a_marker_of_a_deleted_run_makes_no_empty_one(buffer: Buffer) -> None:
     buffer.arrive("run-1/END", "run-2/a.raw", "run-2/END")
     buffer.look(4)
     for name in ("run-1", "run-2"):
-        delete(buffer, name)
+        buffer.delete(name)
     buffer.path("run-2/a.raw").unlink()
     buffer.look(4)
     assert {buffer.state("run-1"), buffer.state("run-2")} == {DatasetState.DELETED}

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from catalog import causes, datasets, intakerules, manifests, refusals, requests
+from catalog import causes, datasets, deletion, intakerules, manifests, refusals, requests
 from catalog.db import Catalog
 from catalog.models import Refusal
 from catalog.refs import Settlement
@@ -82,6 +82,13 @@ class Buffer:
         """Have all requests done, and close what is due."""
         do_all(self.catalog)
         self.close()
+
+    def delete(self, name: str) -> None:
+        """Delete a dataset; what lies on an input storage stays there."""
+        with self.catalog.write() as session:
+            info = datasets.by_name(session, name)
+            deletion.mark(session, info.id, "a test")
+        deletion.remove(self.catalog, info.id)
 
     def names(self, dataset: str) -> list[str]:
         """The files of a dataset."""
