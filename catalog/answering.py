@@ -15,6 +15,8 @@ from catalog.errors import ErrorCode, StorageError
 
 LIMIT_S = 5.0
 """How long a storage may take until it is told to be away."""
+LATELY_S = 0.5
+"""How long an answer is one that came a moment ago."""
 
 
 class _Question:
@@ -41,20 +43,28 @@ class _Question:
 
 
 _questions: dict[str, _Question] = {}
+_answered: dict[str, float] = {}
+"""When a place that was asked has answered last."""
 _lock = threading.Lock()
 
 
 def hanging(places: Iterable[str | Path]) -> frozenset[str]:
     """Those of the directories that don't answer within `LIMIT_S`; all are asked at once."""
     asked = [_ask(str(place)) for place in places]
-    return frozenset(question.place for question in asked if not question.is_answered())
+    silent = frozenset(question.place for question in asked if not question.is_answered())
+    moment = time.monotonic()
+    _answered.update((q.place, moment) for q in asked if q.place not in silent)
+    return silent
 
 
-def require(name: str, place: str | Path) -> None:
+def require(name: str, place: str | Path, *, lately: bool = False) -> None:
     """Raise `StorageError` `STORAGE_UNAVAILABLE` where the directory of a storage gives no answer.
 
-    Any answer will do, also that there is none.
+    Any answer will do, also that there is none. With `lately` one that came a moment ago will, too:
+    for whoever has just had another answer from there, of many.
     """
+    if lately and time.monotonic() - _answered.get(str(place), float("-inf")) < LATELY_S:
+        return
     if hanging([place]):
         raise StorageError(ErrorCode.STORAGE_UNAVAILABLE, f"{words(name, place)}.")
 

@@ -20,7 +20,7 @@ from catalog.drivers.posix import (
     start_writeback,
 )
 from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
-from catalog.drivers.root import Root
+from catalog.drivers.root import ABSENT, Root
 from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
 from catalog.drivers.walk import info_of, walk
 from catalog.errors import ErrorCode, OtherBytes, StorageError
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _UNFIT = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ})
 """What a file system says of a file that it can't have, whatever room there is."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -356,28 +355,22 @@ class LocalDriver:
         what = f"storage {self.name!r}: {self.root / path}: {error.strerror or error}"
         if error.errno in EXHAUSTED:
             return StorageError(ErrorCode.NODE_EXHAUSTED, f"{what}, on this machine.")
-        self._itself.check()
+        if error.errno in ABSENT and not writing:
+            if self._itself.is_absent(path):
+                return StorageError(ErrorCode.INPUT_MISSING, f"{what}; the bytes are not there.")
+        else:
+            self._itself.check()
         if error.errno in _UNFIT and writing:
             return StorageError(ErrorCode.OUTPUT_INVALID, f"{what}; no such file can lie there.")
         if error.errno in FULL:
             return StorageError(ErrorCode.STORAGE_FULL, f"{what}; free some space there.")
         if error.errno == errno.EIO and writing:
             return StorageError(ErrorCode.STORAGE_FAILED, f"{what}; look after its disk.")
-        if error.errno in _ABSENT and not writing and self._is_absent(path):
-            return StorageError(ErrorCode.INPUT_MISSING, f"{what}; the bytes are not there.")
         return StorageError(
             ErrorCode.STORAGE_UNAVAILABLE,
             f"{what}; check the path and its permissions.",
             of_path=True,
         )
-
-    def _is_absent(self, path: str) -> bool:
-        """Whether there is no file: looked for on what is the storage at that very moment."""
-        with self._itself.held() as root:
-            try:
-                return not stat.S_ISREG(os.stat(path, dir_fd=root).st_mode)
-            except OSError as error:
-                return error.errno in _ABSENT
 
 
 def _linked(held: Path, final: Path) -> bool:

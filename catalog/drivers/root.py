@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from catalog.errors import ErrorCode, StorageError
 from catalog.names import MARKER
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+"""What is said where no file has a path."""
 _MODE = 0o644
 """A marker's owner writes claims into it."""
 
@@ -31,6 +34,18 @@ class Root:
         answering.require(self.name, self.path)
         with self.held(marked=marked):
             pass
+
+    def is_absent(self, path: str) -> bool:
+        """Whether no file is under a path that has just been looked for in vain.
+
+        Looked for on what is the storage at that very moment. Raises as `check` does.
+        """
+        answering.require(self.name, self.path, lately=True)
+        with self.held() as root:
+            try:
+                return not stat.S_ISREG(os.stat(path, dir_fd=root).st_mode)
+            except OSError as error:
+                return error.errno in ABSENT
 
     def glance(self) -> None:
         """As `check`, by one `stat` where the directory is the one that was looked at before."""

@@ -27,8 +27,12 @@ log = logging.getLogger(__name__)
 
 _BEAT_S = 4.0
 _REQUESTS_S, _SPOOL_S = 0.15, 0.25
-_SWITCH_S = 0.00005
-"""How long one loop may compute while another wants to, as each does after every system call."""
+_SWITCH_S = 0.0005
+"""How long one loop may compute while another wants to, as each does after every system call.
+
+At Python's 5 ms loops wait for each other longer than they work. Below this the many that wait
+wake up so often that they take a core for nothing.
+"""
 
 
 class Intake:

@@ -11,7 +11,7 @@ from catalog import answering, datasets, deletion, deletionfaults, files, siting
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.drivers import driver_for
-from catalog.errors import StorageError
+from catalog.errors import ErrorCode, StorageError
 from catalog.filling import fills
 from catalog.models import StorageKind, StorageRole
 from catalog.overlaps import overlaps
@@ -164,3 +164,28 @@ def test_a_process_that_may_start_no_thread_asks_without_one(
         driver_for(info).check(marked=True)
         with pytest.raises(StorageError, match="the bytes are not there"):
             driver_for(info).stat("nothing")
+
+
+def test_files_that_are_absent_are_told_so_with_few_questions_whether_the_storage_answers(
+    place: Callable[..., StorageInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may name thousands, and each question is a thread."""
+    asked: list[str] = []
+    ask = answering._ask
+    monkeypatch.setattr(answering, "_ask", lambda place: asked.append(place) or ask(place))
+    storage = place("well")
+    driver = driver_for(storage)
+    asked.clear()
+    monkeypatch.setattr(answering, "LATELY_S", 3600.0)
+    for number in range(20):
+        with pytest.raises(StorageError, match="the bytes are not there") as caught:
+            driver.stat(f"none-{number}")
+        assert caught.value.code is ErrorCode.INPUT_MISSING
+    assert len(asked) <= 1
+    driver.check()
+    assert len(asked) <= 2, "who asks about the storage itself asks anew"
+    monkeypatch.setattr(answering, "LATELY_S", 0.0)
+    before = len(asked)
+    with pytest.raises(StorageError, match="the bytes are not there"):
+        driver.stat("none")
+    assert len(asked) == before + 1
