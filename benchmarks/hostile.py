@@ -1,10 +1,10 @@
 """Odd requests and files through the intake, beside good ones: what they cost the good ones.
 
-Good files arrive in a watched buffer at 10 a second, at first alone, then beside odd requests (in
-the spool) and odd files (in the same buffer) at 100 a second. Prints how long good files took to be
-registered, without and with the odd ones. Ends with 1 where a good file isn't registered once, an
-odd document has no answer of its own and isn't rejected with a sentence, an odd file is neither
-registered nor told of, or a service was started anew.
+Good files arrive in a watched buffer at 10 a second: alone, and for as long and in as many into a
+new buffer beside odd requests (in the spool) and odd files (in the same buffer) at 100 a second.
+Prints how long good files took to be registered, without and with the odd ones. Ends with 1 where a
+good file isn't registered once, an odd document has no answer of its own and isn't rejected with a
+sentence, an odd file is neither registered nor told of, or a service was started anew.
 """
 
 import json
@@ -26,7 +26,8 @@ from benchmarks.stand import EMBEDDED, PROFILES, Stand, scratch, stand
 if TYPE_CHECKING:
     from catalog.requests import RequestInfo
 
-STORAGE = "hostile"
+ALONE, BESIDE = "alone", "hostile"
+"""Storages, and the rules of their good files: what one course left is no burden on the other."""
 GOOD, ODD = r"(?P<run>good-\d)/f\d+\.raw", r"(?P<run>odd)/.*"
 END_S = 300.0
 WARM_S = 10.0
@@ -51,11 +52,10 @@ def main() -> int:
     options.add_argument("--good", type=positive, default=10.0, help="good ones in a second")
     options.add_argument("--requests", type=whole, default=10_000, help="odd requests")
     options.add_argument("--files", type=whole, default=1000, help="odd files")
-    options.add_argument("--alone", type=positive, default=60.0, help="seconds without odd ones")
     options.add_argument("--seed", type=whole, default=1)
     given = options.parse_args()
     if given.short:
-        given.requests, given.files, given.alone = 1000, 100, 15.0
+        given.requests, given.files = 1000, 100
     with scratch() as folder:
         reached = limit.measure_quick(folder)
         with stand(folder, given.profile) as running:
@@ -66,19 +66,25 @@ def main() -> int:
 def _measure(running: Stand, given: Any) -> tuple[dict[str, Any], list[str]]:
     from catalog.settings import get_settings
 
-    buffer = running.folder / "buffer"
-    _lay_down(buffer)
     spool = get_settings().spool
     assert spool is not None
     spool.mkdir(parents=True, exist_ok=True)
     before, course = running.services(), Course()
-    _write_good(course, buffer, "good-1", WARM_S, given.good)
-    _wait(lambda: not _missing(course))
-    _write_good(course, buffer, "good-2", given.alone, given.good)
     together_s = (given.requests + given.files) / given.rate
+    quiet = running.folder / ALONE
+    _lay_down(quiet, ALONE)
+    _write_good(course, quiet, "good-1", WARM_S, given.good)
+    _wait(lambda: not _missing(course))
+    _write_good(course, quiet, "good-2", together_s, given.good)
+    _wait(lambda: not _missing(course))
+    _unfollow(ALONE)
+    buffer = running.folder / BESIDE
+    _lay_down(buffer, BESIDE)
+    _write_good(course, buffer, "good-3", WARM_S, given.good)
+    _wait(lambda: not _missing(course))
     hostile = threading.Thread(target=_write_odd, args=(course, buffer, spool, given))
     hostile.start()
-    _write_good(course, buffer, "good-3", together_s, given.good)
+    _write_good(course, buffer, "good-4", together_s, given.good)
     hostile.join()
     # To look for all of them is work, which the good ones would have to wait for.
     waited_s = _wait(lambda: not _missing(course))
@@ -86,7 +92,7 @@ def _measure(running: Stand, given: Any) -> tuple[dict[str, Any], list[str]]:
     faults = _faults(course, buffer, spool)
     if (after := running.services()) != before:
         faults.append(f"services were started anew: {before} before, {after} after")
-    alone, beside = (_latencies(course, run) for run in ("good-2", "good-3"))
+    alone, beside = (_latencies(course, run) for run in ("good-2", "good-4"))
     figures = {
         "profile": given.profile,
         "good_per_s": given.good,
@@ -98,25 +104,36 @@ def _measure(running: Stand, given: Any) -> tuple[dict[str, Any], list[str]]:
         "answered_after_last_s": waited_s,
         "alone_s": _quantiles(alone),
         "beside_s": _quantiles(beside),
+        "beside_p50_by_quarter_s": _by_quarter(beside),
         "p99_ratio": round(_quantile(beside, 0.99) / max(_quantile(alone, 0.99), 1e-3), 2),
         **_answers(),
     }
     return figures, faults
 
 
-def _lay_down(buffer: Path) -> None:
-    """The storage, the dataset of odd requests, and a rule each for good and odd files."""
+def _lay_down(buffer: Path, name: str) -> None:
+    """A storage with a rule for its good files, and what odd ones are for."""
     from catalog import datasets, intakerules, storages
     from catalog.db import get_catalog
     from catalog.models import StorageKind, StorageRole
 
     (buffer / "odd").mkdir(parents=True)
+    patterns = {name: GOOD, **({"odd": ODD} if name == BESIDE else {})}
     with get_catalog().write() as session:
-        storages.add(session, STORAGE, StorageKind.LOCAL, StorageRole.INPUT, str(buffer))
-        datasets.create(session, "requested")
-        for name, pattern in (("good", GOOD), ("odd", ODD)):
-            rule = intakerules.Rule(name, STORAGE, pattern, "{run}", stable_s=0.0)
-            intakerules.add(session, rule)
+        storages.add(session, name, StorageKind.LOCAL, StorageRole.INPUT, str(buffer))
+        if name == BESIDE:
+            datasets.create(session, "requested")
+        for rule, pattern in patterns.items():
+            made = intakerules.Rule(rule, name, pattern, "{run}", stable_s=0.0)
+            intakerules.add(session, made)
+
+
+def _unfollow(rule: str) -> None:
+    from catalog import intakerules
+    from catalog.db import get_catalog
+
+    with get_catalog().write() as session:
+        intakerules.remove(session, rule)
 
 
 def _write_good(course: Course, buffer: Path, run: str, seconds: float, rate: float) -> None:
@@ -136,7 +153,7 @@ def _write_good(course: Course, buffer: Path, run: str, seconds: float, rate: fl
 
 def _write_odd(course: Course, buffer: Path, spool: Path, given: Any) -> None:
     """Odd requests and files at their rate, the files spread among the requests."""
-    requests = odd.Requests(given.seed, STORAGE, odd.things(buffer))
+    requests = odd.Requests(given.seed, BESIDE, odd.things(buffer))
     files = odd.Files(given.seed, buffer / "odd")
     count, begun = given.requests + given.files, time.monotonic()
     for number in range(count):
@@ -257,20 +274,29 @@ def _answers() -> dict[str, int]:
 
 
 def _latencies(course: Course, run: str) -> list[float]:
+    """In the order in which the files were written."""
     there = _registered()
-    return sorted(
+    return [
         there[name][0] - at
         for name, at in course.written.items()
         if name.startswith(f"{run}/") and name in there
-    )
+    ]
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def _quantile(seconds: Sequence[float], share: float) -> float:
+    ordered = sorted(seconds)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("inf")
 
 
-def _quantiles(ordered: Sequence[float]) -> dict[str, float]:
-    return {name: round(_quantile(ordered, share), 3) for name, share in SHARES.items()}
+def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    return {name: round(_quantile(seconds, share), 3) for name, share in SHARES.items()}
+
+
+def _by_quarter(seconds: Sequence[float]) -> list[float]:
+    """The p50 of each quarter: whether it grows with what has been odd so far."""
+    count = len(seconds)
+    quarters = [seconds[count * n // 4 : count * (n + 1) // 4] for n in range(4)]
+    return [round(_quantile(quarter, 0.5), 3) for quarter in quarters]
 
 
 def _show(result: Mapping[str, Any]) -> None:

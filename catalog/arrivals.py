@@ -54,7 +54,8 @@ def members(session: Session, storage_id: int, wanted: Mapping[str, int]) -> dic
     """
     if not wanted:
         return {}
-    rows = session.execute(
+    # Not through the ORM: of a look that finds thousands its rows were half the work.
+    rows = session.connection().execute(
         sa.select(
             col(Replica.path),
             col(DatasetFile.dataset_id),
@@ -71,9 +72,9 @@ def members(session: Session, storage_id: int, wanted: Mapping[str, int]) -> dic
         )
     )
     return {
-        row.path: Registered(row.size_bytes, row.mtime_us)
-        for row in rows
-        if row.dataset_id == wanted[row.path]
+        path: Registered(size_bytes, mtime_us)
+        for path, dataset_id, size_bytes, mtime_us in rows
+        if dataset_id == wanted[path]
     }
 
 
