@@ -1,22 +1,24 @@
 """The S3 driver: a storage is a bucket of an S3 server, or what is below a prefix of it."""
 
 import io
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from minio.deleteobjects import DeleteObject
-
-from catalog.checksums import Hasher
+from catalog.checksums import Hasher, stream_checksum
 from catalog.drivers.identity import Identity, require
 from catalog.drivers.marker import MOST_BYTES
 from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
-from catalog.drivers.s3client import Login, connect, explained, is_full, only_over, refused
-from catalog.drivers.s3fetch import Fetch
+from catalog.drivers.s3client import Login, connect, explained, is_full
+from catalog.drivers.s3fetch import Fetch, Resumed, whole
+from catalog.drivers.s3pool import ConditionalPool
+from catalog.drivers.s3removal import remove_many
 from catalog.drivers.storing import check_source
 from catalog.errors import BadInput, ErrorCode, OtherBytes, StorageError
 from catalog.names import MARKER, check_path
@@ -24,8 +26,12 @@ from catalog.places import place_of
 from catalog.settings import Settings
 from catalog.stamps import EARLIEST, LATEST, Reading, time_of
 
+log = logging.getLogger(__name__)
+
 MOST_LINK_S = 7 * 86400
 """The longest life of a presigned link that S3's signature allows."""
+_SURE = "sha256"
+"""By which bytes are compared that may be ours."""
 _LOOKED_S = 60.0
 """How long a bucket that was itself is taken for that by who writes to it."""
 
@@ -71,12 +77,7 @@ class S3Driver:
         key = f"{check_path('folder', folder)}/{MARKER}" if folder else MARKER
         try:
             with self._explained(key):
-                answer = self._client.get_object(self._place.bucket, self._place.prefix + key)
-                try:
-                    return answer.read(MOST_BYTES), answer.headers.get("ETag", "")
-                finally:
-                    answer.close()
-                    answer.release_conn()
+                return whole(self._client, self._place.bucket, self._place.prefix + key, MOST_BYTES)
         except StorageError as error:
             if error.code is not ErrorCode.INPUT_MISSING:
                 raise
@@ -87,22 +88,28 @@ class S3Driver:
         found = None if before is None else self._marker()
         if before is not None and (found is None or found[0] != before):
             raise self._taken(MARKER)
-        if found is None:
-            self._put_marker(text, None)
-            return
+        etag = None if found is None else found[1]
+        # Ceph's gateway compares with an ETag without its quotes.
+        for over in dict.fromkeys((etag, etag and etag.strip('"'))):
+            if self._put_marker(text, over):
+                return
+        raise self._taken(MARKER)
+
+    def _put_marker(self, text: bytes, over: str | None) -> bool:
+        """Whether it is written; False where another one is there."""
+        self._pool.begin()
         try:
-            self._put_marker(text, found[1])
+            with self._explained(MARKER), self._pool.only_over(over):
+                self._client.put_object(
+                    self._place.bucket, self._place.prefix + MARKER, io.BytesIO(text), len(text)
+                )
         except StorageError as error:
+            if self._pool.is_unsure and self.read_marker() == text:
+                return True
             if error.code is not ErrorCode.OUTPUT_EXISTS:
                 raise
-            # Ceph's gateway compares with an ETag without its quotes.
-            self._put_marker(text, found[1].strip('"'))
-
-    def _put_marker(self, text: bytes, over: str | None) -> None:
-        with self._explained(MARKER), only_over(self._client, over):
-            self._client.put_object(
-                self._place.bucket, self._place.prefix + MARKER, io.BytesIO(text), len(text)
-            )
+            return False
+        return True
 
     def sync(self, paths: Sequence[str]) -> dict[str, StorageError]:
         """Nothing: what the server acknowledged is stored."""
@@ -126,8 +133,21 @@ class S3Driver:
         check_source(source)
         self._glance()
         hasher = Hasher(checksum) if checksum else None
-        with self._explained(path), source.open("rb", buffering=0) as file:
+        with source.open("rb", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
+            try:
+                self._put(file, path, size_bytes, hasher)
+            except StorageError:
+                # It may have been stored by a request whose answer was lost.
+                if not (self._pool.is_unsure and self._is_there(path, file, size_bytes)):
+                    raise
+        if move and not keep:
+            source.unlink(missing_ok=True)
+        return Stored(size_bytes, hasher.checksum if hasher else None)
+
+    def _put(self, file: FileIO, path: str, size_bytes: int, hasher: Hasher | None) -> None:
+        self._pool.begin()
+        with self._explained(path):
             if size_bytes > self._settings.s3_part_bytes:
                 self._check_free(path)
             self._client.put_object(
@@ -138,9 +158,22 @@ class S3Driver:
                 part_size=self._part_bytes(size_bytes),
                 num_parallel_uploads=self._settings.s3_streams,
             )
-        if move and not keep:
-            source.unlink(missing_ok=True)
-        return Stored(size_bytes, hasher.checksum if hasher else None)
+
+    def _is_there(self, path: str, file: FileIO, size_bytes: int) -> bool:
+        """Whether the bytes of a file lie under a path: they are read, here and there.
+
+        Raises `StorageError` `OUTPUT_EXISTS` where others do.
+        """
+        try:
+            there = self.stat(path).size_bytes
+            found = self.checksum(path, _SURE) if there == size_bytes else None
+        except StorageError as error:
+            log.warning("not known whether it was stored", extra={"path": path, "why": str(error)})
+            return False
+        file.seek(0)
+        if found != stream_checksum(file.readinto, _SURE):
+            raise self._taken(path)
+        return True
 
     def put_again(self, held: str, path: str) -> bool:
         """False: an object has one key."""
@@ -206,7 +239,9 @@ class S3Driver:
     def open(self, path: str) -> BinaryIO:
         """The bytes under `path`, as they come."""
         with self._itself(path):
-            return cast(BinaryIO, self._client.get_object(self._place.bucket, self._key(path)))
+            begun = Resumed(self._client, self._place.bucket, self._key(path))
+        begun.explained = lambda: self._explained(path)
+        return cast(BinaryIO, io.BufferedReader(begun))
 
     def delete(self, path: str) -> bool:
         """Remove what is under `path`; False where there was nothing."""
@@ -239,7 +274,8 @@ class S3Driver:
                 self._delete_seen(seen[path])
             except StorageError as error:
                 faults[path] = error
-        return faults | self._delete_unseen([path for path in wanted if path not in seen])
+        unseen = {self._key(path): path for path in wanted if path not in seen}
+        return faults | remove_many(self.name, self._place, self._client, unseen)
 
     def _delete_seen(self, seen: ObjectInfo) -> None:
         try:
@@ -252,24 +288,6 @@ class S3Driver:
             raise OtherBytes(self.name, seen.path, "other bytes lie under its path now")
         with self._explained(seen.path):
             self._client.remove_object(self._place.bucket, self._key(seen.path))
-
-    def _delete_unseen(self, paths: Sequence[str]) -> dict[str, StorageError]:
-        if not paths:
-            return {}
-        keys = {self._key(path): path for path in paths}
-        try:
-            with self._explained(next(iter(keys.values()), "")):
-                wanted = [DeleteObject(key) for key in keys]
-                stayed = list(self._client.remove_objects(self._place.bucket, wanted))
-        except StorageError as error:
-            return dict.fromkeys(keys.values(), error)
-        faults: dict[str, StorageError] = {}
-        for fault in stayed:
-            why = refused(self.name, self._place, str(fault.code), str(fault.message))
-            # A refusal of the whole request names no object.
-            for path in [keys[fault.name]] if fault.name in keys else keys.values():
-                faults[path] = why
-        return faults
 
     def list(
         self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None
@@ -341,6 +359,12 @@ class S3Driver:
             if error.code is ErrorCode.INPUT_MISSING and self._identity is not None:
                 self.check()
             raise
+
+    @property
+    def _pool(self) -> ConditionalPool:
+        pool = self._client._http
+        assert isinstance(pool, ConditionalPool)
+        return pool
 
     def _explained(self, path: str) -> AbstractContextManager[None]:
         return explained(self.name, self._place, path, client=self._client)

@@ -1,12 +1,9 @@
 """The client of an S3 server: its address, its login, and what its errors mean for a storage."""
 
 import errno
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from xml.etree.ElementTree import ParseError
 
 import urllib3
@@ -14,13 +11,12 @@ from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from pydantic import SecretStr
 
+from catalog.drivers.s3pool import ConditionalPool, GaveUp
 from catalog.errors import ErrorCode, StorageError
 from catalog.places import Place
 from catalog.settings import Settings
 
-CONNECT_S, READ_S = 5.0, 60.0
-
-_DENIED = frozenset(
+DENIED = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccountProblem",
      "InvalidSecurity", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
 )  # fmt: skip
@@ -57,18 +53,6 @@ def login_of(settings: Settings, storage: str) -> Login:
     return login
 
 
-@contextmanager
-def only_over(client: Minio, etag: str | None) -> Iterator[None]:
-    """What this thread writes replaces the object of that ETag, and no other (None: nothing)."""
-    pool = client._http
-    assert isinstance(pool, ConditionalPool)
-    pool.over.etag = etag
-    try:
-        yield
-    finally:
-        pool.over.etag = None
-
-
 def connect(place: Place, login: Login, settings: Settings) -> Minio:
     """A client whose writes never replace an object; it makes no request yet."""
     return Minio(
@@ -81,42 +65,6 @@ def connect(place: Place, login: Login, settings: Settings) -> Minio:
     )
 
 
-class ConditionalPool(urllib3.PoolManager):
-    """Adds `If-None-Match: *` to the request that makes an object: a PUT of it, or the completion
-    of its multipart upload. The client itself offers no way to ask for that."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.over = threading.local()
-        super().__init__(
-            maxsize=64,
-            timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
-            retries=urllib3.Retry(
-                total=3, read=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504),
-                allowed_methods=("GET", "HEAD"), raise_on_status=False,
-            ),
-            ca_certs=str(settings.s3_ca_file) if settings.s3_ca_file else None,
-        )  # fmt: skip
-
-    def urlopen(  # type: ignore[override]
-        self, method: str, url: str, redirect: bool = True, **kw: Any
-    ) -> urllib3.BaseHTTPResponse:
-        """As that of the base; the header is not part of what is signed, and need not be."""
-        if makes_object(method, url):
-            etag = getattr(self.over, "etag", None)
-            condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
-            kw["headers"] = {**(kw.get("headers") or {}), **condition}
-        return super().urlopen(method, url, redirect, **kw)
-
-
-def makes_object(method: str, url: str) -> bool:
-    """Whether a request gives an object its name."""
-    query = parse_qs(urlsplit(url).query, keep_blank_values=True)
-    inside = urlsplit(url).path.strip("/").count("/") > 0
-    if method == "PUT":
-        return inside and not query
-    return method == "POST" and "uploadId" in query
-
-
 @contextmanager
 def explained(storage: str, place: Place, path: str, *, client: Minio) -> Iterator[None]:
     """Give every error of the client its code. No message holds anything of the login."""
@@ -124,23 +72,23 @@ def explained(storage: str, place: Place, path: str, *, client: Minio) -> Iterat
         yield
     except S3Error as error:
         raise _of_answer(storage, place, path, error, client) from None
-    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, ParseError) as error:
-        raise StorageError(
-            ErrorCode.STORAGE_UNAVAILABLE,
-            f"storage {storage!r}: the S3 server {place.host} doesn't answer "
-            f"({type(error).__name__}); check that it runs.",
-        ) from None
-    except MinioException as error:
-        raise StorageError(
-            ErrorCode.STORAGE_UNAVAILABLE, f"storage {storage!r}: {place.host}: {error}."
-        ) from None
+    except GaveUp as error:
+        hint = "look after it if that lasts" if error.met.answers else "check that it runs"
+        raise _unavailable(storage, place, f"{error}; {hint}") from None
+    except ServerError as error:
+        raise _unavailable(storage, place, f"answered {error.status_code}") from None
+    except (InvalidResponseError, ParseError) as error:
+        status = f"{error._code} " if isinstance(error, InvalidResponseError) else ""
+        told = f"answered {status}what is no S3 server's; check its address"
+        raise _unavailable(storage, place, told) from None
+    except (urllib3.exceptions.HTTPError, MinioException) as error:
+        raise _unavailable(storage, place, f"can't be asked ({error})") from None
 
 
-def refused(storage: str, place: Place, code: str, message: str) -> StorageError:
-    """Why a server would not delete an object, as it tells inside of an answer."""
-    kind = ErrorCode.STORAGE_DENIED if code in _DENIED else ErrorCode.STORAGE_FAILED
-    told = f"storage {storage!r}: {place.host} removes nothing ({code}: {message})"
-    return StorageError(kind, f"{told}; it is tried again.")
+def _unavailable(storage: str, place: Place, what: str) -> StorageError:
+    return StorageError(
+        ErrorCode.STORAGE_UNAVAILABLE, f"storage {storage!r}: the S3 server {place.host} {what}."
+    )
 
 
 def _of_answer(
@@ -161,7 +109,7 @@ def _of_answer(
         )
     if code in _FULL or status == 507:
         return StorageError(ErrorCode.STORAGE_FULL, f"{what}: {code}; free some space there.")
-    if code in _DENIED or status in (401, 403):
+    if code in DENIED or status in (401, 403):
         return StorageError(
             ErrorCode.STORAGE_DENIED,
             f"{what}: it refuses the login ({code}); correct SPDF_S3_ACCESS_KEY and "

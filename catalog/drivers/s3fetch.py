@@ -1,9 +1,10 @@
 """Downloads from S3: ranges in bounded parallel streams, each resumed where it broke off."""
 
+import io
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,106 @@ import urllib3
 from minio import Minio
 from urllib3.response import BaseHTTPResponse
 
+from catalog import tries
 from catalog.checksums import ADLER32, Hasher, read_blocks
 from catalog.drivers.posix import WRITE_BYTES
+from catalog.drivers.s3pool import GaveUp, Met
 
 BLOCK_BYTES = WRITE_BYTES
 """A block that is received, hashed and written while it lies in a core's cache."""
-TRIES = 5
-_WAIT_S = 0.2
+
+
+class Patience:
+    """What reads a stream that breaks off, and goes on where it was; a byte that came is a sign."""
+
+    def __init__(self) -> None:
+        self._met = Met()
+
+    def goes_on(self) -> None:
+        """Something came: what was met before is over."""
+        if self._met.told:
+            self._met = Met()
+
+    def wait(self, error: urllib3.exceptions.HTTPError) -> None:
+        """It broke off: wait before the next try; raises `GaveUp` where that was the last one."""
+        if isinstance(error, GaveUp):
+            raise error
+        self._met.note(None, error)
+        tried = len(self._met.told)
+        if tried >= tries.REQUEST.tries or self._met.waited_s >= tries.REQUEST.limit_s:
+            raise GaveUp(self._met) from error
+        tries.pause(tries.REQUEST.wait_s(tried))
+
+
+def whole(client: Minio, bucket: str, key: str, most_bytes: int) -> tuple[bytes, str]:
+    """A small object, as far as `most_bytes`, and its ETag."""
+    patience = Patience()
+    while True:
+        try:
+            answer = client.get_object(bucket, key)
+            try:
+                return answer.read(most_bytes), answer.headers.get("ETag", "")
+            finally:
+                answer.close()
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            patience.wait(error)
+
+
+class Resumed(io.RawIOBase):
+    """An object's bytes as a stream, which goes on where it broke off; all are of one object."""
+
+    explained: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What gives its errors their codes."""
+
+    def __init__(self, client: Minio, bucket: str, key: str) -> None:
+        self._client, self._bucket, self._key = client, bucket, key
+        self._done, self._patience = 0, Patience()
+        self._answer: BaseHTTPResponse | None = client.get_object(bucket, key)
+        self._etag = self._answer.headers.get("ETag", "")
+        self._end = int(self._answer.headers.get("Content-Length") or 0)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next bytes; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        with self.explained():
+            while len(view) and self._done < self._end:
+                try:
+                    block = self._begun().read(len(view))
+                    if not block:
+                        raise urllib3.exceptions.ProtocolError("it ended too early")
+                except urllib3.exceptions.HTTPError as error:
+                    self._leave()
+                    self._patience.wait(error)
+                    continue
+                self._patience.goes_on()
+                self._done += len(block)
+                view[: len(block)] = block
+                return len(block)
+        return 0
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._leave()
+        super().close()
+
+    def _begun(self) -> BaseHTTPResponse:
+        if self._answer is None:
+            same: dict[str, Any] = {"If-Match": self._etag} if self._etag else {}
+            self._answer = self._client.get_object(
+                self._bucket, self._key, offset=self._done, request_headers=same
+            )
+        return self._answer
+
+    def _leave(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer.release_conn()
+            self._answer = None
 
 
 class Fetch:
@@ -84,16 +178,15 @@ class Fetch:
 
     def read(self, take: Callable[[bytes], None], at: Callable[[], int], end: int) -> None:
         """Give the bytes from `at()` up to `end` to `take`, block by block."""
-        tries = 0
+        patience = Patience()
         while at() < end:
             before = at()
             try:
                 self._stream(take, before, end)
-            except urllib3.exceptions.HTTPError:
-                tries = 1 if at() > before else tries + 1
-                if tries >= TRIES:
-                    raise
-                time.sleep(_WAIT_S * 2**tries)
+            except urllib3.exceptions.HTTPError as error:
+                if at() > before:
+                    patience.goes_on()
+                patience.wait(error)
 
     def _stream(self, take: Callable[[bytes], None], start: int, end: int) -> None:
         answer: BaseHTTPResponse = self._client.get_object(
@@ -102,6 +195,9 @@ class Fetch:
         try:
             for block in answer.stream(BLOCK_BYTES):
                 take(block)
+                start += len(block)
+            if start < end:
+                raise urllib3.exceptions.ProtocolError("it ended too early")
         finally:
             answer.close()
             answer.release_conn()

@@ -11,14 +11,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from minio.deleteobjects import DeleteError
 
+from catalog import tries
 from catalog.checksums import file_checksum
 from catalog.drivers.s3 import S3Driver
-from catalog.drivers.s3client import login_of, makes_object
+from catalog.drivers.s3client import login_of
+from catalog.drivers.s3pool import makes_object
 from catalog.errors import BadInput, ErrorCode, OtherBytes, StorageError
 from catalog.settings import Settings
 from tests.servers.postgres import free_port
@@ -162,6 +165,7 @@ def test_objects_that_a_server_would_not_delete_are_faults(
     driver: S3Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an S3 server answers within a 200: of one object, or of the whole request."""
+    monkeypatch.setattr(tries, "REQUEST", replace(tries.REQUEST, first_s=0.001, most_s=0.01))
     of_one = DeleteError("AccessDenied", "no", driver._key("b"), None)
     of_all = DeleteError("SlowDown", "later", None, None)
     for stayed, wanted in (

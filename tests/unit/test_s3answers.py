@@ -1,6 +1,7 @@
 """What an S3 server answers, and what that is for a storage: its code, and what it is about."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,6 +10,7 @@ from threading import Thread
 import pytest
 from pydantic import SecretStr
 
+from catalog import tries
 from catalog.drivers.protocol import ObjectInfo
 from catalog.drivers.s3 import S3Driver, _utc
 from catalog.drivers.s3client import Login
@@ -76,7 +78,8 @@ def server() -> Iterator[Answering]:
 
 
 @pytest.fixture
-def driver(server: Answering) -> S3Driver:
+def driver(server: Answering, monkeypatch: pytest.MonkeyPatch) -> S3Driver:
+    monkeypatch.setattr(tries, "REQUEST", replace(tries.REQUEST, first_s=0.001, most_s=0.01))
     return S3Driver("buffer", server.url, Login("key", SecretStr("secret")), Settings())
 
 
