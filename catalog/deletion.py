@@ -39,6 +39,7 @@ from catalog.removal import PAGE, THREADS, Doomed, Removed, doom, drivers, lock,
 from catalog.rowsets import among
 from catalog.states import FINAL, DatasetState, ReplicaState, WorkflowState
 from catalog.transitions import move, record_change
+from catalog.tries import Places
 
 MOST_EXPIRED = 500
 """Datasets that are marked in one transaction."""
@@ -264,7 +265,7 @@ def remove(
         if not grace.end(session, dataset_id):
             return total
     places = drivers(catalog)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
+    with Places(THREADS, "delete") as pool:
         for page in _ahead(_doomed_pages(catalog, dataset_id)):
             total += remove_replicas(catalog, page.rows, places, pool) + Removed(kept=page.kept)
             _note_left(catalog, dataset_id, leftovers.look(places, page.left, pool))

@@ -29,6 +29,7 @@ from catalog.originals import Order, is_original
 from catalog.rowsets import among
 from catalog.states import DatasetState, ReplicaState
 from catalog.transitions import change, entity, record_change
+from catalog.tries import Places
 
 PAGE = 5000
 """Files whose bytes go between two transactions."""
@@ -193,7 +194,7 @@ def finish(catalog: Catalog, storage_id: int) -> Removed:
     """
     total, after = Removed(), 0
     mine: Drivers = {storage_id: driver_for(standing.adopt(catalog, storage_id))}
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
+    with Places(THREADS, "delete") as pool:
         while True:
             with catalog.read() as session:
                 rows = _begun(session, storage_id, after)

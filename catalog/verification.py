@@ -1,11 +1,12 @@
 """Verifying: all copies of a file, or of a dataset's files, read and compared with the catalog."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 from sqlmodel import Session
 
-from catalog import files, manifests, stamping, standing, usage
+from catalog import files, manifests, stamping, standing, tries, usage
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -14,7 +15,12 @@ from catalog.files import FileInfo, ReplicaInfo
 from catalog.models import Replica
 from catalog.states import ReplicaState
 from catalog.transitions import move
+from catalog.tries import Places
 
+PAGE = 500
+THREADS = 4
+_ROUNDS = 5
+"""So often a page's copies are come back to, on a storage that is away again and again."""
 _LOOKED_AT = (ReplicaState.AVAILABLE, ReplicaState.BAD, ReplicaState.MISSING)
 
 
@@ -43,22 +49,100 @@ def verify(catalog: Catalog, info: FileInfo) -> list[Verified]:
 
     Raises `StorageError` where a storage is away.
     """
-    with catalog.read() as session:
-        replicas = [r for r in files.all_replicas(session, info.id) if r.state in _LOOKED_AT]
-    # One that nobody has a login for is in the way only where it has a copy.
-    drivers = {
-        place: driver_for(standing.adopt(catalog, place))
-        for place in sorted({replica.storage_id for replica in replicas})
-    }
-    found = []
-    for replica in replicas:
-        seen = _look(drivers[replica.storage_id], info, replica)
+    return _Verification(catalog).look(info)
+
+
+@dataclass
+class _Verification:
+    """Copies of files, read and noted; each storage is looked up once."""
+
+    catalog: Catalog
+    away: dict[int, StorageError] = field(default_factory=dict)
+    """Storages that were waited for in vain, until one of them is asked again."""
+    _drivers: dict[int, StorageDriver] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def driver(self, storage_id: int) -> StorageDriver:
+        """The way to a storage; one that nobody has a login for is in nobody else's."""
+        with self._lock:
+            if storage_id not in self._drivers:
+                self._drivers[storage_id] = driver_for(standing.adopt(self.catalog, storage_id))
+            return self._drivers[storage_id]
+
+    def copies(self, info: FileInfo) -> list[ReplicaInfo]:
+        """Those that are to be read."""
+        with self.catalog.read() as session:
+            found = files.all_replicas(session, info.id)
+        return [replica for replica in found if replica.state in _LOOKED_AT]
+
+    def look(self, info: FileInfo) -> list[Verified]:
+        """All copies of a file; raises `StorageError` where a storage is away."""
+        copies = self.copies(info)
+        for storage_id in sorted({replica.storage_id for replica in copies}):
+            self.driver(storage_id)
+        return [self.one(info, replica) for replica in copies]
+
+    def one(self, info: FileInfo, replica: ReplicaInfo) -> Verified:
+        """One copy; raises `StorageError` where its storage is away."""
+        seen = _look(self.driver(replica.storage_id), info, replica)
         is_stamped = seen.mtime_us in (None, replica.mtime_us)
         if seen.state is not replica.state or not is_stamped:
-            with catalog.write() as session:
+            with self.catalog.write() as session:
                 _change(session, replica.id, replica.state, seen)
-        found.append(seen)
-    return found
+        return seen
+
+    def page(self, infos: Sequence[FileInfo], pool: Places) -> list[Verified]:
+        """All copies of these files; those on a storage that stays away are named as not read."""
+        copies = pool.map(self.copies, infos)
+        left = [(info, r) for info, found in zip(infos, copies, strict=True) for r in found]
+        done: dict[int, Verified] = {}
+        order = [replica.id for _, replica in left]
+        for number in range(_ROUNDS):
+            found = list(pool.map(lambda one: self._try(*one), left))
+            out = [i for i, seen in enumerate(found) if isinstance(seen, StorageError)]
+            done |= {
+                replica.id: seen
+                for (_, replica), seen in zip(left, found, strict=True)
+                if isinstance(seen, Verified)
+            }
+            left = [left[i] for i in out]
+            back = self._wait({replica.storage_id for _, replica in left})
+            for (info, replica), i in zip(left, out, strict=True):
+                if replica.storage_id not in back or number == _ROUNDS - 1:
+                    why = self.away.get(replica.storage_id) or found[i]
+                    done[replica.id] = _unread(info, replica, why)
+            left = [one for one in left if one[1].id not in done]
+            if not left:
+                break
+        return [done[replica_id] for replica_id in order]
+
+    def _try(self, info: FileInfo, replica: ReplicaInfo) -> Verified | StorageError:
+        if (fault := self.away.get(replica.storage_id)) is not None:
+            return fault
+        try:
+            return self.one(info, replica)
+        except StorageError as error:
+            return error
+
+    def _wait(self, storages: Collection[int]) -> set[int]:
+        """Those of the storages that are back; each is waited for once, then asked at each page."""
+        back = set()
+        for storage_id in storages:
+            pace = tries.ONCE if storage_id in self.away else tries.OUTAGE
+            try:
+                tries.again(self._checked(storage_id), tries.may_be_back, pace)
+                self.away.pop(storage_id, None)
+                back.add(storage_id)
+            except StorageError as error:
+                self.away[storage_id] = error
+        return back
+
+    def _checked(self, storage_id: int) -> Callable[[], None]:
+        return lambda: self.driver(storage_id).check()
+
+
+def _unread(info: FileInfo, replica: ReplicaInfo, why: object) -> Verified:
+    return Verified(info.ref, replica.storage, replica.path, replica.state, str(why), read=False)
 
 
 def _look(driver: StorageDriver, info: FileInfo, replica: ReplicaInfo) -> Verified:
@@ -96,18 +180,29 @@ def _change(session: Session, replica_id: int, before: ReplicaState, seen: Verif
 
 
 def verify_dataset(
-    catalog: Catalog, dataset_id: int, *, progress: Callable[[int], None] = lambda _files: None
+    catalog: Catalog,
+    dataset_id: int,
+    *,
+    progress: Callable[[int], None] = lambda _files: None,
+    places: int = THREADS,
 ) -> list[Verified]:
-    """Read every copy of every file of a dataset; gives those that aren't whole."""
+    """Read every copy of every file of a dataset; gives those that aren't whole.
+
+    What can't be read keeps nothing else from it, not even a storage that is away.
+    """
     wrong: list[Verified] = []
     after: manifests.Cursor | None = None
-    while True:
-        with catalog.read() as session:
-            page = manifests.members(session, dataset_id, after=after, with_replicas=False)
-            infos = files.by_ids(session, [member.id for member in page])
-        if not page:
-            return wrong
-        for member in page:
-            wrong += [item for item in verify(catalog, infos[member.id]) if not item.is_whole]
-        progress(len(page))
-        after = page[-1].cursor
+    verification = _Verification(catalog)
+    with Places(places, "verify") as pool:
+        while True:
+            with catalog.read() as session:
+                page = manifests.members(
+                    session, dataset_id, after=after, limit=PAGE, with_replicas=False
+                )
+                infos = files.by_ids(session, [member.id for member in page])
+            if not page:
+                return wrong
+            found = verification.page([infos[member.id] for member in page], pool)
+            wrong += [item for item in found if not item.is_whole]
+            progress(len(page))
+            after = page[-1].cursor

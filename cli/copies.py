@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from catalog.errors import Conflict, ErrorCode, StorageError
+from catalog.errors import Conflict, ErrorCode, SpdfError, StorageError
 
 if TYPE_CHECKING:
     from catalog.db import Catalog
     from catalog.manifests import MemberInfo
     from catalog.refs import ReplicaRef
+
+_PLACES, _PAGE = 4, 64
+_MACHINE = (ErrorCode.NODE_DISK_FULL, ErrorCode.NODE_DISK_FAILED, ErrorCode.NODE_EXHAUSTED)
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,42 @@ def members(
         after = page[-1].cursor
 
 
-def fetch_dataset(
-    catalog: "Catalog", dataset_id: int, folder: Path
-) -> Iterator[tuple["MemberInfo", Path, bool]]:
-    """Copy every file of a dataset to its name below `folder`: (file, path, whether copied)."""
+@dataclass(frozen=True)
+class Fetched:
+    """A file of a dataset, at its path; `fault` says why it isn't there, `new` if it was not."""
+
+    member: "MemberInfo"
+    path: Path
+    new: bool = False
+    fault: SpdfError | None = None
+
+
+def fetch_dataset(catalog: "Catalog", dataset_id: int, folder: Path) -> Iterator[Fetched]:
+    """Copy every file of a dataset to its name below `folder`; one that can't be stops no other.
+
+    Raises `StorageError` where this machine can't take any, or no storage gives one.
+    """
+    from catalog import tries
+    from catalog.tries import Places
+
     reader = Reader(catalog)
-    for member in members(catalog, dataset_id):
+
+    def fetch(member: "MemberInfo") -> Fetched:
         wanted = Wanted(member.name, member.size_bytes, member.checksum, member.replicas)
         target = folder / member.name
-        yield member, target, reader.fetch(wanted, target)
+        try:
+            new = tries.again(lambda: reader.fetch(wanted, target), tries.may_be_back, tries.OUTAGE)
+            return Fetched(member, target, new)
+        except SpdfError as error:
+            if isinstance(error, StorageError) and error.code in _MACHINE:
+                raise
+            return Fetched(member, target, fault=error)
+
+    found = members(catalog, dataset_id)
+    with Places(_PLACES, "get") as pool:
+        while page := list(islice(found, _PAGE)):
+            done = list(pool.map(fetch, page))
+            yield from done
+            faults = [one.fault for one in done if one.fault is not None]
+            if len(faults) == len(page) and all(map(tries.may_be_back, faults)):
+                raise faults[0]

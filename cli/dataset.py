@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.counts import count_of
+from catalog.names import spelt_out
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
 from cli.home import open_catalog
 from cli.output import (
     Json,
     Size,
+    note,
     plain,
     print_fields,
     print_history,
@@ -28,6 +30,9 @@ from cli.progress import counted
 if TYPE_CHECKING:
     from catalog.datasets import DatasetInfo
     from catalog.uploads import UploadInfo
+
+_SHOWN = 20
+"""Of files that can't be copied so many are named."""
 
 app = typer.Typer(name="dataset", help="Named, ordered sets of files.", no_args_is_help=True)
 
@@ -238,7 +243,10 @@ def get(
     ],
     as_json: Json = False,
 ) -> None:
-    """Copy the files of a dataset to a directory, verified; what is there already stays."""
+    """Copy the files of a dataset to a directory, verified; what is there already stays.
+
+    A file that can't be copied is named, and keeps no other from it; once more copies the rest.
+    """
     from catalog import datasets, manifests
 
     catalog = open_catalog()
@@ -246,17 +254,23 @@ def get(
         info = datasets.by_name(session, name)
         total = manifests.totals(session, [info.id])[info.id]
     directory.mkdir(parents=True, exist_ok=True)
-    new = copied = 0
-    for member, _, is_new in counted(
-        fetch_dataset(catalog, info.id, directory), "copying", total.files
-    ):
-        new += is_new
-        copied += member.size_bytes if is_new else 0
+    new = copied = failed = code = 0
+    for one in counted(fetch_dataset(catalog, info.id, directory), "copying", total.files):
+        new += one.new
+        copied += one.member.size_bytes if one.new else 0
+        if one.fault is not None:
+            failed, code = failed + 1, max(code, one.fault.exit_code)
+            if failed <= _SHOWN:
+                note(f"spdf: {one.member.name}: {spelt_out(str(one.fault))}")
     if as_json:
         print_json(
             {"dataset": name, "directory": directory, "files": total.files, "new": new,
-             "size_bytes": copied}
+             "failed": failed, "size_bytes": copied}
         )  # fmt: skip
     else:
-        there = f", {total.files - new} were there" if new < total.files else ""
+        old = total.files - new - failed
+        there = f", {old} were there" if old else ""
+        there += f", {failed} could not be; once more copies these" if failed else ""
         say(f"{count_of(new, 'file')} ({Size(copied)}) copied to {directory}{there}")
+    if code:
+        raise typer.Exit(code)

@@ -108,7 +108,12 @@ def _closed(outputs: Any) -> list[Check]:
 
 def _fetch(catalog: "Catalog", dataset: "DatasetInfo", folder: Path) -> list[str]:
     """The paths of a dataset's files, copied to a folder."""
-    return [str(path) for _, path, _ in fetch_dataset(catalog, dataset.id, folder)]
+    paths = []
+    for one in fetch_dataset(catalog, dataset.id, folder):
+        if one.fault is not None:
+            raise one.fault
+        paths.append(str(one.path))
+    return paths
 
 
 def _physics(

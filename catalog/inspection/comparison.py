@@ -5,7 +5,6 @@ What an inspection has found may be long over: a mount was away, and came back.
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -20,6 +19,7 @@ from catalog.models import File, Replica
 from catalog.refs import FindingKind
 from catalog.rowsets import among
 from catalog.states import ReplicaState
+from catalog.tries import Places
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def look_again(catalog: Catalog, driver: StorageDriver, items: Sequence[FindingI
             log.warning("a copy can't be looked at", extra={"why": str(error)})
             return None
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="again") as pool:
+    with Places(THREADS, "again") as pool:
         for (item, _row), kind in zip(there, pool.map(try_to, there), strict=True):
             if kind is not None:
                 seen.wrong.setdefault(kind, []).append(item)

@@ -6,7 +6,6 @@ the storage.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import detached, erasure, intakerules, overlaps, standing, storages
+from catalog import detached, erasure, intakerules, overlaps, standing, storages, tries
 from catalog.bulk import batches
 from catalog.counts import count_of
 from catalog.db import Catalog
@@ -30,6 +29,7 @@ from catalog.outage import is_outage, sentence
 from catalog.refs import FindingKind
 from catalog.rowsets import among
 from catalog.states import FindingState, InspectionState, ReplicaState
+from catalog.tries import Places
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ _LEAST_SAMPLE_PERCENT = 0.0001
 _FEW = 10
 """So few are settled, however small the storage is."""
 
+_LOOKS = 3
+"""So often a file is come back to whose storage was away for a moment."""
 _AHEAD = timedelta(days=1)
 """A file's time that is further ahead is no time: nobody knows how old the file is."""
 
@@ -191,15 +193,17 @@ class _Scan:
         def look(row: Row) -> NewFinding | None:
             wrong = row.state is not ReplicaState.AVAILABLE
             read = wrong or (bool(every) and (row.id + self.inspection) % every == 0)
-            try:
-                return self._proven(compare(self.driver, row, read=read))
-            except StorageError as error:
-                # It is this file's trouble, unless it is the storage's.
-                self.driver.check()
-                self.remarks.note_unread(row.path, error)
-                return None
+            for last in (False,) * _LOOKS + (True,):
+                try:
+                    return self._proven(compare(self.driver, row, read=read))
+                except StorageError as error:
+                    # It is this file's trouble, unless it is the storage's.
+                    if not tries.ride_out(self.driver.check) or last:
+                        self.remarks.note_unread(row.path, error)
+                        break
+            return None
 
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="inspect") as pool:
+        with Places(THREADS, "inspect") as pool:
             for page in _pages(self.catalog, self.storage_id):
                 found = [item for item in pool.map(look, page) if item is not None]
                 self._note(found, replicas=len(page))

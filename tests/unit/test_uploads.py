@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from catalog import (
     removal,
     storages,
     transfers,
+    tries,
     uploads,
     usage,
 )
@@ -40,6 +42,11 @@ from catalog.uploads import UploadInfo
 
 COUNT = 150
 """More than two batches."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "OUTAGE", replace(tries.OUTAGE, first_s=0.01, most_s=0.01))
 
 
 @pytest.fixture
@@ -414,7 +421,9 @@ def test_a_place_to_which_others_always_come_is_told(
     catalog: Catalog, dataset: int, target: StorageInfo, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Somebody makes a file at each place as soon as it is reserved."""
+    """Somebody makes a file at each place as soon as it is reserved; the rest isn't tried."""
+    monkeypatch.setattr(transfers, "BATCH", 8)
+    monkeypatch.setattr(transfers, "_MOST_LEFT", 5)
     put = LocalDriver.put
 
     def late(driver: LocalDriver, source: Path, path: str, **how: Any) -> Stored:
@@ -429,6 +438,7 @@ def test_a_place_to_which_others_always_come_is_told(
     assert info.state is UploadState.FAILED and "find out who writes there" in (info.reason or "")
     there = [path for path in Path(target.url).rglob("f*") if path.is_file()]
     assert {path.read_text() for path in there} == {"of another"}
+    assert "8 files can't be copied, the rest was not tried" in (info.reason or "")
 
 
 @pytest.mark.parametrize("again", [False, True])
