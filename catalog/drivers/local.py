@@ -18,10 +18,12 @@ from catalog.drivers.posix import (
     NO_LINKS,
     fsync_path,
     start_writeback,
+    steadily,
 )
 from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
 from catalog.drivers.root import ABSENT, Root
 from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
+from catalog.drivers.unlinking import look, open_folder, prune, sync_folder, unlink, what_else
 from catalog.drivers.walk import info_of, walk
 from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
@@ -33,7 +35,6 @@ R = TypeVar("R")
 
 _UNFIT = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ})
 """What a file system says of a file that it can't have, whatever room there is."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TRIES = 100
 _OPEN_AT_ONCE = 128
 """Files that are synced together."""
@@ -151,44 +152,49 @@ class LocalDriver:
         has no space.
         """
         source = self._path(path)
-        with self._errors(path), source.open("rb", buffering=0) as reader:
-            found = os.fstat(reader.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise FileNotFoundError(errno.ENOENT, "not a regular file", str(source))
-            if not link:
-                return copy_out(path, reader, found.st_size, target, checksum)
-            target.symlink_to(source)
-            return stream_checksum(reader.readinto, checksum) if checksum else None
+
+        def copy() -> str | None:
+            with source.open("rb", buffering=0) as reader:
+                found = os.fstat(reader.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise FileNotFoundError(errno.ENOENT, "not a regular file", str(source))
+                if not link:
+                    return copy_out(path, reader, found.st_size, target, checksum)
+                found_sum = stream_checksum(reader.readinto, checksum) if checksum else None
+                target.symlink_to(source)
+                return found_sum
+
+        with self._errors(path):
+            return steadily(copy)
 
     def fetch(self, path: str, target: Path, algorithm: str) -> Reading:
         """As `get` of a copy with a checksum: see `StorageDriver.fetch`."""
-        checksum: str | None = None
-        with self._errors(path), self._path(path).open("rb", buffering=0) as reader:
-            before = os.fstat(reader.fileno())
-            checksum = copy_out(path, reader, before.st_size, target, algorithm)
-            stamp = settled(before, os.fstat(reader.fileno()))
-        assert checksum is not None
-        return Reading(checksum, stamp)
+        source = self._path(path)
+
+        def copy() -> Reading:
+            with source.open("rb", buffering=0) as reader:
+                before = os.fstat(reader.fileno())
+                checksum = copy_out(path, reader, before.st_size, target, algorithm)
+                assert checksum is not None
+                return Reading(checksum, settled(before, os.fstat(reader.fileno())))
+
+        with self._errors(path):
+            return steadily(copy)
 
     def open(self, path: str) -> BinaryIO:
         """The bytes under `path`."""
         with self._errors(path):
-            return self._path(path).open("rb")
+            return steadily(lambda: self._path(path).open("rb"))
 
     def delete(self, path: str) -> bool:
         """Remove what is under `path`, and the folders that this leaves empty."""
         check_path("path", path)
         with self._errors(path), self._itself.held() as root:
-            try:
-                os.unlink(path, dir_fd=root)
-            except (FileNotFoundError, NotADirectoryError):
-                there = False
-            else:
-                there = True
+            there = unlink(path, root)
             folder = path.rpartition("/")[0]
             with suppress(FileNotFoundError, NotADirectoryError):
-                _sync_folder(folder, root)
-            _prune(folder, root)
+                sync_folder(folder, root)
+            prune(folder, root)
         return there
 
     def delete_many(
@@ -204,7 +210,7 @@ class LocalDriver:
             try:
                 with self._errors(folder), self._itself.held() as root:
                     faults |= self._unlink_in(folder, inside, root, seen)
-                    _prune(folder, root)
+                    prune(folder, root)
             except StorageError as error:
                 faults |= dict.fromkeys(inside.values(), error)
         return faults
@@ -214,7 +220,7 @@ class LocalDriver:
     ) -> dict[str, StorageError]:
         """Remove files of one folder, given by their names with their paths."""
         try:
-            descriptor = os.open(folder or ".", _FOLDER, dir_fd=root)
+            descriptor = open_folder(folder, root)
         except (FileNotFoundError, NotADirectoryError):
             # Also where a file has the name of the folder, or of one above it.
             return {}
@@ -222,11 +228,11 @@ class LocalDriver:
         try:
             for name, path in names.items():
                 try:
-                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                    if (what := _what_else(path, found, seen.get(path))) is not None:
+                    found = look(name, descriptor)
+                    if (what := what_else(path, found, seen.get(path))) is not None:
                         faults[path] = OtherBytes(self.name, path, what)
                     else:
-                        os.unlink(name, dir_fd=descriptor)
+                        unlink(name, descriptor)
                 except FileNotFoundError:
                     pass  # Perhaps it went by a try whose sync failed.
                 except OSError as error:
@@ -266,7 +272,7 @@ class LocalDriver:
     def stat(self, path: str) -> ObjectInfo:
         """Size and time of what is under `path`."""
         with self._errors(path):
-            found = self._path(path).stat()
+            found = steadily(self._path(path).stat)
             if not stat.S_ISREG(found.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
             return info_of(path, found)
@@ -277,11 +283,17 @@ class LocalDriver:
 
     def read(self, path: str, algorithm: str) -> Reading:
         """As `checksum`, with the stamp of what was read."""
-        with self._errors(path), self._path(path).open("rb", buffering=0) as file:
-            descriptor = file.fileno()
-            return reading(
-                descriptor, lambda: stream_checksum(uncached.reader(descriptor), algorithm)
-            )
+        place = self._path(path)
+
+        def read() -> Reading:
+            with place.open("rb", buffering=0) as file:
+                descriptor = file.fileno()
+                return reading(
+                    descriptor, lambda: stream_checksum(uncached.reader(descriptor), algorithm)
+                )
+
+        with self._errors(path):
+            return steadily(read)
 
     def local_path(self, path: str) -> Path:
         """Where the bytes lie; they need not exist."""
@@ -326,13 +338,13 @@ class LocalDriver:
         """Make the folder and, so that a power cut can't lose it, sync each new one's parent."""
         self._itself.check()
         missing = []
-        while not folder.exists():
+        while not steadily(folder.exists):
             missing.append(folder)
             folder = folder.parent
         for folder in reversed(missing):
             # With `exist_ok` it would raise where a `delete` takes the folder just then.
             with suppress(FileExistsError):
-                folder.mkdir()
+                steadily(folder.mkdir)
             fsync_path(folder.parent)
 
     @contextmanager
@@ -385,32 +397,3 @@ def _linked(held: Path, final: Path) -> bool:
             raise
         return False
     return True
-
-
-def _what_else(path: str, found: os.stat_result, seen: ObjectInfo | None) -> str | None:
-    """What lies under a path that isn't the file which did; None where it may be that file."""
-    if stat.S_ISDIR(found.st_mode):
-        return "a folder has its path now"
-    if stat.S_ISLNK(found.st_mode):
-        return "a symbolic link has its path now"
-    if seen is not None and info_of(path, found) != seen:
-        return "other bytes lie under its path now"
-    return None
-
-
-def _sync_folder(folder: str, root: int) -> None:
-    descriptor = os.open(folder or ".", _FOLDER, dir_fd=root)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _prune(folder: str, root: int) -> None:
-    """Remove a folder, and those above it, where they are empty now."""
-    while folder:
-        try:
-            os.rmdir(folder, dir_fd=root)
-        except OSError:
-            break
-        folder = folder.rpartition("/")[0]

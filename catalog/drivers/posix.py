@@ -4,12 +4,16 @@ import ctypes
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from catalog import tries
+
+R = TypeVar("R")
 
 EXHAUSTED = frozenset(
     {
@@ -18,6 +22,9 @@ EXHAUSTED = frozenset(
     }
 )  # fmt: skip
 """The machine has none left of what processes need: no fault of a file, nor of its storage."""
+
+FALTERING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO})
+"""What a server of files, or a disk, may say at one moment and not at the next."""
 
 PARTIAL_PREFIX = ".spdf-"
 PARTIAL_SUFFIX = ".part"
@@ -37,6 +44,19 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK,
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _AT_FDCWD = -100
+
+
+def steadily(call: Callable[[], R]) -> R:
+    """What `call` gives, called again where the file system falters.
+
+    Nothing of it may be an `fsync` of what was written before: Linux tells of lost bytes once.
+    """
+    return tries.again(call, is_faltering, tries.FILE)
+
+
+def is_faltering(error: Exception) -> bool:
+    """Whether another try may find it otherwise."""
+    return isinstance(error, OSError) and error.errno in FALTERING
 
 
 def partial_name() -> str:
@@ -72,7 +92,7 @@ def rename_exclusively(source: Path, final: Path) -> None:
 
 def fsync_path(path: Path) -> None:
     """Have a file's bytes, or a directory's entries, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = steadily(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 from catalog import answering
 from catalog.drivers.identity import Identity, require
 from catalog.drivers.marker import MOST_BYTES
-from catalog.drivers.posix import EXHAUSTED, fsync_path, partial_name, publish
+from catalog.drivers.posix import EXHAUSTED, fsync_path, partial_name, publish, steadily
 from catalog.errors import ErrorCode, StorageError
 from catalog.names import MARKER
 
@@ -43,7 +43,8 @@ class Root:
         answering.require(self.name, self.path, lately=True)
         with self.held() as root:
             try:
-                return not stat.S_ISREG(os.stat(path, dir_fd=root).st_mode)
+                found = steadily(lambda: os.stat(path, dir_fd=root))
+                return not stat.S_ISREG(found.st_mode)
             except OSError as error:
                 return error.errno in ABSENT
 
@@ -52,7 +53,7 @@ class Root:
         if self.identity is None:
             return
         try:
-            found = self.path.stat()
+            found = steadily(self.path.stat)
         except OSError as error:
             raise self._away(error) from error
         place = (found.st_dev, found.st_ino)
@@ -129,7 +130,7 @@ class Root:
     def _opened(self) -> Iterator[int]:
         """The directory, whatever its marker says."""
         try:
-            descriptor = os.open(self.path, _FOLDER)
+            descriptor = steadily(lambda: os.open(self.path, _FOLDER))
         except OSError as error:
             raise self._away(error) from error
         try:
@@ -138,10 +139,13 @@ class Root:
             os.close(descriptor)
 
     def _read(self, path: str, descriptor: int) -> bytes | None:
-        try:
+        def text() -> bytes:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=descriptor)
             with os.fdopen(file, "rb") as stream:
                 return stream.read(MOST_BYTES)
+
+        try:
+            return steadily(text)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -3,13 +3,13 @@
 import errno
 import os
 import stat
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
 
 from catalog.checksums import stream_checksum
 from catalog.drivers.filecopy import copy_file
-from catalog.drivers.posix import LARGE_BYTES, fsync_path, partial_name, publish, synced
+from catalog.drivers.posix import LARGE_BYTES, fsync_path, partial_name, publish, steadily, synced
 from catalog.drivers.protocol import Stored
 from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.stamps import Reading, of_stat, reading
@@ -21,7 +21,7 @@ _MODE = 0o444
 def check_source(source: Path) -> int:
     """A file's size; raises `StorageError` or `BadInput` for what is none that can be stored."""
     try:
-        found = source.stat()
+        found = steadily(source.stat)
     except FileNotFoundError as error:
         raise StorageError(
             ErrorCode.INPUT_MISSING, f"{source} is not there, so it can't be stored."
@@ -75,20 +75,36 @@ def copy_in(
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
     partial = final.with_name(partial_name())
     try:
-        with source.open("rb", buffering=0) as reader, partial.open("x+b", buffering=0) as writer:
-            copied, checksum = copy_file(reader, writer, size_bytes, algorithm, flush=sync)
-            os.fchmod(writer.fileno(), _MODE)
-            if sync:
-                os.fsync(writer.fileno())
-        # Once it is closed: a file of NFS has its server's time only then.
-        stamp = of_stat(partial.stat()) if algorithm else None
-        publish(partial, final)
+        stored = steadily(lambda: _to_partial(source, partial, size_bytes, algorithm, sync))
+        steadily(lambda: _publish(partial, final))
     finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+        steadily(lambda: partial.unlink(missing_ok=True))
     if sync:
         fsync_path(final.parent)
-    return Stored(copied, checksum, stamp)
+    return stored
+
+
+def _to_partial(
+    source: Path, partial: Path, size_bytes: int, algorithm: str | None, sync: bool
+) -> Stored:
+    """Make a new file of a file's bytes; what an earlier try has made of it goes."""
+    partial.unlink(missing_ok=True)
+    with source.open("rb", buffering=0) as reader, partial.open("x+b", buffering=0) as writer:
+        copied, checksum = copy_file(reader, writer, size_bytes, algorithm, flush=sync)
+        os.fchmod(writer.fileno(), _MODE)
+        if sync:
+            os.fsync(writer.fileno())
+    # Once it is closed: a file of NFS has its server's time only then.
+    return Stored(copied, checksum, of_stat(partial.stat()) if algorithm else None)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """As `publish`; a server that did it and could not say so says that the name is taken."""
+    try:
+        publish(partial, final)
+    except FileExistsError:
+        if not partial.samefile(final):
+            raise
 
 
 def copy_out(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalog.drivers.posix import steadily
 from catalog.drivers.protocol import ObjectInfo, Passed
 from catalog.names import MARKER, MAX_PATH
 from catalog.stamps import time_of
@@ -80,7 +81,7 @@ def linked_part(root: Path, path: str) -> Path | None:
 
 def _enter(levels: list[tuple[_Entries, str]], place: str, inside: str, unread: Fault) -> None:
     try:
-        levels.append((os.scandir(place), inside))
+        levels.append((steadily(lambda: os.scandir(place)), inside))
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
@@ -109,7 +110,7 @@ def _file(
         return None
     try:
         if entry.is_file(follow_symlinks=False):
-            found = entry.stat(follow_symlinks=False)
+            found = steadily(lambda: entry.stat(follow_symlinks=False))
             if _is_closed(entry.path, found.st_mode):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return info_of(path, found)
