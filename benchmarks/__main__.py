@@ -11,7 +11,7 @@ from benchmarks.results import SHORT
 
 PROGRAMS = (
     "chain", "peers", "latency", "largefiles", "age", "register", "bulk", "daq", "hostile",
-    "nodes", "workers", "model",
+    "faulty_s3", "nodes", "workers", "model",
 )  # fmt: skip
 """In this order: the model reads what those before it wrote."""
 
