@@ -5,14 +5,18 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
+from catalog import cattime, clock
+from catalog.cattime import Observer
 from catalog.jsontext import dumps
 from catalog.places import sqlite_path
 from catalog.settings import get_settings
@@ -60,20 +64,21 @@ class Catalog:
     def __init__(self, url: str, *, pool_size: int = 8, pooler: str = "") -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._observer = observer = Observer()
         if self.is_sqlite:
             self._lock_path: Path | None = _lock_path(self.url.database)
-            self._reader = _sqlite_engine(self.url, "BEGIN")
-            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE")
-            self._glancer = _sqlite_engine(self.url, None)
+            self._reader = _sqlite_engine(self.url, "BEGIN", observer)
+            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", observer)
+            self._glancer = _sqlite_engine(self.url, None, observer)
         else:
             self._lock_path = None
             self._reader = self._writer = _postgresql_engine(
-                self.url, pooler, pool_size=pool_size, pool_pre_ping=True
+                self.url, pooler, observer, pool_size=pool_size
             )
             self._glancer = self._reader.execution_options(isolation_level="AUTOCOMMIT")
         self._direct = self._writer
         if pooler and not self.is_sqlite:
-            self._direct = _postgresql_engine(self.url, "", poolclass=sa.NullPool)
+            self._direct = _postgresql_engine(self.url, "", observer, poolclass=sa.NullPool)
         self._turnstile = Turnstile()
         self._writing: int | None = None
 
@@ -102,7 +107,7 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads."""
-        with Session(self._reader) as session:
+        with clock.apart(), Session(self._reader) as session:
             yield session
 
     def glance(self, statement: str) -> Sequence[Any]:
@@ -111,7 +116,11 @@ class Catalog:
         For what is looked at several times a second: it costs a third of a session's. The text is
         what `prepared` makes of a statement, so values are as the driver gives them.
         """
-        with self._glancer.connect() as connection:
+        with clock.apart(), self._glancer.connect() as connection:
+            if clock.has_now(statement):
+                if self.is_sqlite:
+                    cattime.begin_sqlite(self._observer, connection)
+                statement = clock.with_now(statement)
             return tuple(connection.exec_driver_sql(statement).one())
 
     def prepared(self, statement: sa.Select[Any]) -> str:
@@ -123,6 +132,7 @@ class Catalog:
     def write(self) -> Iterator[Session]:
         """A transaction: committed at the end of the block, rolled back on an error."""
         with ExitStack() as stack:
+            stack.enter_context(clock.apart())
             if self.is_sqlite:
                 stack.enter_context(self.lock())
             session = stack.enter_context(Session(self._writer, expire_on_commit=False))
@@ -161,7 +171,7 @@ class Catalog:
         self._glancer.dispose()
 
 
-def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, pooler: str, observer: Observer, **pool: Any) -> sa.Engine:
     """An engine that reaches the database of `url`, at the address of the `pooler` if there is one.
 
     A pooler lends a server's connection for a transaction. Statements prepared there would be
@@ -175,13 +185,35 @@ def _postgresql_engine(url: sa.URL, pooler: str, **pool: Any) -> sa.Engine:
     else:
         ours = [f"-c {name}={value}" for name, value in (_SERVER_PATIENCE | _PLANNER).items()]
         arguments["options"] = " ".join([*ours, arguments.get("options", "")])
-    return sa.create_engine(
+    engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=arguments,
         isolation_level="READ COMMITTED",
         json_serializer=dumps,
         **pool,
     )
+    event.listen(engine, "checkout", partial(_greet, engine.dialect, observer))
+    return engine
+
+
+def _greet(
+    dialect: Any, observer: Observer, driver: Any, record: ConnectionPoolEntry, _lent: Any
+) -> None:
+    """As a connection is lent: does it still answer, and what time is it? One statement for both.
+
+    It is what SQLAlchemy's own ping before each use would cost.
+    """
+    try:
+        cattime.begin_postgresql(observer, driver)
+    except psycopg.Error as error:
+        if not record.info.get(_GREETED) or not dialect.is_disconnect(error, driver, None):
+            raise
+        raise sa.exc.InvalidatePoolError from error
+    record.info[_GREETED] = True
+
+
+_GREETED = "greeted"
+"""Of a connection that was lent before: where it is dead now, a new one may do."""
 
 
 def _lock_path(database: str | None) -> Path | None:
@@ -192,7 +224,7 @@ def _lock_path(database: str | None) -> Path | None:
     return path.with_name("catalog.lock")
 
 
-def _sqlite_engine(url: sa.URL, begin: str | None) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, begin: str | None, observer: Observer) -> sa.Engine:
     engine = sa.create_engine(url, connect_args={"timeout": 60}, json_serializer=dumps)
 
     @event.listens_for(engine, "connect")
@@ -209,7 +241,11 @@ def _sqlite_engine(url: sa.URL, begin: str | None) -> sa.Engine:
         cursor.close()
 
     if begin is not None:
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql(begin)
+            cattime.begin_sqlite(observer, connection)
 
     return engine
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog import (
+    cattime,
     datasets,
     definition,
     deletionfaults,
@@ -192,7 +193,9 @@ def expire(session: Session) -> list[str]:
     Those that can't go yet (they are pinned, or being read) are left for the next time. Originals
     go with those whose intake rule is followed and declares a lifetime, once that is over, too.
     """
-    gone = []
+    gone: list[str] = []
+    if not cattime.may_remove(session):
+        return gone
     for row in _expired(session):
         by, why = None, "its lifetime is over"
         if row.declared_s is not None and row.moment >= row.closed_at + timedelta(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import deletion, deletionfaults, leftovers
+from catalog import cattime, deletion, deletionfaults, leftovers
 from catalog.clock import now
 from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
@@ -32,6 +32,9 @@ def due(session: Session, info: DatasetInfo) -> list[Cause]:
     found = [Cause(f"its lifetime ends at {info.expires_at:{_TIME}}", "then it is deleted")]
     if info.expires_at > session.execute(sa.select(now())).scalar_one():
         return found
+    if not cattime.may_remove(session):
+        waits = "it waits, as it isn't sure what time it is: `spdf clock` tells until when"
+        return [Cause(f"its lifetime ended at {info.expires_at:{_TIME}}", waits)]
     try:
         deletion.check_free(session, info)
     except Conflict as error:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from catalog import datasets, usage
+from catalog import cattime, datasets, usage
 from catalog.clock import now
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict
@@ -59,7 +59,8 @@ def undelete(session: Session, dataset_id: int) -> DatasetInfo:
             f"dataset {info.name!r} is {info.state}: nobody deletes it, so there is nothing to "
             "take back."
         )
-    if info.grace_until is None or info.grace_until <= moment:
+    is_over = info.grace_until is None or info.grace_until <= moment
+    if is_over and (info.grace_until is None or cattime.may_remove(session)):
         raise Conflict(
             f"dataset {info.name!r} can't be taken back: its bytes are going; "
             f"`spdf dataset why {info.name}` tells how far that is."
@@ -83,7 +84,7 @@ def end(session: Session, dataset_id: int) -> bool:
         .where(
             col(Dataset.id) == dataset_id,
             col(Dataset.state) == DatasetState.DELETING,
-            sa.or_(col(Dataset.grace_until).is_(None), col(Dataset.grace_until) <= now()),
+            sa.or_(col(Dataset.grace_until).is_(None), _is_over(session)),
         )
         .values(grace_until=None)
         .returning(col(Dataset.id)),
@@ -96,12 +97,19 @@ def end_due(session: Session) -> list[str]:
     """End the grace of those whose time is over; gives their names."""
     names = session.scalars(
         sa.update(Dataset)
-        .where(is_left(), col(Dataset.grace_until) <= now())
+        .where(is_left(), _is_over(session))
         .values(grace_until=None)
         .returning(col(Dataset.name)),
         execution_options={"synchronize_session": False},
     )
     return sorted(names)
+
+
+def _is_over(session: Session) -> sa.ColumnElement[bool]:
+    """Whether the time of a `Dataset`'s grace is over, and known to be; as an expression."""
+    if not cattime.may_remove(session):
+        return sa.false()
+    return col(Dataset.grace_until) <= now()
 
 
 def in_the_way(session: Session) -> dict[int, int]:

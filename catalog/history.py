@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from catalog import tasks
+from catalog import cattime, tasks
 from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.counts import count_of
@@ -74,8 +74,12 @@ def prune(
     It works for that `share` of the time at the most, so that others get their turn, and ends
     before all is done where `until` says so. It may be killed at any point and run again, also by
     two at once. Attempts that Prefect doesn't show yet are left for the next time, with their jobs.
+    Nothing goes while it isn't sure what time it is.
     """
     total, begun = Pruned(), time.monotonic()
+    with catalog.read() as session:
+        if not cattime.may_remove(session):
+            return total
     for done in _steps(catalog, older_than_s):
         total += done
         if until():

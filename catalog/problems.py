@@ -11,6 +11,7 @@ from itertools import islice
 from sqlmodel import Session
 
 from catalog import (
+    clockcare,
     deletionfaults,
     following,
     intakelooks,
@@ -99,6 +100,7 @@ def _rejected(_session: Session) -> Iterable[str]:
 
 
 SOURCES: dict[str, Source] = {
+    "the clock": clockcare.problems,
     "troubles": _troubles,
     "rules of the intake": _rules,
     "requests of the spool": _rejected,

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import cattime
 from catalog.bulk import insert_ignore
 from catalog.clock import now
 from catalog.models import IntakeLook, IntakeRule, Refusal, Storage
@@ -180,6 +181,7 @@ def holding(session: Session, names: Collection[str], besides: int = 0) -> dict[
     if not names:
         return {}
     waited = sa.and_(
+        sa.true() if cattime.may_remove(session) else sa.false(),
         col(IntakeRule.refused_after_s).is_not(None),
         col(Refusal.found_at) <= now(-sa.func.coalesce(col(IntakeRule.refused_after_s), 0.0)),
     )

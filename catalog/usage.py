@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import cattime
 from catalog.bulk import insert_ignore
 from catalog.clock import now
 from catalog.columns import MOST, kept, total
@@ -225,10 +226,11 @@ def pressed(session: Session) -> set[int]:
 
 def sample(session: Session) -> None:
     """Note what is on each storage now, and forget what was a month ago."""
-    session.execute(
-        sa.delete(StorageSample).where(col(StorageSample.at) < now(-_KEPT_S)),
-        execution_options={"synchronize_session": False},
-    )
+    if cattime.may_remove(session):
+        session.execute(
+            sa.delete(StorageSample).where(col(StorageSample.at) < now(-_KEPT_S)),
+            execution_options={"synchronize_session": False},
+        )
     for item in of_storages(session):
         session.execute(
             sa.insert(StorageSample).values(

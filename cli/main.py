@@ -12,6 +12,7 @@ from catalog.names import spelt_out
 from cli import (
     buffer,
     catalog,
+    clock,
     cwl,
     dataset,
     datasetcare,
@@ -55,7 +56,7 @@ datasetcare.register(dataset.app)
 datasetdelete.register(dataset.app)
 for noun in (
     catalog, storage, dataset, file, request, template, workflow, task, job, pilot, worker, cwl,
-    intake, buffer, inspect, site,
+    intake, buffer, inspect, site, clock,
 ):  # fmt: skip
     app.add_typer(noun.app)
 bound(app)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from prefect.context import refresh_global_settings_context
 
-from catalog import fulldisk, schema, singletons
+from catalog import cattime, fulldisk, schema, singletons
 from catalog.db import Catalog
 from catalog.settings import Settings
 from flows.logs import log_to_stderr
@@ -62,6 +62,7 @@ def lead(
             with pulse.turn("lead"):
                 schema.require(catalog)
                 with catalog.write() as session:
+                    cattime.follow(session)
                     epoch = singletons.acquire(session, role, owner, LEASE_S)
             if epoch is not None:
                 log.info("%s leads", role, extra={"owner": owner, "epoch": epoch})

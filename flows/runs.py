@@ -108,7 +108,8 @@ def may_take(info: WorkflowInfo, state: State[Any] | None) -> bool:
         return state is not None
     if state.type is not StateType.RUNNING or (info.owner or "").startswith(f"{info.flow_run_id}/"):
         return False
-    return (datetime.now(UTC) - state.timestamp).total_seconds() < BEGIN_S
+    # Not one of a time to come: it began while the server's clock was wrong.
+    return abs((datetime.now(UTC) - state.timestamp).total_seconds()) < BEGIN_S
 
 
 def _state(client: SyncPrefectClient, flow_run_id: str | None) -> State[Any] | None:

@@ -154,6 +154,7 @@ def catalog(catalog_url: str, backend: str, request: pytest.FixtureRequest) -> I
 def _clock_put_right() -> Iterator[None]:
     yield
     clock.shift_clock(0.0)
+    clock.set_clock(0.0)
 
 
 def _migrate(url: str) -> None:

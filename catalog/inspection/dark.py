@@ -1,12 +1,12 @@
 """Dark bytes, looked at once more before they are removed: are they still what was found?"""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import col
 
-from catalog import erasure, intakerules
+from catalog import cattime, erasure, intakerules
 from catalog.db import Catalog
 from catalog.drivers import ObjectInfo, StorageDriver
 from catalog.errors import BadInput, ErrorCode, StorageError
@@ -29,7 +29,7 @@ def no_longer(
     """
     with catalog.read() as session:
         rules = [rule for rule in intakerules.active(session) if rule.storage_id == storage_id]
-    elsewhere = erasure.elsewhere(driver)
+    elsewhere, latest = erasure.elsewhere(driver), _latest(catalog)
     over: dict[str, str] = {}
     seen: dict[str, ObjectInfo] = {}
     for item in items:
@@ -40,7 +40,7 @@ def no_longer(
             over[item.path] = "an intake rule is for it"
         elif (there := _there(driver, item.path)) is None:
             continue
-        elif _differs(item, there):
+        elif _differs(item, there, latest):
             over[item.path] = "other bytes lie there now"
         else:
             seen[item.path] = there
@@ -65,15 +65,18 @@ def own(catalog: Catalog, items: Sequence[FindingInfo]) -> set[int]:
     return {item for item, made_by in shaped.items() if made_by is None or made_by in known}
 
 
-def changed(driver: StorageDriver, items: Sequence[FindingInfo]) -> dict[str, str]:
+def changed(
+    catalog: Catalog, driver: StorageDriver, items: Sequence[FindingInfo]
+) -> dict[str, str]:
     """Paths under which nothing lies any more, or other bytes, each with the reason.
 
     Raises `StorageError` where the storage is away.
     """
     over: dict[str, str] = {}
+    latest = _latest(catalog)
     for item in items:
         try:
-            if _differs(item, driver.stat(item.path)):
+            if _differs(item, driver.stat(item.path), latest):
                 over[item.path] = "other bytes lie there now"
         except StorageError as error:
             driver.check()
@@ -99,6 +102,13 @@ def _there(driver: StorageDriver, path: str) -> ObjectInfo | None:
         return None
 
 
-def _differs(item: FindingInfo, there: ObjectInfo) -> bool:
-    latest = datetime.now(UTC) + _AHEAD
+def _latest(catalog: Catalog) -> datetime:
+    """The latest time that says anything of a file; one that was written as the clock was ahead
+    has the time of that clock.
+    """
+    with catalog.read() as session:
+        return cattime.either(session)[1] + _AHEAD
+
+
+def _differs(item: FindingInfo, there: ObjectInfo, latest: datetime) -> bool:
     return there.size_bytes != item.size_bytes or item.found_at < there.mtime <= latest

@@ -8,12 +8,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import detached, erasure, intakerules, overlaps, standing, storages, tries
+from catalog import cattime, detached, erasure, intakerules, overlaps, standing, storages, tries
 from catalog.bulk import batches
 from catalog.counts import count_of
 from catalog.db import Catalog
@@ -172,7 +172,7 @@ class _Scan:
             copies = [item for item in page if item.kind is not FindingKind.DARK]
             unnamed = {item.path: item for item in page if item.kind is FindingKind.DARK}
             seen = comparison.look_again(self.catalog, self.driver, copies)
-            others = dark.changed(self.driver, list(unnamed.values()))
+            others = dark.changed(self.catalog, self.driver, list(unnamed.values()))
             over = {
                 "it is as it should be": [i.id for i in seen.whole if i.id not in seen.marked],
                 "its copy is none any more": [item.id for item in seen.gone],
@@ -221,8 +221,8 @@ class _Scan:
             rules = [
                 rule for rule in intakerules.active(session) if rule.storage_id == self.storage_id
             ]
-        moment = datetime.now(UTC)
-        young = moment - timedelta(seconds=self.options.grace_s)
+            first, last = cattime.either(session)
+        young, latest = first - timedelta(seconds=self.options.grace_s), last + _AHEAD
         listed = self.driver.list(unread=self.remarks.note_unread)
         elsewhere = erasure.elsewhere(self.driver)
         for page in batches(listed, PAGE):
@@ -235,7 +235,7 @@ class _Scan:
                 for info in usable
                 if info.path not in known
                 and info.path not in left
-                and (info.mtime <= young or info.mtime > moment + _AHEAD)
+                and (info.mtime <= young or info.mtime > latest)
                 and not any(rule.may_be_marker(info.path) for rule in rules)
             ]
             found = self._ours(dark, elsewhere)

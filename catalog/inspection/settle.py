@@ -9,12 +9,23 @@ where that is asked for.
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import claims, erasure, pilots, removal, stamping, standing, storages, usage
+from catalog import (
+    cattime,
+    claims,
+    clock,
+    erasure,
+    pilots,
+    removal,
+    stamping,
+    standing,
+    storages,
+    usage,
+)
 from catalog.checksums import algorithm_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for
@@ -97,13 +108,13 @@ def settle(
         own = dark.own(catalog, unnamed) if goes else set()
         total += _quarantine(catalog, fresh, own, refused)
         if refused is None:
-            old = datetime.now(UTC) - timedelta(seconds=quarantine_s)
+            moment = _moment(catalog)
             due = [
                 item
                 for item in unnamed
                 if item.state is FindingState.MARKED
                 or remove_dark
-                or (item.id in own and _since(item) <= old)
+                or (item.id in own and _is_over(item, moment, quarantine_s))
             ]
             total += _remove(catalog, driver, storage_id, due)
         progress(total)
@@ -122,8 +133,17 @@ def _refusal(catalog: Catalog, storage_id: int, driver: StorageDriver) -> Storag
     return None
 
 
-def _since(item: FindingInfo) -> datetime:
-    return item.settled_at or datetime.now(UTC)
+def _is_over(item: FindingInfo, moment: datetime | None, quarantine_s: float) -> bool:
+    """Whether dark bytes were quarantined for long enough; never while there is no `moment`."""
+    return moment is not None and (item.settled_at or moment) <= moment - timedelta(
+        seconds=quarantine_s
+    )
+
+
+def _moment(catalog: Catalog) -> datetime | None:
+    """Catalog time; None while it isn't sure what time it is."""
+    with catalog.read() as session:
+        return clock.moment_in() if cattime.may_remove(session) else None
 
 
 def _copies(catalog: Catalog, driver: StorageDriver, page: Sequence[FindingInfo]) -> Settled:

@@ -21,6 +21,7 @@ from catalog.models.data import (
     Upload,
 )
 from catalog.models.service import (
+    CatalogClock,
     CatalogInfo,
     Event,
     Request,
@@ -51,6 +52,7 @@ __all__ = [
     "IS_OPEN",
     "IS_UNPASSED",
     "Attempt",
+    "CatalogClock",
     "CatalogInfo",
     "Dataset",
     "DatasetFile",

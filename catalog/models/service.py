@@ -68,6 +68,9 @@ class Singleton(SQLModel, table=True):
     owner: str | None = None
     epoch: int = Field(default=0)
     lease_until: datetime | None = moment()
+    holder: str | None = Field(
+        default=None, description="The file that its process keeps locked: see `catalog.flocks`."
+    )
 
 
 class SchemaInfo(SQLModel, table=True):
@@ -87,3 +90,23 @@ class CatalogInfo(SQLModel, table=True):
     id: int = Field(default=1, primary_key=True)
     catalog: str = Field(description="Its id: a restored copy has the same.")
     instance: str = Field(description="Of the copy of it that is at work.")
+
+
+class CatalogClock(SQLModel, table=True):
+    """How far the database's clock is off the catalog's time, and its last sample, in one row.
+
+    Lengths are seconds, `wall_s` is since 1970: numbers, as every transaction reads them.
+    """
+
+    __tablename__ = "catalog_clock"
+
+    id: int = Field(default=1, primary_key=True)
+    skew_s: float = Field(default=0.0, description="Taken from the database's time.")
+    wall_s: float = Field(default=0.0, description="What the database's clock said.")
+    boot_s: float = Field(default=0.0, description="What CLOCK_BOOTTIME said at that moment.")
+    boot: str = Field(default="", description="Whose that was; empty: there is no sample.")
+    beats: int = Field(default=0, sa_type=BigInt, description="Samples so far.")
+    waits_s: float = Field(default=0.0, description="Left of a wait of removals after a start.")
+    since: datetime | None = moment()
+    back_at: datetime | None = moment()
+    most_s: float = Field(default=0.0, description="The skew at its largest since then.")

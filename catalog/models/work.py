@@ -306,6 +306,9 @@ class Node(SQLModel, table=True):
     started_at: datetime = created()
     beat_at: datetime = created()
     ended_at: datetime | None = moment()
+    clock_off_s: float | None = Field(
+        default=None, description="How far its clock was ahead of the database's at the last beat."
+    )
 
 
 class Outage(SQLModel, table=True):

@@ -7,7 +7,7 @@ import time
 
 from sqlmodel import Session
 
-from catalog import singletons
+from catalog import cattime, singletons
 from catalog.db import Catalog, get_catalog
 from catalog.errors import Unavailable
 from catalog.requests.processor import Processor, collect_rarely
@@ -59,6 +59,7 @@ class Intake:
         def beat() -> float:
             with self._catalog.write() as session:
                 fence(session)
+                cattime.keep(session)
             tell(self._pulse, self._troubles, INTAKE)
             return _BEAT_S
 

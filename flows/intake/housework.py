@@ -12,7 +12,19 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from sqlmodel import Session
 
-from catalog import datasets, deletion, grace, lifecycle, singletons, troubles, uploads, usage
+from catalog import (
+    cattime,
+    clock,
+    clockcare,
+    datasets,
+    deletion,
+    grace,
+    lifecycle,
+    singletons,
+    troubles,
+    uploads,
+    usage,
+)
 from catalog.db import Catalog
 from catalog.inspection import findings
 from catalog.outage import is_outage, isolated, sentence
@@ -20,6 +32,7 @@ from catalog.troubles import Of, Troubles
 from flows.away import is_server_away
 from flows.deletion import DELETION
 from flows.intake import INTAKE
+from flows.intake.schedules import drop_false
 from flows.upload import UPLOAD, role_name
 
 log = logging.getLogger(__name__)
@@ -38,6 +51,7 @@ class Housework:
         self._sampled = float("-inf")
         self._released = 0
         self._again = Again()
+        self._skew_s: float | None = None
         self._troubles = Troubles(catalog, "housework")
 
     def turn(self) -> float:
@@ -53,6 +67,8 @@ class Housework:
                 chore(session)
         with self._apart("grace of deletions"):
             self._end_grace()
+        with self._apart("schedules", outage=is_server_away):
+            self._follow_clock()
         with self._apart("flow runs", outage=is_server_away):
             self._start_runs()
         return EVERY_S
@@ -94,6 +110,23 @@ class Housework:
             ended = grace.end_due(session) + grace.end_early(session, pressing)
         for name in ended:
             log.info("grace of a deletion ended", extra={"dataset": name})
+
+    def _follow_clock(self) -> None:
+        """Where the clock was set back: what the server has scheduled for a time to come goes."""
+        with self._catalog.read() as session:
+            session.connection()
+            skew_s = clock.begun().skew_s
+            if self._skew_s is None:
+                is_back = clockcare.was_set_back(session)
+            else:
+                is_back = skew_s < self._skew_s - cattime.LIMIT_S
+        try:
+            if is_back:
+                with get_client(sync_client=True) as client:
+                    drop_false(client)
+            self._skew_s = skew_s
+        except (httpx.HTTPError, PrefectException) as error:
+            log.info("scheduled runs were not looked at", extra={"why": str(error)})
 
     def _sample(self, session: Session) -> None:
         if time.monotonic() - self._sampled >= _SAMPLE_S:

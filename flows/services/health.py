@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from flows.recorder.names import RECORDER
 from flows.server import Server, call_api
 from flows.services import children
 from flows.services.children import worker_name
-from flows.services.records import Record, read_records, written_at
+from flows.services.records import Record, read_records
 
 START_S = {children.SERVER: 120.0, children.WORKER: 120.0}
 _START_S = 60.0
@@ -91,12 +91,12 @@ def _condition(
         case _:
             why = None
     mendable = record.kind == children.SERVER or beats is not None
-    return WELL if why is None else _not_yet(settings, record, why, mendable=mendable)
+    return WELL if why is None else _not_yet(record, why, mendable=mendable)
 
 
-def _not_yet(settings: Settings, record: Record, why: str, *, mendable: bool) -> Condition:
+def _not_yet(record: Record, why: str, *, mendable: bool) -> Condition:
     """Of a service that isn't at work: it is starting, for as long as that may take."""
-    age_s = time.time() - written_at(settings, record)
+    age_s = record.process.age_s()
     if age_s < START_S.get(record.kind, _START_S):
         return Condition(Word.STARTING, why)
     return Condition(Word.UNHEALTHY, why, mendable)
@@ -122,7 +122,8 @@ def _silence(
     if beats is None:
         return "the server doesn't tell whether it has heard of it"
     beat = beats.get(worker_name(settings, record.name))
-    if beat is None or beat.timestamp() < written_at(settings, record):
+    # By how long ago both were: the clock may have been set since the process began.
+    if beat is None or (datetime.now(UTC) - beat).total_seconds() > record.process.age_s():
         return "the server hasn't heard of it"
     return None
 
@@ -146,14 +147,14 @@ def _pulse(settings: Settings, record: Record) -> Condition:
     """The condition of a service that leads a role, and writes how its loops do."""
     beat = read_pulse(settings, record.name, record.pid)
     if beat is None:
-        return _not_yet(settings, record, "it has not begun to work", mendable=True)
+        return _not_yet(record, "it has not begun to work", mendable=True)
     if (trouble := beat.trouble(time.monotonic())) is not None:
         return Condition(Word.UNHEALTHY, *trouble)
     owner = _owner({children.RECORDER: RECORDER, children.INTAKE: INTAKE}[record.kind])
     if owner is not None and owner.endswith(f":{record.pid}"):
         return WELL
     why = f"it waits for its role, which {owner or 'nobody'} has"
-    return _not_yet(settings, record, why, mendable=False)
+    return _not_yet(record, why, mendable=False)
 
 
 def _owner(role: str) -> str | None:

@@ -33,6 +33,13 @@ class ProcessId:
         """Whether it still runs; a zombie doesn't."""
         return _start_time(self.pid) == self.started
 
+    def age_s(self) -> float:
+        """For how long it runs, whatever the clock was set to meanwhile."""
+        if Path("/proc/self/stat").exists():
+            ticks = os.sysconf("SC_CLK_TCK")
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / ticks
+        return time.time() - self.started
+
     def send(self, number: signal.Signals) -> bool:
         """Signal it, if it still runs; whether it was there."""
         if not self.alive():

@@ -53,11 +53,6 @@ def write_record(settings: Settings, record: Record) -> None:
     write_private(run_dir(settings) / f"{record.name}.json", json.dumps(asdict(record)) + "\n")
 
 
-def written_at(settings: Settings, record: Record) -> float:
-    """When the record was last written: at the start of its process. Seconds since the epoch."""
-    return (run_dir(settings) / f"{record.name}.json").stat().st_mtime
-
-
 def read_records(settings: Settings) -> dict[str, Record]:
     """All records, by name; one that can't be read is left out."""
     records = {}

@@ -49,6 +49,7 @@ from catalog.refs import JobResult, NewFile, Outcome
 from catalog.requests import parse, queue
 from catalog.requests.queue import Answer
 from catalog.states import JobState, RequestState, TaskState, WorkflowState
+from tests.unit.clocks import clock_of_another_boot
 
 DAY_S = 86400.0
 OLD_S = 30 * DAY_S
@@ -190,6 +191,12 @@ def test_jobs_attempts_and_pilots_go_and_are_counted(catalog: Catalog, old: Past
     assert old.told("task", old.task) == [f"history: {COUNT} jobs, {COUNT} attempts"]
     assert len(old.told("workflow", old.workflow)) == 1
     assert prune(catalog) == history.Pruned()
+
+
+def test_nothing_goes_while_it_is_not_sure_what_time_it_is(catalog: Catalog, old: Past) -> None:
+    with clock_of_another_boot(catalog):
+        assert prune(catalog) == history.Pruned()
+    assert prune(catalog).workflows == 1
 
 
 def test_files_say_how_they_were_made_as_before(catalog: Catalog, old: Past) -> None:

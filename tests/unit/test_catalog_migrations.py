@@ -24,7 +24,7 @@ from catalog.schema import SchemaMismatch
 
 Rows = dict[str, list[dict[str, Any]]]
 
-OWN = {"alembic_version", "catalog_info", "schema_info"}
+OWN = {"alembic_version", "catalog_clock", "catalog_info", "schema_info"}
 COUNT = 3
 
 

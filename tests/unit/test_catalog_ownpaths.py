@@ -16,6 +16,7 @@ from catalog.ownpaths import is_own
 from catalog.states import DatasetState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
+from tests.unit.clocks import clock_of_another_boot
 from workers.spec import JobSpec
 from workers.stageout import place_of
 
@@ -66,6 +67,8 @@ def test_by_itself_only_what_is_ours_goes(catalog: Catalog, place: Place) -> Non
     with catalog.read() as session:
         told = {item.path: item.state for item in findings.findings(session)}
     assert len(told) == 3
+    with clock_of_another_boot(catalog):
+        assert settle(catalog, storage.id, quarantine_s=0.0).removed == 0
     assert settle(catalog, storage.id, quarantine_s=0.0).removed == 2
     left = [path for path in Path(storage.url).rglob("*") if path.is_file()]
     assert sorted(path.name for path in left) == [".spdf-storage", "plots.pdf"]

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,7 @@ def test_an_intake_is_starting_until_it_works_and_unhealthy_once_it_gets_nowhere
     write_record(settings, Record("intake", children.INTAKE, process.pid, process.started))
     assert condition().word is Word.STARTING
     with monkeypatch.context() as later:
-        real = time.time
-        later.setattr(time, "time", lambda: real() + 100)
+        later.setattr(ProcessId, "age_s", lambda _self: 100.0)
         assert condition() == Condition(Word.UNHEALTHY, "it has not begun to work", True)
     _beats(settings, process.pid, {"ok_at": time.monotonic()})
     assert condition().word is Word.STARTING and "waits for its role" in str(condition().why)
@@ -243,6 +243,26 @@ def test_an_intake_is_starting_until_it_works_and_unhealthy_once_it_gets_nowhere
     assert condition().word is Word.UNHEALTHY and condition().is_mendable
     write_record(settings, Record("intake", children.INTAKE, 0, 0.0, restarts=1))
     assert condition() == DOWN
+
+
+def test_a_worker_was_heard_whatever_the_clock_was_when_it_began(
+    settings: Settings, server: Server, sleeper: Callable[[], ProcessId],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its record is of a time to come: the machine came back with its clock three hours behind."""
+    process = sleeper()
+    write_record(settings, Record("worker-cpu", children.WORKER, process.pid, process.started))
+    later = time.time() + 3 * 3600.0
+    os.utime(run_dir(settings) / "worker-cpu.json", (later, later))
+    name = children.worker_name(settings, "worker-cpu")
+    monkeypatch.setattr(health, "_answers", lambda *_: True)
+    heard = {name: datetime.now(UTC)}
+    monkeypatch.setattr(health, "_worker_beats", lambda _server: heard)
+    time.sleep(0.1)
+    assert health.check(settings, server)["worker-cpu"] == health.WELL
+    heard[name] -= timedelta(hours=1)
+    told = health.check(settings, server)["worker-cpu"]
+    assert told.word is Word.STARTING, "it was another process before"
 
 
 def _beats(settings: Settings, pid: int, loop: dict[str, Any]) -> None:
