@@ -1,6 +1,6 @@
 """Compute nodes: what their workers announced, and whether they are still there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,12 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import clock
 from catalog.clock import now
+from catalog.durations import words
 from catalog.errors import NotFound
 from catalog.models import Node
 from catalog.states import NodeState
 from catalog.transitions import move, record
 
+CLOCK_LIMIT_S = 60.0
+"""A node whose clock is further from the database's is told of."""
 PRESENT = (NodeState.ONLINE, NodeState.DRAINING)
 
 
@@ -52,6 +56,12 @@ class NodeInfo:
     started_at: datetime
     beat_at: datetime
     ended_at: datetime | None
+    clock_off_s: float | None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether its clock is further from the database's than it may be."""
+        return self.clock_off_s is not None and abs(self.clock_off_s) > CLOCK_LIMIT_S
 
 
 def announce(session: Session, said: Announcement) -> int:
@@ -67,6 +77,7 @@ def announce(session: Session, said: Announcement) -> int:
         "started_at": now(),
         "beat_at": now(),
         "ended_at": None,
+        "clock_off_s": _clock_off_s(session),
     }
     named = (col(Node.name) == said.name, col(Node.pool) == said.pool)
     found = session.execute(sa.select(col(Node.id)).where(*named).with_for_update()).scalar()
@@ -88,12 +99,32 @@ def beat(session: Session, node_id: int, pid: int) -> NodeState:
     has taken its place.
     """
     mine = (col(Node.id) == node_id, col(Node.pid) == pid)
-    session.execute(sa.update(Node).where(*mine).values(beat_at=now()))
+    values = {"beat_at": now(), "clock_off_s": _clock_off_s(session)}
+    session.execute(sa.update(Node).where(*mine).values(**values))
     state = session.execute(sa.select(col(Node.state)).where(*mine)).scalar()
     if state is NodeState.OFFLINE:
         move(session, Node, [node_id], NodeState.ONLINE, message="heard again", ended_at=None)
         return NodeState.ONLINE
     return state or NodeState.OFFLINE
+
+
+def _clock_off_s(session: Session) -> float:
+    """How far this machine's clock is ahead of the database's."""
+    session.connection()
+    told = clock.begun()
+    return clock.wall() - (told.wall_s + clock.boottime() - told.boot_s)
+
+
+def off(session: Session) -> Iterator[str]:
+    """A sentence for each node that is there and whose clock is off."""
+    for info in list_nodes(session, present=True):
+        if info.is_off and info.clock_off_s is not None:
+            which = "ahead of" if info.clock_off_s > 0 else "behind"
+            yield (
+                f"the clock of node {info.name} (pool {info.pool}) is "
+                f"{words(abs(info.clock_off_s))} {which} the database's: S3 storages refuse what "
+                "comes from there, and files that it writes have its times; set it right"
+            )
 
 
 def drain(session: Session, node_ids: Sequence[int], reason: str) -> list[int]:

@@ -15,6 +15,7 @@ from catalog import (
     deletionfaults,
     following,
     intakelooks,
+    nodes,
     refusals,
     rejected,
     standing,
@@ -92,6 +93,11 @@ def _templates(session: Session) -> Iterable[str]:
     return islice(following.lost(session), MOST_SHOWN)
 
 
+def _node_clocks(session: Session) -> Iterable[str]:
+    """Nodes whose clock isn't the database's."""
+    return islice(nodes.off(session), MOST_SHOWN)
+
+
 def _rejected(_session: Session) -> Iterable[str]:
     """Requests that never became rows, for nobody could read them."""
     spool = get_settings().spool
@@ -101,6 +107,7 @@ def _rejected(_session: Session) -> Iterable[str]:
 
 SOURCES: dict[str, Source] = {
     "the clock": clockcare.problems,
+    "clocks of nodes": _node_clocks,
     "troubles": _troubles,
     "rules of the intake": _rules,
     "requests of the spool": _rejected,

@@ -1,7 +1,7 @@
 """`spdf worker`: what serves a pool on a compute node, and the nodes that there are."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from catalog.errors import Conflict, Unavailable
 from cli.home import open_catalog, settings
 from cli.output import Json, note, plain, print_json, say, show_list
 from cli.parameters import MOST_SLOTS
+
+if TYPE_CHECKING:
+    from catalog.nodes import NodeInfo
 
 app = typer.Typer(name="worker", help="Compute nodes and their workers.", no_args_is_help=True)
 
@@ -91,10 +94,21 @@ def list_all(
             "containers": n.engine,
             "spdf": n.program,
             "last beat": n.beat_at,
+            "clock": _clock(n),
             "why": n.reason,
         },
         empty="no nodes; `spdf worker start` makes this machine one.",
     )
+
+
+def _clock(info: "NodeInfo") -> str | None:
+    """How far a node's clock is off; nobody is kept busy by tenths of a second."""
+    from catalog import durations
+
+    if info.clock_off_s is None or abs(info.clock_off_s) < 1:
+        return None if info.clock_off_s is None else "right"
+    which = "ahead" if info.clock_off_s > 0 else "behind"
+    return f"{durations.words(abs(info.clock_off_s))} {which}"
 
 
 @app.command()

@@ -1,11 +1,12 @@
 """Compute nodes in the catalog: announced, drained, given up."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from catalog import nodes
+from catalog import clock, nodes
 from catalog.clock import shift_clock
 from catalog.db import Catalog
 from catalog.errors import NotFound
@@ -80,3 +81,22 @@ def test_a_worker_whose_place_was_taken_learns_it_and_changes_nothing(catalog: C
         nodes.leave(session, node, 10, "gone")
         (info,) = nodes.list_nodes(session)
         assert (info.state, info.pid) == (NodeState.ONLINE, 11)
+
+
+def test_a_node_whose_clock_is_off_is_told_of(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with catalog.write() as session:
+        node = nodes.announce(session, SAID)
+    for off_s, told in ((0.0, []), (30.0, []), (-7200.0, ["2 h behind"]), (0.0, [])):
+        with catalog.write() as session:
+            session.connection()
+            with monkeypatch.context() as patched:
+                patched.setattr(clock, "wall", lambda off_s=off_s: time.time() + off_s)
+                nodes.beat(session, node, SAID.pid)
+        with catalog.read() as session:
+            (info,) = nodes.list_nodes(session)
+            sentences = list(nodes.off(session))
+        assert info.clock_off_s is not None and abs(info.clock_off_s - off_s) < 10
+        assert len(sentences) == len(told)
+        assert all(words in sentence for words, sentence in zip(told, sentences, strict=True))
