@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import pilots
+from catalog import pilots, singletons
 from catalog.bulk import table_of
 from catalog.clock import now
 from catalog.models import (
@@ -16,7 +16,6 @@ from catalog.models import (
     Job,
     Pilot,
     Request,
-    Singleton,
     Task,
     Template,
     Workflow,
@@ -93,10 +92,8 @@ def at_work(session: Session) -> list[str]:
         "pilots": pilots.beating(session),
         "advanced workflows": session.execute(owned.select_from(Workflow)).scalar_one(),
     }
-    roles = session.scalars(
-        sa.select(col(Singleton.name)).where(col(Singleton.lease_until) > now())
-    )
-    return [f"{name} ({count})" for name, count in found.items() if count] + sorted(roles)
+    roles = sorted(singletons.held(session))
+    return [f"{name} ({count})" for name, count in found.items() if count] + roles
 
 
 def is_in_use(session: Session) -> str | None:

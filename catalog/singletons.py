@@ -1,28 +1,52 @@
-"""Roles that only one process may have at a time, held by a lease on the database's clock."""
+"""Roles that only one process may have at a time, held by a lease in catalog time.
+
+A lease whose process is known to be dead is over at once: see `catalog.flocks`.
+"""
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import flocks
 from catalog.bulk import insert_ignore
 from catalog.clock import now
 from catalog.models import Singleton
 
 
-def acquire(session: Session, name: str, owner: str, lease_s: float) -> int | None:
+def acquire(
+    session: Session, name: str, owner: str, lease_s: float, *, holder: str | None = None
+) -> int | None:
     """Take a role that nobody holds; gives its new epoch, None while another's lease runs.
 
-    The epoch grows with every owner: what was done under an older one is void.
+    The epoch grows with every owner: what was done under an older one is void. `holder` is the mark
+    by which others on this machine see that this process lives.
     """
     insert_ignore(session, Singleton, [{"name": name, "epoch": 0}])
+    left = _left(session, name)
     return session.execute(
         sa.update(Singleton)
         .where(
             col(Singleton.name) == name,
-            sa.or_(col(Singleton.owner).is_(None), col(Singleton.lease_until) < now()),
+            sa.or_(
+                col(Singleton.owner).is_(None),
+                col(Singleton.lease_until) < now(),
+                col(Singleton.epoch) == left,
+            ),
         )
-        .values(owner=owner, epoch=col(Singleton.epoch) + 1, lease_until=now(lease_s))
+        .values(
+            owner=owner, epoch=col(Singleton.epoch) + 1, lease_until=now(lease_s), holder=holder
+        )
         .returning(col(Singleton.epoch))
     ).scalar()
+
+
+def _left(session: Session, name: str) -> int | None:
+    """The epoch under which a role is held by a process that is known to be dead."""
+    row = session.execute(
+        sa.select(col(Singleton.epoch), col(Singleton.holder)).where(
+            col(Singleton.name) == name, col(Singleton.lease_until) >= now()
+        )
+    ).one_or_none()
+    return row.epoch if row is not None and flocks.is_dead(row.holder) else None
 
 
 def renew(session: Session, name: str, owner: str, epoch: int, lease_s: float) -> bool:
@@ -45,7 +69,7 @@ def release(session: Session, name: str, owner: str, epoch: int) -> bool:
     released = session.execute(
         sa.update(Singleton)
         .where(_mine(name, owner, epoch))
-        .values(owner=None, lease_until=None)
+        .values(owner=None, lease_until=None, holder=None)
         .returning(col(Singleton.epoch))
     )
     return released.scalar() is not None
@@ -53,10 +77,17 @@ def release(session: Session, name: str, owner: str, epoch: int) -> bool:
 
 def is_held(session: Session, name: str) -> bool:
     """Whether anybody has the role now."""
-    query = sa.select(col(Singleton.lease_until) > now()).where(
-        col(Singleton.name) == name, col(Singleton.owner).is_not(None)
+    return name in held(session, name)
+
+
+def held(session: Session, name: str | None = None) -> dict[str, str]:
+    """Who has roles now, by role; of one or of all."""
+    query = sa.select(col(Singleton.name), col(Singleton.owner), col(Singleton.holder)).where(
+        col(Singleton.owner).is_not(None), col(Singleton.lease_until) > now()
     )
-    return bool(session.execute(query).scalar())
+    if name is not None:
+        query = query.where(col(Singleton.name) == name)
+    return {row.name: row.owner for row in session.execute(query) if not flocks.is_dead(row.holder)}
 
 
 def is_known(session: Session, name: str) -> bool:

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from prefect.context import refresh_global_settings_context
 
-from catalog import cattime, fulldisk, schema, singletons
+from catalog import cattime, flocks, fulldisk, schema, singletons
 from catalog.db import Catalog
-from catalog.settings import Settings
+from catalog.settings import Settings, get_settings
 from flows.logs import log_to_stderr
 from flows.pulse import Pulse
 from flows.server import configure_client
@@ -26,6 +26,11 @@ LONGEST_BACKOFF_S = 15.0
 def owner_name() -> str:
     """This process as the holder of a lease; ends with its pid."""
     return f"{socket.gethostname()}:{uuid4().hex[:8]}:{os.getpid()}"
+
+
+def holder_mark() -> str | None:
+    """By what others on this machine see that this process lives."""
+    return flocks.mine(get_settings().home / "run" / "holders")
 
 
 def prepare(settings: Settings) -> None:
@@ -56,14 +61,14 @@ def lead(
     `work` ends where the role is lost; whatever goes wrong is logged and tried again.
     """
     pulse.keep_writing()
-    backoff_s = 1.0
+    backoff_s, mark = 1.0, holder_mark()
     while not stop.is_set():
         try:
             with pulse.turn("lead"):
                 schema.require(catalog)
                 with catalog.write() as session:
                     cattime.follow(session)
-                    epoch = singletons.acquire(session, role, owner, LEASE_S)
+                    epoch = singletons.acquire(session, role, owner, LEASE_S, holder=mark)
             if epoch is not None:
                 log.info("%s leads", role, extra={"owner": owner, "epoch": epoch})
                 work(epoch)

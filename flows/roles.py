@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalog import singletons
 from catalog.db import Catalog
-from flows.leading import owner_name
+from flows.leading import holder_mark, owner_name
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ class Role:
 @contextmanager
 def holding(catalog: Catalog, name: str) -> Iterator[Role | None]:
     """The role, held to the end of the block; None where another process has it."""
-    owner = owner_name()
+    owner, mark = owner_name(), holder_mark()
     with catalog.write() as session:
-        epoch = singletons.acquire(session, name, owner, LEASE_S)
+        epoch = singletons.acquire(session, name, owner, LEASE_S, holder=mark)
     if epoch is None:
         yield None
         return

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import col
 
-from catalog.clock import now
+from catalog import singletons
 from catalog.db import get_catalog
 from catalog.errors import Unavailable
-from catalog.models import Singleton
 from catalog.settings import Settings
 from flows.intake import INTAKE
 from flows.pulse import read_pulse
@@ -159,11 +156,8 @@ def _pulse(settings: Settings, record: Record) -> Condition:
 
 def _owner(role: str) -> str | None:
     """Who holds the lease of a role: an owner's name ends with its pid."""
-    held = sa.select(col(Singleton.owner)).where(
-        col(Singleton.name) == role, col(Singleton.lease_until) > now()
-    )
     try:
         with get_catalog().read() as session:
-            return session.execute(held).scalar()
+            return singletons.held(session, role).get(role)
     except SQLAlchemyError:
         return None
