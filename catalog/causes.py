@@ -15,6 +15,7 @@ from catalog import (
     refusals,
     rulewords,
     sources,
+    stranded,
     tasks,
     troubles,
     unseen,
@@ -56,8 +57,20 @@ def why_dataset(session: Session, info: DatasetInfo) -> list[Cause]:
     """Why a dataset is in its state, the nearest cause first; then what can't be done with it."""
     found = _why_state(session, info)
     if info.state in (DatasetState.OPEN, DatasetState.CLOSED):
+        found += _incomplete(session, info)
         found += _unfollowed(session, info)
     return found + troubles_of(session, troubles.Of.DATASET, info.id)
+
+
+def _incomplete(session: Session, info: DatasetInfo) -> list[Cause]:
+    """Of one that lacks something: what, and that no template takes it by itself for that."""
+    if info.incomplete is None:
+        return []
+    fact, template = f"it is incomplete: {info.incomplete}", following.left_alone(session, info)
+    if template is None:
+        return [Cause(fact)]
+    by_hand = f"`spdf workflow submit {template.name} {info.name}` does"
+    return [Cause(f"{fact}; so template {template.ref} doesn't take it by itself", by_hand)]
 
 
 def _unfollowed(session: Session, info: DatasetInfo) -> list[Cause]:
@@ -148,8 +161,13 @@ def _made(session: Session, info: DatasetInfo, task_id: int) -> list[Cause]:
         )
     ]
     if task.state in (TaskState.FAILED, TaskState.CANCELLED):
-        mend = f"`spdf workflow retry {workflow.id}`" if task.state is TaskState.FAILED else ""
+        vain = stranded.cause(session, info)
+        later = f"`spdf workflow retry {workflow.id}`, once its workflow has ended"
+        mend = later if vain is None else vain.next
         found.append(Cause(f"outputs of a {task.state} task stay OPEN", mend))
+        found += _readers(session, info)
+    elif (vain := stranded.why_waits(session, workflow)) is not None:
+        found.append(Cause(f"the workflow waits: {vain.fact}", vain.next))
     found += waits_of(session, [task_id] if not is_final(task.state) else [])
     found += _jobs(session, task_id)
     if task.ordinal > 0 and not is_final(task.state):
@@ -159,6 +177,12 @@ def _made(session: Session, info: DatasetInfo, task_id: int) -> list[Cause]:
             Cause("nobody advances the workflow now", "the watchdog starts a flow run for it")
         )
     return found
+
+
+def _readers(session: Session, info: DatasetInfo) -> list[Cause]:
+    """The workflows that wait for one that nobody goes on with."""
+    left = stranded.Leavings((), tuple(stranded.readers(session, [info.id])))
+    return [Cause(words, stranded.ends(left))] if (words := stranded.waiting(left)) else []
 
 
 def _jobs(session: Session, task_id: int) -> list[Cause]:
@@ -218,6 +242,8 @@ def _sources(session: Session, info: DatasetInfo) -> list[Cause]:
     filled = sources.of_dataset(session, info.id)
     close = f"`spdf dataset close {info.name}` closes it as it is"
     found = [_source(session, item, close) for item in filled]
+    if any(item.orphaned and item.ended_by is None for item in filled):
+        found += _readers(session, info)
     for text in sorted({_text(session, item.rule_id) for item in filled if item.rule_id}):
         for folder in unseen.folders(session, text)[:_SHOWN]:
             found.append(_refusal(folder, f"files of it may lie there; let us read it, or {close}"))
@@ -238,7 +264,8 @@ def _source(session: Session, item: SourceInfo, close: str) -> Cause:
     if item.orphaned:
         return Cause(
             fact,
-            f"`spdf intake add … --adopt {item.rule_id}` goes on in its place; {close}",
+            f"`spdf intake add … --adopt {item.rule_id}` goes on in its place; {close}, and it is "
+            "incomplete then (unless you say --complete)",
         )
     if item.is_quiet:
         return Cause(f"{item.who} has seen no file of it for long enough", "")

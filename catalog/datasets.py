@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import incomplete
 from catalog.bulk import chunks, insert_ignore, insert_rest
 from catalog.clock import now
 from catalog.ends import unended
@@ -29,7 +30,10 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A dataset as its row stood. Count, bytes and digest are those of the close, else None."""
+    """A dataset as its row stood. Count, bytes and digest are those of the close, else None.
+
+    One that is `incomplete` lacks what that says.
+    """
 
     id: int
     name: str
@@ -43,6 +47,7 @@ class DatasetInfo:
     digest: str | None
     lifetime_s: float | None
     pin: str | None
+    incomplete: str | None
     created_at: datetime
     closed_at: datetime | None
     expires_at: datetime | None
@@ -73,6 +78,7 @@ _INFO = (
     col(Dataset.digest),
     col(Dataset.lifetime_s),
     col(Dataset.pin),
+    col(Dataset.incomplete),
     col(Dataset.created_at),
     col(Dataset.closed_at),
     col(Dataset.expires_at),
@@ -365,13 +371,19 @@ class SourcesOpen(StateConflict):
 
 
 def close(
-    session: Session, dataset_id: int, *, by_sources: bool = False, why: str | None = None
+    session: Session,
+    dataset_id: int,
+    *,
+    by_sources: bool = False,
+    is_whole: bool = False,
+    why: str | None = None,
 ) -> DatasetInfo:
     """Close a dataset for good and note its count, bytes and digest; a CLOSED one stays as it is.
 
     That is a word that ends all its sources, unless it is `by_sources`: then these must have ended,
-    or `SourcesOpen` is raised, and the transaction must not be committed. Raises `StateConflict`
-    for one that is being deleted.
+    or `SourcesOpen` is raised, and the transaction must not be committed. What it lacks is noted
+    (see `incomplete`), unless a person says that it `is_whole`. Raises `StateConflict` for one that
+    is being deleted.
     """
     lifetime_s: Any = sa.func.coalesce(col(Dataset.lifetime_s), 0.0)
     expires_at = sa.case((col(Dataset.lifetime_s).is_(None), None), else_=now(lifetime_s))
@@ -390,18 +402,22 @@ def close(
         name = get(session, dataset_id).name
         told = "one who fills it has not ended"
         raise SourcesOpen("dataset", name, DatasetState.OPEN, DatasetState.CLOSED, told)
+    lacks = incomplete.at_close(session, dataset_id, is_whole=is_whole)
     _end_sources(session, dataset_id, by_word=not by_sources)
+    _set(session, dataset_id, incomplete=lacks)
     found = content(session, dataset_id)
-    session.execute(
-        sa.update(Dataset)
-        .where(col(Dataset.id) == dataset_id)
-        .values(
-            file_count=found.files,
-            size_bytes=found.size_bytes,
-            digest=found.digest,
-        )
+    _set(
+        session,
+        dataset_id,
+        file_count=found.files,
+        size_bytes=found.size_bytes,
+        digest=found.digest,
     )
     return get(session, dataset_id)
+
+
+def _set(session: Session, dataset_id: int, **values: Any) -> None:
+    session.execute(sa.update(Dataset).where(col(Dataset.id) == dataset_id).values(**values))
 
 
 def _end_sources(session: Session, dataset_id: int, *, by_word: bool) -> None:

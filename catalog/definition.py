@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 
 from catalog.errors import Conflict, NotFound, StateConflict
 from catalog.models import Dataset, Replica, Task, Template, Workflow
-from catalog.names import check_name
+from catalog.names import check_name, output_dataset
 from catalog.refs import Retention
 from catalog.rowsets import among
 from catalog.states import (
@@ -53,12 +53,14 @@ def define(
     rank: int,
     again: bool = False,
     flow_run_id: str | None = None,
+    files: Iterable[int] = (),
 ) -> tuple[int, bool]:
     """Define the workflow with its tasks and output datasets, once; gives (id, whether new).
 
     Without `again`, one that is not CANCELLED for the same template version, dataset and inputs is
     given back as it is. With a `flow_run_id`, what that flow run has defined before is (it may be
-    started twice). Raises `StateConflict` where template or dataset can't be worked on.
+    started twice). Raises `StateConflict` where template or dataset can't be worked on, `Conflict`
+    where one of its fixed `inputs`, or of the `files` that the template brings, has no copy.
     """
     if flow_run_id is not None and (before := by_flow_run(session, [flow_run_id])):
         return before[0].id, False
@@ -78,11 +80,11 @@ def define(
     ).scalar()
     if existing is not None and not again:
         return existing, False
-    _hold(session, sorted(set(file_ids(inputs))))
+    _hold(session, sorted({*file_ids(inputs), *files}))
     number = session.execute(
         sa.select(sa.func.coalesce(sa.func.max(col(Workflow.number)), 0)).where(mine)
     )
-    prefix = f"{dataset}.{template}"
+    prefix = (dataset, template)
     workflow = Workflow(
         template_id=template_id,
         dataset_id=dataset_id,
@@ -173,29 +175,31 @@ def _retention(session: Session, template_id: int) -> Retention | None:
     return None if found is Retention.KEEP else found
 
 
-def _unused(session: Session, prefix: str, tasks: Sequence[NewTask], number: int) -> int:
+def _unused(
+    session: Session, prefix: tuple[str, str], tasks: Sequence[NewTask], number: int
+) -> int:
     """The first number from this one on under which no output would have another dataset's name.
 
     Its input's name may have been that of a dataset which is DELETED: what was made of that one is
     called after it, and so are its files.
     """
     while True:
-        names = [_output(prefix, number, t.stage, port) for t in tasks for port in t.outputs]
+        names = [_output(*prefix, number, t.stage, port) for t in tasks for port in t.outputs]
         taken = sa.select(col(Dataset.id)).where(among(session, col(Dataset.name), names)).limit(1)
         if session.execute(taken).first() is None:
             return number
         number += 1
 
 
-def _output(prefix: str, number: int, stage: str, port: str) -> str:
+def _output(dataset: str, template: str, number: int, stage: str, port: str) -> str:
     again = f".r{number}" if number > 1 else ""
-    return f"{prefix}{again}.{stage}.{port}"
+    return output_dataset(dataset, f".{template}{again}.{stage}.{port}")
 
 
 def _add_tasks(
     session: Session,
     workflow: Workflow,
-    prefix: str,
+    prefix: tuple[str, str],
     tasks: Sequence[NewTask],
     retention: Retention | None,
 ) -> None:
@@ -208,7 +212,7 @@ def _add_tasks(
     record(session, Task, [(row.id, None) for row in rows], TaskState.DEFINED)
     datasets = [
         Dataset(
-            name=check_name("dataset", _output(prefix, workflow.number, task.stage, port)),
+            name=check_name("dataset", _output(*prefix, workflow.number, task.stage, port)),
             derived=True,
             task_id=row.id,
             port=port,

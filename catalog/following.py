@@ -44,6 +44,8 @@ def unfollowed(session: Session, before: TemplateInfo, since: datetime | None = 
         if info.state in (DatasetState.OPEN, DatasetState.CLOSED)
         and (since is None or info.closed_at is None or info.closed_at >= since)
         and (before.derived or not info.derived)
+        # None takes such by itself in any case, and `why` says so.
+        and info.incomplete is None
         and matches.choose(known, info.name, info.derived) is None
     ]
     taken = _processed(session, [info.id for info in left])
@@ -57,6 +59,8 @@ def _processed(session: Session, dataset_ids: list[int]) -> set[int]:
 
 def of_dataset(session: Session, info: DatasetInfo) -> Replaced | None:
     """The template that was for a dataset last, where none is now and no workflow has it."""
+    if info.incomplete is not None:
+        return None
     if matches.choose(matches.auto_templates(session), info.name, info.derived) is not None:
         return None
     if _processed(session, [info.id]):
@@ -69,6 +73,13 @@ def of_dataset(session: Session, info: DatasetInfo) -> Replaced | None:
         and (info.closed_at is None or info.closed_at >= item.at)
     ]
     return max(fit, key=lambda item: item.at, default=None)
+
+
+def left_alone(session: Session, info: DatasetInfo) -> TemplateInfo | None:
+    """The template that is for an incomplete dataset, and takes it only by a person's word."""
+    if _processed(session, [info.id]):
+        return None
+    return matches.choose(matches.auto_templates(session), info.name, info.derived)
 
 
 def replaced(session: Session) -> Iterator[Replaced]:

@@ -7,10 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import files
+from catalog import files, incomplete
 from catalog.bulk import chunks
 from catalog.errors import NotFound
 from catalog.files import FileInfo
+from catalog.incomplete import Lacking
 from catalog.models import (
     Dataset,
     DatasetFile,
@@ -63,10 +64,14 @@ class LineageStep:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Steps from the file asked for back to the raw ones; `truncated` if there are more."""
+    """Steps from the file asked for back to the raw ones; `truncated` if there are more.
+
+    `incomplete` are the datasets on the way that lack something.
+    """
 
     steps: tuple[LineageStep, ...]
     truncated: bool
+    incomplete: tuple[Lacking, ...] = ()
 
     @property
     def raw(self) -> tuple[FileInfo, ...]:
@@ -104,7 +109,9 @@ def lineage(
         maker = makers.get(i)
         inputs = read.get(maker.job_id, ()) if maker else ()
         steps.append(LineageStep(found[i], ancestors[i], maker, tuple(inputs)))
-    return Lineage(tuple(steps), truncated=len(ancestors) > limit)
+    workflows = {maker.workflow_id for maker in makers.values()}
+    lacking = incomplete.of_lineage(session, [file_id, *ids], workflows)
+    return Lineage(tuple(steps), len(ancestors) > limit, tuple(lacking))
 
 
 def consumers(session: Session, file_id: int, *, limit: int = 1000) -> list[Maker]:

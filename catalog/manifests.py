@@ -11,11 +11,12 @@ from sqlmodel import Session, col
 from catalog.bulk import chunks
 from catalog.columns import kept, total
 from catalog.files import replicas
-from catalog.models import DatasetFile, File
+from catalog.models import Dataset, DatasetFile, File
 from catalog.refs import ReplicaRef
 
 PAGE = 2000
 DIGEST_PAGE = 10_000
+_INCOMPLETE = b"\tincomplete\n"
 
 Cursor = tuple[int, str]
 """Position and name of a member: where a listing goes on."""
@@ -122,7 +123,10 @@ def all_members(
 
 
 def content(session: Session, dataset_id: int) -> Content:
-    r"""Files and bytes, with the `sha256:hex` over the lines `name\tsize\tchecksum\n`, in order."""
+    r"""Files and bytes, with the `sha256:hex` over the lines `name\tsize\tchecksum\n`, in order.
+
+    Of an incomplete dataset a last line follows that no file can have: `\tincomplete\n`.
+    """
     files = size_bytes = 0
     digest = hashlib.sha256()
     columns = (
@@ -138,7 +142,14 @@ def content(session: Session, dataset_id: int) -> Content:
         files += len(rows)
         size_bytes += sum(size for _, _, size, _ in rows)
         after = rows[-1].position, rows[-1].name
+    if _is_incomplete(session, dataset_id):
+        digest.update(_INCOMPLETE)
     return Content(files, kept(size_bytes), f"sha256:{digest.hexdigest()}")
+
+
+def _is_incomplete(session: Session, dataset_id: int) -> bool:
+    query = sa.select(col(Dataset.incomplete)).where(col(Dataset.id) == dataset_id)
+    return session.execute(query).scalar() is not None
 
 
 def _page(

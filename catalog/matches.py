@@ -23,6 +23,8 @@ class Unmatched:
     id: int
     name: str
     derived: bool
+    incomplete: bool = False
+    """No template takes it by itself."""
 
 
 def auto_templates(session: Session) -> list[TemplateInfo]:
@@ -46,7 +48,12 @@ def unmatched(
         return []
     since = min(t.activated_at for t in templates if t.activated_at is not None)
     rows = session.execute(
-        sa.select(col(Dataset.id), col(Dataset.name), col(Dataset.derived))
+        sa.select(
+            col(Dataset.id),
+            col(Dataset.name),
+            col(Dataset.derived),
+            col(Dataset.incomplete).is_not(None),
+        )
         .where(
             col(Dataset.matched_at).is_(None),
             ~among(session, col(Dataset.id), besides),

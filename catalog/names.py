@@ -16,6 +16,10 @@ MAX_NAME = 200
 MAX_PATH = 900
 MAX_COMPONENT = 255
 """Bytes of a file's own name on most file systems."""
+_DIGITS = 16
+"""Of the digest that stands for what was cut off a name."""
+_LEAST = 40
+"""Characters that shall be left of the name of the dataset that another one is made of."""
 MARKER = ".spdf-storage"
 """Name of the file at a storage's root that says which one it is; never one of its files."""
 
@@ -93,14 +97,32 @@ def _path_fault(path: str) -> str | None:
 
 
 def beside(path: str, suffix: str) -> str:
-    """Another path in the same folder: with the suffix, and no longer than a name can be.
-
-    A name that is too long with it is cut, and has a digest of itself instead.
-    """
+    """Another path in the same folder: with the suffix, and no longer than a name can be."""
     folder, slash, name = path.rpartition("/")
-    room = MAX_COMPONENT - len(os.fsencode(suffix))
-    if len(os.fsencode(name)) > room:
-        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-        kept = os.fsencode(name)[: room - len(digest) - 1].decode("utf-8", "ignore")
-        name = f"{kept}-{digest}"
-    return f"{folder}{slash}{name}{suffix}"
+    return f"{folder}{slash}{cut(name, MAX_COMPONENT - len(os.fsencode(suffix)))}{suffix}"
+
+
+def cut(text: str, most: int) -> str:
+    """`text`, or where it has more bytes than that, what fits of it and a digest of it all."""
+    if len(os.fsencode(text)) <= most:
+        return text
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:_DIGITS]
+    kept = os.fsencode(text)[: max(0, most - _DIGITS - 1)].decode("utf-8", "ignore")
+    return f"{kept}-{digest}"
+
+
+def output_dataset(given: str, tail: str) -> str:
+    """The name of a dataset that is made of the one called `given`; `tail` says by what.
+
+    Where both together are too long, `given` is cut: masks go by the ending.
+    """
+    room = MAX_NAME - len(tail)
+    if room < _LEAST:
+        return cut(f"{given}{tail}", MAX_NAME)
+    return f"{cut(given, room)}{tail}"
+
+
+def below(given: str, basename: str) -> str:
+    """The path of a file below a folder, or a job's key; where both are too long that is cut."""
+    folder, slash, name = cut(given, MAX_PATH - 1 - len(os.fsencode(basename))).rpartition("/")
+    return f"{folder}{slash}{cut(name, MAX_COMPONENT)}/{basename}"

@@ -20,6 +20,7 @@ from catalog import (
     rejected,
     standing,
     storages,
+    stranded,
     troubles,
     waits,
 )
@@ -98,6 +99,11 @@ def _node_clocks(session: Session) -> Iterable[str]:
     return islice(nodes.off(session), MOST_SHOWN)
 
 
+def _stranded(session: Session) -> Iterable[str]:
+    """What can't come, and who waits for it."""
+    return stranded.told(session, MOST_SHOWN)
+
+
 def _rejected(_session: Session) -> Iterable[str]:
     """Requests that never became rows, for nobody could read them."""
     spool = get_settings().spool
@@ -115,6 +121,7 @@ SOURCES: dict[str, Source] = {
     "deletions": _deletions,
     "outages": waits.of_all,
     "templates": _templates,
+    "datasets that nobody closes": _stranded,
 }
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from catalog import obstacles
+from catalog import incomplete, obstacles
 from catalog.clock import now
 from catalog.db import Catalog
 from catalog.models import IS_OPEN, Dataset, Job, Node, Pilot, Task, Workflow
@@ -72,9 +72,10 @@ class WorkflowSigns:
 class Outlook:
     """What a pilot without jobs has to expect.
 
-    `ended`: its task has. `more_may_come`: the workflow's input is OPEN, or a stage before has not
-    ended. `others_wait`: jobs of another task of its pool have no pilot, and `others_waited` says
-    whether they have had none for long. `here`: live pilots of the pool on its node.
+    `ended`: its task has. `more_may_come`: the workflow's input is OPEN, and doesn't wait for what
+    can't come, or a stage before has not ended. `others_wait`: jobs of another task of its pool
+    have no pilot, and `others_waited` says whether they have had none for long. `here`: live pilots
+    of the pool on its node.
     """
 
     ended: bool
@@ -104,10 +105,17 @@ class TaskSigns:
         self.blocked = False
         """Whether the last look found jobs that an outage keeps from this node."""
         other = aliased(Task)
-        before = sa.exists().where(
+        earlier = (
             col(other.workflow_id) == col(Task.workflow_id),
             col(other.ordinal) < col(Task.ordinal),
             col(other.state).not_in(FINAL[TaskState]),
+        )
+        before = sa.exists().where(*earlier)
+        jobs_before = sa.exists().where(*earlier, col(Job.task_id) == col(other.id), IS_OPEN)
+        may_come = sa.case(
+            # Nobody gives the input any more: only jobs that there are bring anything.
+            (incomplete.nothing_comes(), jobs_before),
+            else_=sa.or_(col(Dataset.state) == DatasetState.OPEN, before),
         )
         pilots = sa.select(sa.func.count()).where(
             col(Pilot.state).in_(LIVE), col(Pilot.node) == node, col(Pilot.pool) == pool
@@ -115,7 +123,7 @@ class TaskSigns:
         self._outlook = catalog.prepared(
             sa.select(
                 col(Task.state).in_(FINAL[TaskState]),
-                sa.or_(col(Dataset.state) == DatasetState.OPEN, before),
+                may_come,
                 sa.exists(others_ready_query(pool, task_id)),
                 sa.exists(others_ready_query(pool, task_id, waited_s=long_s)),
                 pilots.scalar_subquery(),

@@ -6,6 +6,7 @@ ends when its item is served, or nobody has met it for a day.
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -89,6 +90,19 @@ class Troubles:
             with self._catalog.write() as session:
                 end(session, self._source, entity, entity_id)
             del known[entity, entity_id]
+
+    def only(self, entity: Of, entity_ids: Collection[int]) -> None:
+        """No other item of these has troubles: what was noted of others is over."""
+        with self._lock, isolated("trouble", entity):
+            known = self._read()
+            gone = [i for kind, i in known if kind == entity and i not in entity_ids]
+            if not gone:
+                return
+            with self._catalog.write() as session:
+                for entity_id in gone:
+                    end(session, self._source, entity, entity_id)
+            for entity_id in gone:
+                del known[entity, entity_id]
 
     def _read(self) -> dict[tuple[str, int], tuple[str, float]]:
         """What is noted, also by a process before this one."""

@@ -16,7 +16,7 @@ from catalog.bulk import insert_new
 from catalog.drivers import StorageDriver
 from catalog.errors import ErrorCode, StorageError
 from catalog.models import DatasetFile, File, Replica
-from catalog.names import beside
+from catalog.names import below, beside
 from catalog.states import ReplicaState
 from catalog.transitions import move
 from catalog.uploadcopies import UploadCopy
@@ -143,7 +143,8 @@ def elsewhere(session: Session, info: UploadInfo, items: Sequence[UploadCopy]) -
 
 
 def _path(info: UploadInfo, member: Member) -> str:
-    return f"{info.dataset}/{member.name}"
+    folder, _, name = f"{info.dataset}/{member.name}".rpartition("/")
+    return below(folder, name)
 
 
 def _free_path(info: UploadInfo, member: Member, tries: int, taken: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlmodel import Session
 
-from catalog import outages, poolnodes, tasks, troubles
+from catalog import outages, poolnodes, stranded, tasks, troubles, workflows
 from catalog.outages import OutageInfo
 from catalog.states import is_final
 
@@ -24,10 +24,15 @@ def of_tasks(session: Session, task_ids: Sequence[int]) -> list[str]:
 
 
 def of_workflow(session: Session, workflow_id: int) -> list[str]:
-    """The same, of the tasks of a workflow that have not ended, and what can't be done for it."""
+    """The same, of the tasks of a workflow that have not ended, and what can't be done for it.
+
+    First what it waits for that can't come.
+    """
     rows = tasks.of_workflow(session, workflow_id)
     waiting = [row.id for row in rows if not is_final(row.state)]
-    told = [item.error for item in troubles.of(session, troubles.Of.WORKFLOW, workflow_id)]
+    found = stranded.why_waits(session, workflows.get(session, workflow_id))
+    vain = [f"{found.fact}; {found.next}"] if found is not None else []
+    told = vain + [item.error for item in troubles.of(session, troubles.Of.WORKFLOW, workflow_id)]
     return (told if waiting else []) + of_tasks(session, waiting)
 
 

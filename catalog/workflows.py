@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import outages
+from catalog import incomplete, outages
 from catalog.attempts import cancel_running
 from catalog.clock import now
 from catalog.errors import NotFound, StateConflict
@@ -111,7 +111,7 @@ def by_flow_run(session: Session, flow_run_ids: Sequence[str]) -> list[WorkflowI
 
 
 def finish(session: Session, workflow_id: int, state: WorkflowState, reason: str | None) -> None:
-    """End a workflow as FINISHED or FAILED."""
+    """End a workflow as FINISHED or FAILED; what a FAILED one leaves OPEN is incomplete."""
     move_one(
         session,
         Workflow,
@@ -123,12 +123,15 @@ def finish(session: Session, workflow_id: int, state: WorkflowState, reason: str
         lease_until=None,
         ended_at=now(),
     )
+    if state is not WorkflowState.FINISHED:
+        incomplete.leave(session, workflow_id, state, reason)
 
 
 def cancel(session: Session, workflow_id: int, reason: str) -> bool:
     """Cancel a workflow with all that is not final in it; False: it was cancelled already.
 
-    Payloads die at their pilot's next heartbeat. Raises `StateConflict` for a FINISHED one.
+    What it leaves OPEN is incomplete. Payloads die at their pilot's next heartbeat. Raises
+    `StateConflict` for a FINISHED one.
     """
     info = get(session, workflow_id)
     if info.state is WorkflowState.CANCELLED:
@@ -156,11 +159,16 @@ def cancel(session: Session, workflow_id: int, reason: str) -> bool:
         execution_options={"synchronize_session": False},
     )
     cancel_running(session, tasks)
+    incomplete.leave(session, workflow_id, WorkflowState.CANCELLED, reason)
     return True
 
 
 def retry(session: Session, workflow_id: int) -> int:
-    """Reopen a FAILED workflow: its failed and held jobs are READY again; gives their number."""
+    """Reopen a FAILED workflow: its failed and held jobs are READY again; gives their number.
+
+    Raises `StateConflict` for one that isn't FAILED, `Conflict` where an output of it that isn't
+    whole was closed or deleted meanwhile.
+    """
     reopened = move(
         session,
         Workflow,
@@ -203,5 +211,6 @@ def retry(session: Session, workflow_id: int) -> int:
             ended_at=None,
         )
         .returning(col(Job.id))
-    )
-    return len(jobs.all())
+    ).all()
+    incomplete.go_on(session, workflow_id)
+    return len(jobs)

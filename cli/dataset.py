@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.counts import count_of
+from catalog.errors import BadInput
 from catalog.names import spelt_out
 from catalog.states import DatasetState
 from cli.copies import fetch_dataset, members
 from cli.home import open_catalog
+from cli.many import From, all_or_none, find_datasets, names_of, one_by_one
 from cli.output import (
     Json,
     Size,
@@ -29,6 +31,7 @@ from cli.progress import counted
 
 if TYPE_CHECKING:
     from catalog.datasets import DatasetInfo
+    from catalog.db import Catalog
     from catalog.uploads import UploadInfo
 
 _SHOWN = 20
@@ -50,7 +53,8 @@ TABLE = 1000
 
 @app.command()
 def create(
-    name: Name,
+    names: Several = None,
+    source: From = None,
     lifetime: Annotated[
         str | None, typer.Option(metavar="TIME", help="Delete it so long after its close: 12h, 7d.")
     ] = None,
@@ -59,20 +63,27 @@ def create(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Create an OPEN dataset without files."""
-    from catalog import datasets, durations, sources
+    """Create OPEN datasets without files; all or none."""
+    from catalog import durations
 
     lifetime_s = None if lifetime is None else durations.seconds(lifetime, "--lifetime")
-    catalog = open_catalog(create=True)
-    with catalog.write() as session:
-        made = datasets.create(session, name, lifetime_s=lifetime_s)
-        if hold:
-            sources.hold(session, made, sources.ANYBODY)
-        info = datasets.get(session, made)
+    chosen = names_of(names, source, "NAME")
+    with open_catalog(create=True).write() as session:
+        made = all_or_none(chosen.all, lambda name: _create(session, name, lifetime_s, hold))
     if as_json:
-        print_json(info)
-    else:
+        print_json(chosen.shape(made))
+        return
+    for info in made:
         say(f"dataset {info.name} is {info.state}")
+
+
+def _create(session: Any, name: str, lifetime_s: float | None, hold: bool) -> "DatasetInfo":
+    from catalog import datasets, sources
+
+    made = datasets.create(session, name, lifetime_s=lifetime_s)
+    if hold:
+        sources.hold(session, made, sources.ANYBODY)
+    return datasets.get(session, made)
 
 
 @app.command("list")
@@ -93,7 +104,7 @@ def list_all(
         as_json,
         lambda d: {
             "dataset": d.name,
-            "state": d.state,
+            "state": state_of(d),
             "files": d.file_count,
             "size": size(d.size_bytes),
             "made by task": d.task_id,
@@ -123,7 +134,8 @@ def show(name: Name, as_json: Json = False) -> None:
     print_fields(
         {
             "dataset": info.name,
-            "state": info.state,
+            "state": state_of(info),
+            **({"lacks": info.incomplete} if info.incomplete else {}),
             "files": now.files,
             "size": Size(now.size_bytes),
             "digest": info.digest,
@@ -138,6 +150,17 @@ def show(name: Name, as_json: Json = False) -> None:
     if going:
         print_table([_upload_row(upload) for upload in going], "uploads")
     print_history(history)
+
+
+def state_of(info: "DatasetInfo") -> str:
+    """The state of a dataset in a table, and that it is incomplete."""
+    return f"{info.state}, incomplete" if info.incomplete else info.state.value
+
+
+def tell_incomplete(info: "DatasetInfo") -> None:
+    """Say what a dataset lacks, where it does."""
+    if info.incomplete:
+        note(f"dataset {info.name} is incomplete: {info.incomplete}")
 
 
 def _going(info: "DatasetInfo") -> dict[str, Any]:
@@ -237,21 +260,49 @@ def files(
 
 @app.command()
 def get(
-    name: Name,
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the files go; made if needed.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME]... DIR",
+            help="Names of datasets, then where the files go; made if needed.",
+            show_default=False,
+        ),
     ],
+    source: From = None,
     as_json: Json = False,
 ) -> None:
     """Copy the files of a dataset to a directory, verified; what is there already stays.
 
     A file that can't be copied is named, and keeps no other from it; once more copies the rest.
+    Of several, or those of a list, each gets a folder of its name there, and one that can't be
+    had keeps no other from it.
     """
-    from catalog import datasets, manifests
-
+    *names, directory = words
+    if not names and source is None:
+        raise BadInput(f"name a dataset, and then the directory; {directory!r} is all there is.")
+    chosen = names_of(names, source, "NAME")
     catalog = open_catalog()
     with catalog.read() as session:
-        info = datasets.by_name(session, name)
+        found = find_datasets(session, chosen.all)
+    target = Path(directory)
+
+    def fetch(info: "DatasetInfo") -> tuple[dict[str, Any], int]:
+        return _get(catalog, info, target if chosen.one else target / info.name, quiet=as_json)
+
+    got, code = one_by_one(found, fetch)
+    if as_json:
+        print_json(chosen.shape([told for told, _ in got]))
+    if code := max([code, *(one for _, one in got)]):
+        raise typer.Exit(code)
+
+
+def _get(
+    catalog: "Catalog", info: "DatasetInfo", directory: Path, *, quiet: bool
+) -> tuple[dict[str, Any], int]:
+    """Copy one; gives what JSON has of it, which it says where not `quiet`, and the exit code."""
+    from catalog import manifests
+
+    with catalog.read() as session:
         total = manifests.totals(session, [info.id])[info.id]
     directory.mkdir(parents=True, exist_ok=True)
     new = copied = failed = code = 0
@@ -262,15 +313,19 @@ def get(
             failed, code = failed + 1, max(code, one.fault.exit_code)
             if failed <= _SHOWN:
                 note(f"spdf: {one.member.name}: {spelt_out(str(one.fault))}")
-    if as_json:
-        print_json(
-            {"dataset": name, "directory": directory, "files": total.files, "new": new,
-             "failed": failed, "size_bytes": copied}
-        )  # fmt: skip
-    else:
+    if not quiet:
         old = total.files - new - failed
         there = f", {old} were there" if old else ""
         there += f", {failed} could not be; once more copies these" if failed else ""
         say(f"{count_of(new, 'file')} ({Size(copied)}) copied to {directory}{there}")
-    if code:
-        raise typer.Exit(code)
+        tell_incomplete(info)
+    told = {
+        "dataset": info.name,
+        "directory": directory,
+        "files": total.files,
+        "new": new,
+        "failed": failed,
+        "size_bytes": copied,
+        "incomplete": info.incomplete,
+    }
+    return told, code

@@ -6,9 +6,9 @@ import typer
 
 from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict
-from cli.dataset import TABLE, Name, Several, after_close
+from cli.dataset import TABLE, Several, after_close, tell_incomplete
 from cli.home import open_catalog
-from cli.many import From, change, find_datasets, names_of, one_by_one
+from cli.many import From, all_or_none, change, find_datasets, names_of, one_by_one
 from cli.output import Json, cell, print_json, print_table, say, show_causes
 from cli.progress import Bar
 
@@ -112,6 +112,7 @@ def upload(
         return
     for dataset, info in zip(found, ordered, strict=True):
         say(f"upload {info.id} of dataset {dataset.name} to {storage} is {info.state}")
+        tell_incomplete(dataset)
 
 
 def verify(names: Several = None, source: From = None, as_json: Json = False) -> None:
@@ -155,10 +156,20 @@ def _verify(catalog: "Catalog", info: "DatasetInfo", *, quiet: bool) -> dict[str
     return {"dataset": info.name, "files": total.files, "wrong": wrong, "changed": changed}
 
 
-def why(name: Name, as_json: Json = False) -> None:
-    """Explain a dataset's state: what keeps it open, since when, and what happens next."""
+def why(names: Several = None, source: From = None, as_json: Json = False) -> None:
+    """Explain datasets' states: what keeps them open, since when, and what happens next."""
     from catalog import causes
 
+    chosen = names_of(names, source, "NAME")
     with open_catalog().read() as session:
-        found = causes.why_name(session, name)
-    show_causes(found, as_json)
+        found = all_or_none(chosen.all, lambda name: causes.why_name(session, name))
+    if chosen.one:
+        show_causes(found[0], as_json)
+        return
+    told = zip(chosen.all, found, strict=True)
+    if as_json:
+        print_json([{"dataset": name, "causes": one} for name, one in told])
+        return
+    for name, one in told:
+        say(f"{name}:")
+        show_causes(one, as_json)

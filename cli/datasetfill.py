@@ -11,7 +11,7 @@ from catalog.counts import count_of
 from catalog.errors import BadInput, NotFound, StateConflict
 from catalog.names import shown
 from catalog.states import DatasetState
-from cli.dataset import Name, Several
+from cli.dataset import Name, Several, state_of, tell_incomplete
 from cli.home import open_catalog
 from cli.many import From, change, files_in, find_datasets, names_of
 from cli.output import Json, Size, note, print_json, say, size
@@ -142,16 +142,28 @@ def _measure(
     return measured
 
 
-def close(names: Several = None, source: From = None, as_json: Json = False) -> None:
+def close(
+    names: Several = None,
+    source: From = None,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete", help="Nothing is missing, though who was to give more can't any more."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Close datasets for good; their count, bytes and digest are noted. All or none.
 
-    That ends all who fill them, and leaves out what was refused; both are named.
+    That ends all who fill them, and leaves out what was refused; both are named. What a cancelled
+    or FAILED workflow has left can be closed, too, and is incomplete; so is what a removed rule or
+    a sender was to give more of, unless --complete. No template takes such by itself.
     """
     chosen = names_of(names, source, "NAME")
     catalog = open_catalog()
     with catalog.write() as session:
         found = find_datasets(session, chosen.all)
-        closed = change(found, lambda info: _close(session, info))
+        closed = change(found, lambda info: _close(session, info, complete))
     if as_json:
         print_json(chosen.shape([done.info for done in closed]))
         return
@@ -168,19 +180,26 @@ class _Closed:
     left: int
 
 
-def _close(session: Any, found: "DatasetInfo") -> _Closed:
-    from catalog import datasets, refusals, sources
+def _close(session: Any, found: "DatasetInfo", is_whole: bool) -> _Closed:
+    from catalog import datasets, incomplete, refusals, sources
 
-    datasets.check_from_outside(session, found.id)
+    incomplete.check_closable(session, found.id)
+    if is_whole and found.derived:
+        raise BadInput(
+            f"dataset {found.name!r} was left by a workflow that didn't end well, so it isn't "
+            "complete; leave --complete out."
+        )
     was_open = found.state is DatasetState.OPEN
     filling = [info.who for info in sources.of_dataset(session, found.id) if info.is_open]
     left = refusals.count_of_dataset(session, found.name) if was_open else 0
-    return _Closed(datasets.close(session, found.id), filling if was_open else (), left)
+    closed = datasets.close(session, found.id, is_whole=is_whole)
+    return _Closed(closed, filling if was_open else (), left)
 
 
 def _tell_closed(done: _Closed) -> None:
     name, files = done.info.name, count_of(done.info.file_count or 0, "file")
-    say(f"dataset {name} is {done.info.state}: {files}, {size(done.info.size_bytes)}")
+    say(f"dataset {name} is {state_of(done.info)}: {files}, {size(done.info.size_bytes)}")
+    tell_incomplete(done.info)
     if done.filling:
         note(f"it was still filled by {', '.join(done.filling)}: what comes now is late")
     if done.left:

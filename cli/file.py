@@ -51,7 +51,8 @@ def show(file: Ref, as_json: Json = False) -> None:
         readers = consumers(session, info.id)
     if as_json:
         found = {**plain(info), "replicas": copies, "lineage": origin.steps}
-        print_json({**found, "truncated": origin.truncated, "raw": origin.raw, "read_by": readers})
+        more = {"raw": origin.raw, "read_by": readers, "incomplete": origin.incomplete}
+        print_json({**found, "truncated": origin.truncated, **more})
         return
     print_fields(
         {
@@ -77,6 +78,8 @@ def _show_lineage(origin: "Lineage") -> None:
     say(f"raw: {raw}{more}")
     if origin.truncated:
         say("the lineage goes on; only its nearest part is shown.")
+    for lacking in origin.incomplete:
+        say(f"dataset {lacking.dataset}, which it comes from, is incomplete: {lacking.why}")
 
 
 def _row(step: "LineageStep") -> dict[str, Any]:

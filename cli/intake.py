@@ -318,22 +318,28 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Follow a rule no longer; what it has made stays."""
-    from catalog import intakerules, sources
+    from catalog import intakerules, stranded
     from cli.rules import first
 
     catalog = open_catalog()
     with catalog.write() as session:
         rule = intakerules.remove(session, name)
-        left = sources.of_removed(session, rule.id)
+        left = stranded.of_rule(session, rule.id)
     if as_json:
-        print_json({**plain(rule), "left_open": [info.dataset for info in left]})
+        waiting = plain(left.readers)
+        print_json({**plain(rule), "left_open": list(left.open), "waiting": waiting})
         return
     say(f"intake rule {name} is followed no longer")
-    if left:
+    if left.open:
         note(
-            f"nothing closes {count_of(len(left), 'OPEN dataset')} that it filled: "
-            f"{first([info.dataset for info in left])}; `spdf intake add {name}` with the same "
-            "--storage and --dataset goes on, `spdf dataset close` closes one as it is"
+            f"nothing closes {count_of(len(left.open), 'OPEN dataset')} that it filled: "
+            f"{first(left.open)}"
+        )
+        if waiting := stranded.waiting(left):
+            note(waiting)
+        note(
+            f"`spdf intake add {name}` with the same --storage and --dataset goes on; "
+            f"{stranded.ways_on(left)} (--complete: nothing is missing)"
         )
 
 

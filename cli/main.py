@@ -19,6 +19,7 @@ from cli import (
     datasetdelete,
     datasetfill,
     demo,
+    ending,
     file,
     inspect,
     intake,
@@ -54,6 +55,7 @@ register.register(app)
 datasetfill.register(dataset.app)
 datasetcare.register(dataset.app)
 datasetdelete.register(dataset.app)
+ending.register(workflow.app)
 for noun in (
     catalog, storage, dataset, file, request, template, workflow, task, job, pilot, worker, cwl,
     intake, buffer, inspect, site, clock,

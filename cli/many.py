@@ -75,13 +75,19 @@ def names_of(given: Sequence[object] | None, source: str | None, what: str) -> N
 
 def ids_of(given: Sequence[int] | None, source: str | None, what: str) -> list[int]:
     """As `names_of`, for ids; raises `BadInput` also for what is none."""
+    return ids_in(names_of(given, source, what), source, what)
+
+
+def ids_in(chosen: Names, source: str | None, what: str) -> list[int]:
+    """The names as ids; raises `BadInput` for what is none."""
     from cli.parameters import MOST
 
-    names = names_of(given, source, what).all
+    names = chosen.all
     for name in names:
         if not (name.isascii() and name.isdigit() and 0 < int(name[:20]) <= MOST):
             raise BadInput(
-                f"{what} {shown(name)[:40]!r} is no id; {_where(source)} must have such."
+                f"{what} {shown(name)[:40]!r} is no id; "
+                + (f"{_where(source)} must have such." if source else "give its number.")
             )
     return [int(name) for name in names]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.states import JobState, TaskState, is_final
+from cli.dataset import state_of
 from cli.home import open_catalog
 from cli.jobtable import show_jobs
 from cli.output import (
@@ -111,7 +112,7 @@ def show(task: Id, as_json: Json = False) -> None:
         say(line)
     print_table(
         [
-            {"port": port, "dataset": d.name, "state": d.state, "files": d.file_count}
+            {"port": port, "dataset": d.name, "state": state_of(d), "files": d.file_count}
             for port, d in made.items()
         ],
         "outputs",

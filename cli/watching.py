@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from catalog.states import JobState, TaskState, WorkflowState, is_final
+from catalog.counts import count_of
+from catalog.states import DatasetState, JobState, TaskState, WorkflowState, is_final
 from cli.faults import INTERRUPTED
 from cli.home import SERVER_DOWN, server_answers
 from cli.jobtable import job_row
@@ -18,21 +19,24 @@ if TYPE_CHECKING:
 
     from catalog.db import Catalog
     from catalog.jobs import JobInfo
+    from catalog.stranded import Leavings
     from catalog.tasks import Progress
     from catalog.workflows import WorkflowInfo
 
 EXIT_CODES = {WorkflowState.FINISHED: 0, WorkflowState.FAILED: 1, WorkflowState.CANCELLED: 6}
 """Exit codes of a wait, by the state that the workflow ended in."""
 
+_SHOWN = 10
 LIVE_S = 1.0
 LINE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a workflow ended: its stages, and the first of its failed jobs."""
+    """How a workflow ended: its stages, the first of its failed jobs, and what it leaves OPEN."""
 
     workflow: "WorkflowInfo"
+    left: "Leavings"
     stages: list[dict[str, Any]] = field(default_factory=list)
     failed_jobs: "Sequence[JobInfo]" = ()
 
@@ -66,12 +70,13 @@ def watch(catalog: "Catalog", workflow_id: int, *, silent: bool = False) -> Ende
 
 def ended(catalog: "Catalog", workflow_id: int) -> Ended:
     """A workflow with its stages and failed jobs, as they are now."""
-    from catalog import workflows
+    from catalog import stranded, workflows
     from flows.summary import failed_jobs, summary_rows
 
     with catalog.read() as session:
         info = workflows.get(session, workflow_id)
-    return Ended(info, summary_rows(catalog, workflow_id), failed_jobs(catalog, workflow_id))
+        left = stranded.of_workflow(session, workflow_id)
+    return Ended(info, left, summary_rows(catalog, workflow_id), failed_jobs(catalog, workflow_id))
 
 
 def _read(catalog: "Catalog", workflow_id: int) -> "tuple[WorkflowInfo, list[Progress], list[str]]":
@@ -195,6 +200,8 @@ def show_end(end: Ended) -> None:
         say(f"`spdf job log {end.failed_jobs[0].id}` shows what the first of them printed.")
         if info.state is WorkflowState.FAILED:
             say(f"`spdf workflow retry {info.id}` tries the failed ones again.")
+    if end.left.open:
+        tell_left(info.id, end.left)
 
 
 def json_end(end: Ended) -> dict[str, Any]:
@@ -203,4 +210,29 @@ def json_end(end: Ended) -> dict[str, Any]:
         "workflow": plain(end.workflow),
         "stages": stage_values(end.stages),
         "failed_jobs": plain(list(end.failed_jobs)),
+        "leaves": plain(end.left.datasets),
+        "waiting": plain(end.left.readers),
     }
+
+
+def tell_left(workflow_id: int, left: "Leavings") -> None:
+    """Say what stays of a workflow that has ended, who waits for it, and what can be done."""
+    from catalog import stranded
+
+    for state in (DatasetState.OPEN, DatasetState.CLOSED):
+        mine = [one for one in left.datasets if one.state is state]
+        if mine:
+            lacks = ", incomplete" if state is DatasetState.OPEN else ""
+            names = first([f"{one.dataset} ({count_of(one.files, 'file')})" for one in mine])
+            note(f"workflow {workflow_id} leaves, {state}{lacks}: {names}")
+    if waiting := stranded.waiting(left):
+        note(waiting)
+    if ways := stranded.ways_on(left):
+        remove = f"`spdf workflow cancel {workflow_id} --discard` removes what stays"
+        note(f"{ways}; {remove}")
+
+
+def first(names: Sequence[str]) -> str:
+    """The first few of names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

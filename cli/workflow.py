@@ -1,14 +1,13 @@
 """`spdf workflow`: templates applied to datasets."""
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.counts import count_of
 from catalog.states import DatasetState, WorkflowState
+from cli.dataset import tell_incomplete
 from cli.home import open_catalog, server_client, ui_address
-from cli.launch import Launched, launch, read_inputs, start
+from cli.launch import Launched, launch, read_inputs
 from cli.output import (
     Json,
     note,
@@ -76,7 +75,7 @@ def submit(
         print_json(_json(done))
     _warn_of_pools(catalog, done.workflow.id)
     if wait:
-        _watch(catalog, done.workflow.id, as_json)
+        watch_to_end(catalog, done.workflow.id, as_json)
 
 
 def _tell(done: Launched) -> None:
@@ -89,11 +88,15 @@ def _tell(done: Launched) -> None:
 
 
 def _tell_open(catalog: "Catalog", info: "WorkflowInfo") -> None:
-    from catalog import datasets
+    from catalog import datasets, stranded
 
     with catalog.read() as session:
         dataset = datasets.get(session, info.dataset_id)
-    if dataset.state is DatasetState.OPEN:
+        vain = stranded.why_waits(session, info)
+    tell_incomplete(dataset)
+    if vain is not None:
+        note(f"{vain.fact}; {vain.next}")
+    elif dataset.state is DatasetState.OPEN:
         note(
             f"dataset {dataset.name} is OPEN: the workflow takes its files as they come and ends "
             f"after `spdf dataset close {dataset.name}`."
@@ -119,7 +122,8 @@ def _json(done: Launched) -> dict[str, Any]:
     }
 
 
-def _watch(catalog: "Catalog", workflow_id: int, as_json: bool) -> None:
+def watch_to_end(catalog: "Catalog", workflow_id: int, as_json: bool) -> None:
+    """Watch a workflow to its end, tell of that, and leave with its exit code."""
     end = watch(catalog, workflow_id, silent=as_json)
     if as_json:
         print_json(json_end(end))
@@ -215,10 +219,12 @@ def _outputs(session: Any, workflow_id: int) -> list[dict[str, Any]]:
     return [
         {
             "dataset": out.name,
-            "state": datasets.get(session, out.dataset_id).state.value,
+            "state": info.state.value,
+            "incomplete": info.incomplete,
             "files": totals[out.dataset_id].files,
         }
         for out in places
+        for info in (datasets.get(session, out.dataset_id),)
     ]
 
 
@@ -234,48 +240,4 @@ def watch_one(workflow: Id, as_json: Json = False) -> None:
     catalog = open_catalog()
     with catalog.read() as session:
         workflows.get(session, workflow)
-    _watch(catalog, workflow, as_json)
-
-
-@app.command()
-def cancel(
-    workflow: Id,
-    reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Cancel a workflow. Its payloads are killed at their pilots' next heartbeat."""
-    from catalog import workflows
-
-    catalog = open_catalog()
-    with catalog.write() as session:
-        new = workflows.cancel(session, workflow, reason or f"cancelled by {_user()}")
-        info = workflows.get(session, workflow)
-    if as_json:
-        print_json({**plain(info), "new": new})
-    else:
-        say(f"workflow {workflow} is {info.state}" + ("" if new else ", as it was before"))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "a user without a name"
-
-
-@app.command()
-def retry(workflow: Id, wait: Wait = False, as_json: Json = False) -> None:
-    """Try the failed and held jobs of a FAILED workflow again."""
-    from catalog import workflows
-
-    catalog = open_catalog()
-    with server_client() as client:
-        with catalog.write() as session:
-            count = workflows.retry(session, workflow)
-        info = start(catalog, client, workflow)
-    if not as_json:
-        say(f"workflow {workflow} is {info.state}, to be tried again: {count_of(count, 'job')}")
-    elif not wait:
-        print_json({**plain(info), "jobs": count})
-    if wait:
-        _watch(catalog, workflow, as_json)
+    watch_to_end(catalog, workflow, as_json)

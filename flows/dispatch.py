@@ -13,7 +13,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from sqlmodel import Session
 
-from catalog import nodes, obstacles, pilots, pressure, tasks, usage
+from catalog import nodes, obstacles, pilots, pressure, stranded, tasks, usage
 from catalog.outage import isolated
 from catalog.settings import Settings
 from catalog.states import TaskState
@@ -90,6 +90,8 @@ class Dispatcher:
         rows = tasks.of_workflow(session, self.chain.workflow_id)
         moving = {row.id: row.stage for row in rows if row.state is TaskState.IN_PROGRESS}
         soon = self._soon(rows, set(moving.values()))
+        if soon and stranded.expects_nothing(session, self.chain.dataset_id):
+            soon = {}
         ids = moving | soon
         live = pilots.live_counts(session, list(ids))
         waiting = obstacles.blocked_tasks(session, list(ids))

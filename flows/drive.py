@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectException
 from sqlalchemy.exc import DBAPIError
 
-from catalog import datasets, ownership, schema, workflows
+from catalog import datasets, ownership, schema, stranded, workflows
 from catalog.db import Catalog
 from catalog.errors import StateConflict
 from catalog.outage import Over, is_away, is_outage, ride_out, sentence
@@ -185,7 +185,9 @@ class _Drive:
         self._dispatcher.stop_waiting()
         with self._catalog.read() as session:
             info = workflows.get(session, self._info.id)
-        leave_summary(self._catalog, info.id, f"{info.label}: {info.state}")
+            left = stranded.of_workflow(session, info.id).open
+        what = f"; it leaves OPEN, incomplete: {', '.join(left)}" if left else ""
+        leave_summary(self._catalog, info.id, f"{info.label}: {info.state}{what}")
         return End(info.state, info.reason or f"{info.label} is {info.state}")
 
     def _let_go(self) -> None:

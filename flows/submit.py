@@ -58,10 +58,17 @@ def submit(
             rank=rank,
             again=wanted.again,
             flow_run_id=flow_run_id,
+            files=_brought(template, inputs),
         )
         if new:
             check_engines(session, plan)
     return workflow_id, new
+
+
+def _brought(template: TemplateDetail, inputs: Mapping[str, Any]) -> set[int]:
+    """The files of a template that its jobs read: defaults, but for those of given inputs."""
+    fixed = [item for item in template.plan.get("fixed", ()) if item["name"] not in inputs]
+    return set(definition.file_ids({**template.plan, "fixed": fixed}))
 
 
 def _check_match(template: TemplateDetail, dataset: str, derived: bool) -> None:

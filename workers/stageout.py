@@ -17,7 +17,7 @@ from typing import Any
 from catalog.checksums import DEFAULT
 from catalog.drivers import undo
 from catalog.errors import BadName, ErrorCode, StorageError
-from catalog.names import MAX_COMPONENT, check_path
+from catalog.names import MAX_COMPONENT, below, check_path
 from workers.cwl import ToolFailure
 from workers.cwl.left import is_straight
 from workers.cwl.staging import with_secondary
@@ -106,7 +106,7 @@ class StageOut:
         if not is_file or not is_straight(path):
             log.warning("a log is no file any more", extra={"job": self._job.job_id})
             return None
-        name = f"{self._job.key}/{self._job.number}.log"
+        name = below(self._job.key, f"{self._job.number}.log")
         return self._put(_Found("log", path, path, True, name, "log", self._task.targets["log"]), 0)
 
     def _found(self, port: str, value: Mapping[str, Any]) -> Iterator[_Found]:
@@ -131,7 +131,7 @@ class StageOut:
         target = self._task.targets[port]
         path = str(value["path"])
         basename = value.get("basename") or os.path.basename(path)
-        name = f"{self._job.key}/{basename}"
+        name = below(self._job.key, str(basename))
         try:
             check_path("output file name", name)
         except BadName as error:

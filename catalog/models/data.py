@@ -267,6 +267,7 @@ class Dataset(SQLModel, table=True):
         default=None, sa_type=Json, description="Stages of its workflow that read it."
     )
     pin: str | None = Field(default=None, description="Why it must stay; None: it is not pinned.")
+    incomplete: str | None = Field(default=None, description="What it lacks; None: nothing known.")
     created_at: datetime = created()
     filled_at: datetime | None = moment()
     closed_at: datetime | None = moment()

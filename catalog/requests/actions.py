@@ -141,6 +141,7 @@ class Actions:
             "files": closed.file_count,
             "size": closed.size_bytes,
             "digest": closed.digest,
+            **({"incomplete": closed.incomplete} if closed.incomplete else {}),
         }
 
     def _waiting(self, info: DatasetInfo, wanted: int | None, waits: list[str]) -> Reply:

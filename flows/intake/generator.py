@@ -17,6 +17,7 @@ from catalog import matches, workflows
 from catalog.db import Catalog
 from catalog.matches import Unmatched
 from catalog.outage import isolated, sentence
+from catalog.templates import TemplateInfo
 from catalog.troubles import Of, Troubles
 from flows.away import is_server_away
 from flows.deployments import sync_templates
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 EVERY_S = 0.5
 _AGAIN_S = 30.0
 _MOST = 200
+
+
+def _choose(known: Sequence[TemplateInfo], item: Unmatched) -> TemplateInfo | None:
+    """The template for a dataset, if there is one; none takes by itself what is incomplete."""
+    return None if item.incomplete else matches.choose(known, item.name, item.derived)
 
 
 class Generator:
@@ -48,7 +54,10 @@ class Generator:
                 if until > time.monotonic()
             }
             found = matches.unmatched(session, known, besides=self._refused, limit=_MOST)
-        chosen = [(item, matches.choose(known, item.name, item.derived)) for item in found]
+        if len(found) < _MOST:
+            # Others were submitted by hand, or are gone.
+            self._troubles.only(Of.DATASET, self._refused.keys() | {item.id for item in found})
+        chosen = [(item, _choose(known, item)) for item in found]
         self._settle([item.id for item, template in chosen if template is None])
         begun = []
         for item, template in chosen:

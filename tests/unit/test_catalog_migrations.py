@@ -151,6 +151,21 @@ def test_every_revision_with_rows_in_it_comes_up_to_date(bare: Catalog, revision
     assert differences(bare) == []
 
 
+def test_what_ended_workflows_have_left_open_is_incomplete(bare: Catalog) -> None:
+    migrate(bare, "0015")
+    fill(bare)
+    with bare.engine.begin() as connection:
+        for text in (
+            "UPDATE dataset SET task_id = id, state = 'OPEN'",
+            "UPDATE workflow SET state = CASE id WHEN 1 THEN 'CANCELLED' ELSE 'IN_PROGRESS' END",
+        ):
+            connection.execute(sa.text(text))
+    schema.upgrade(bare)
+    with bare.read() as session:
+        found = session.scalars(sa.text("SELECT incomplete FROM dataset ORDER BY id"))
+        assert list(found) == ["workflow 1, which made it, is CANCELLED", None, None]
+
+
 def test_an_empty_database_gets_the_whole_schema(bare: Catalog) -> None:
     assert schema.upgrade(bare).found is None
     assert schema.check(bare).oldest_program == schema.oldest_program(schema.HEAD)

@@ -1,5 +1,6 @@
 """Names and paths that are let in, and those that are refused with a reason."""
 
+import os
 import re
 
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import strategies as st
 
 from catalog import names
 from catalog.errors import BadName
-from catalog.names import MAX_NAME, MAX_PATH, check_name, check_path
+from catalog.names import (
+    MAX_COMPONENT,
+    MAX_NAME,
+    MAX_PATH,
+    below,
+    beside,
+    check_name,
+    check_path,
+    output_dataset,
+)
 
 
 @pytest.mark.parametrize("name", ["a", "run-0042", "x.y.v1", "A@b=c+d_e", "0", "n" * MAX_NAME])
@@ -69,3 +79,39 @@ def test_an_accepted_path_stays_below_its_folder(path: str) -> None:
     assert not path.startswith("/")
     assert not {"", ".", ".."} & set(path.split("/"))
     assert path.isprintable() or not any(ord(c) < 32 for c in path)
+
+
+def test_what_is_made_of_a_long_name_keeps_its_ending_and_is_told_from_others() -> None:
+    tail = ".reco.v1.r2.hits.log"
+    assert output_dataset("run-1", tail) == "run-1" + tail
+    given = "data26." + "Stream_" * 27
+    made, other = output_dataset(given + "a", tail), output_dataset(given + "b", tail)
+    assert len(made) == MAX_NAME and made != other
+    assert made.startswith("data26.Stream_") and made.endswith(tail)
+    again = output_dataset(made, ".later.v3.sum.all")
+    assert len(check_name("dataset", again)) == MAX_NAME, "and so on, stage by stage"
+    longest = output_dataset("run-1", f".t.v1.{'s' * 150}.{'p' * 100}")
+    assert len(longest) == MAX_NAME and longest.startswith("run-1.t.v1.sss")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/".join(["x" * 100] * 8),
+        "/".join(["ü" * 50] * 9)[:440],
+        f"{'p' * 111}{'/' * 0}" + f"/{'y' * 255}" * 3,
+    ],
+)
+def test_what_is_made_of_a_long_path_is_a_path(key: str) -> None:
+    key += "/end of it.raw" * 6
+    made = below(key, "out.root")
+    assert len(os.fsencode(check_path("file name", made))) <= MAX_PATH
+    assert made.rpartition("/")[2] == "out.root"
+    assert max(len(os.fsencode(one)) for one in made.split("/")) <= MAX_COMPONENT
+    assert below(key[:-1] + "z", "out.root") != made
+    assert below("run/a.raw", "out.root") == "run/a.raw/out.root"
+
+
+def test_a_path_beside_another_is_as_long_as_a_name_can_be() -> None:
+    assert beside("d/a.raw", "~1") == "d/a.raw~1"
+    assert len(beside(f"d/{'a' * 255}", "~1")) == 257

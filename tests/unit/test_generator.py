@@ -4,14 +4,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from catalog import clock, datasets, matches, storages, templates, workflows
+from catalog import (
+    causes,
+    clock,
+    datasets,
+    deletion,
+    matches,
+    problems,
+    storages,
+    templates,
+    workflows,
+)
 from catalog.db import Catalog
-from catalog.errors import BadInput
-from catalog.models import StorageKind, StorageRole
+from catalog.errors import BadInput, Conflict
+from catalog.models import Replica, StorageKind, StorageRole
+from catalog.names import MAX_NAME
+from catalog.states import ReplicaState
 from catalog.templates import TemplateInfo
 from flows import templates as template_files
 from flows.intake.generator import Generator
+from flows.submit import Submission, submit
 
 CHAIN = Path(__file__).resolve().parents[2] / "examples" / "twostage" / "chain.cwl"
 
@@ -176,3 +190,81 @@ def test_a_template_that_needs_an_input_cannot_be_automatic(
     assert path.read_text() != text
     with pytest.raises(BadInput, match="needs its input 'threshold'"):
         template_files.create(catalog, path, mask="run-*[0-9]", auto=True)
+
+
+def test_outputs_of_a_dataset_with_a_long_name_are_cut_alike(
+    catalog: Catalog, auto: Auto, generator: Generator
+) -> None:
+    auto("run-*[ab]", "chain")
+    long = "run-" + "Stream_" * 27 + "daq"
+    for end in "ab":
+        dataset(catalog, long + end)
+    generator.turn()
+    assert defined(catalog) == [(long + "a", "chain"), (long + "b", "chain")]
+    submit(catalog, Submission("chain", long + "a", {}, again=True))
+    with catalog.read() as session:
+        made = [info.name for info in datasets.list_datasets(session) if info.derived]
+    assert len(set(made)) == 12 and max(map(len, made)) == MAX_NAME
+    digests = {name.partition(".chain.v1")[0].rpartition("-")[2] for name in made}
+    assert len(digests) == 2, "one for each dataset that they are made of"
+    assert sum(name.endswith(".chain.v1.r2.cut.digest") for name in made) == 1
+
+
+def reasons(catalog: Catalog, name: str) -> tuple[str, str]:
+    """What `why` of a dataset and `status` say."""
+    with catalog.read() as session:
+        found = causes.why_dataset(session, datasets.by_name(session, name))
+        told = problems.problems(session)
+    return "; ".join(cause.fact for cause in found), "; ".join(one.message for one in told)
+
+
+def test_why_an_automatic_template_does_not_begin_is_told_until_it_does(
+    catalog: Catalog, auto: Auto, generator: Generator, tmp_path: Path
+) -> None:
+    (tmp_path / "table.txt").write_text("1.0")
+    path = tmp_path / "calibrated.cwl"
+    default = "inputs:\n  table: {type: File, default: {class: File, location: table.txt}}\n"
+    path.write_text(CHAIN.read_text().replace("inputs:\n", default, 1))
+    info, _ = template_files.create(catalog, path, mask="run-*[0-9]", auto=True)
+    with catalog.write() as session:
+        templates.activate(session, info.id)
+        session.execute(sa.update(Replica).values(state=ReplicaState.MISSING))
+    for name in ("run-1", "run-2"):
+        dataset(catalog, name)
+    generator.turn()
+    assert defined(catalog) == []
+    for told in reasons(catalog, "run-1"):
+        assert "template calibrated@1 can't be applied to it: file 1" in told
+        assert "has no copy that is AVAILABLE" in told
+    with catalog.write() as session:
+        deletion.mark(session, datasets.by_name(session, "run-2").id, "a test")
+    generator._refused.clear()
+    generator.turn()
+    told = reasons(catalog, "run-1")[1]
+    assert "dataset run-1" in told
+    assert "dataset run-2" not in told, "it is gone, and needs none"
+    with catalog.write() as session:
+        session.execute(sa.update(Replica).values(state=ReplicaState.AVAILABLE))
+    generator._refused.clear()
+    generator.turn()
+    assert defined(catalog) == [("run-1", "calibrated")]
+    assert "run-1" not in reasons(catalog, "run-1")[1], "that is over"
+
+
+def test_a_default_that_is_not_used_need_not_be_there(
+    catalog: Catalog, auto: Auto, tmp_path: Path
+) -> None:
+    for name in ("table.txt", "other.txt"):
+        (tmp_path / name).write_text(name)
+    path = tmp_path / "calibrated.cwl"
+    default = "inputs:\n  table: {type: File, default: {class: File, location: table.txt}}\n"
+    path.write_text(CHAIN.read_text().replace("inputs:\n", default, 1))
+    info, _ = template_files.create(catalog, path, mask="run-*[0-9]")
+    with catalog.write() as session:
+        templates.activate(session, info.id)
+        session.execute(sa.update(Replica).values(state=ReplicaState.MISSING))
+    dataset(catalog, "run-1")
+    with pytest.raises(Conflict, match="no copy that is AVAILABLE"):
+        submit(catalog, Submission("calibrated", "run-1", {}))
+    other = {"table": str(tmp_path / "other.txt")}
+    assert submit(catalog, Submission("calibrated", "run-1", other))[1]

@@ -286,3 +286,42 @@ def test_jobs_of_a_list_are_released_and_ids_are_numbers(
     assert done.code == 2 and "JOB 'first' is no id" in done.err
     done = spdf("job", "release", "--workflow", failed, "999999")
     assert done.code == 3
+
+
+def test_datasets_are_created_and_explained_from_a_list_all_or_none(
+    spdf: Spdf, ok: Spdf, home: Path, piped: Callable[[bytes], None]
+) -> None:
+    piped(b"run-1\nrun-2\n")
+    made = ok("dataset", "create", "--from", "-", "--lifetime", "7d", "--json").json
+    assert [(one["name"], one["state"]) for one in made] == [("run-1", "OPEN"), ("run-2", "OPEN")]
+    done = spdf("dataset", "create", "run-3", "run-1", "bad name")
+    assert done.code == 4 and "'run-1' exists already" in done.err and "bad name" in done.err
+    assert spdf("dataset", "show", "run-3").code == 3, "none is made"
+    told = ok("dataset", "why", "run-2", "run-1", "--json").json
+    assert [one["dataset"] for one in told] == ["run-2", "run-1"] and told[0]["causes"]
+    assert "run-1:\n- run-1 is OPEN" in ok("dataset", "why", "run-2", "run-1").out
+    assert isinstance(ok("dataset", "why", "run-1", "--json").json, list)
+    assert spdf("dataset", "why", "run-1", "gone").code == 3
+
+
+def test_several_datasets_are_copied_each_to_a_folder_of_its_name(
+    spdf: Spdf, ok: Spdf, buffer: Path, tmp_path: Path
+) -> None:
+    for name in ("run-1", "run-2"):
+        (buffer / name).mkdir()
+        (buffer / name / "a.raw").write_text(name)
+        ok("dataset", "create", name)
+        ok("dataset", "add", name, buffer / name / "a.raw")
+    got = ok("dataset", "get", "run-1", "run-2", tmp_path / "out", "--json").json
+    assert [one["new"] for one in got] == [1, 1]
+    assert (tmp_path / "out/run-2/run-2/a.raw").read_text() == "run-2"
+    ok("dataset", "get", "run-1", tmp_path / "one")
+    assert (tmp_path / "one/run-1/a.raw").read_text() == "run-1"
+    (tmp_path / "list").write_text("run-2\n")
+    ok("dataset", "get", tmp_path / "listed", "--from", tmp_path / "list")
+    assert (tmp_path / "listed/run-2/run-2/a.raw").exists()
+    done = spdf("dataset", "get", "run-1")
+    assert done.code == 2 and "then the directory" in done.err
+    (buffer / "run-1/a.raw").unlink()
+    done = spdf("dataset", "get", "run-1", "run-2", tmp_path / "rest")
+    assert done.code == 5 and (tmp_path / "rest/run-2/run-2/a.raw").exists()
