@@ -85,14 +85,17 @@ def holdings(session: Session) -> Holdings:
     return Holdings(rows, session.execute(sa.text(size)).scalar_one())
 
 
-def at_work(session: Session) -> list[str]:
-    """Who works on the catalog now, in words: those whose beat or lease is fresh."""
+def at_work(session: Session, *, is_current: bool = True) -> list[str]:
+    """Who works on the catalog now, in words: those whose beat or lease is fresh.
+
+    `is_current` says whether the schema is this program's.
+    """
     owned = sa.select(sa.func.count()).where(col(Workflow.lease_until) > now())
     found = {
         "pilots": pilots.beating(session),
         "advanced workflows": session.execute(owned.select_from(Workflow)).scalar_one(),
     }
-    roles = sorted(singletons.held(session))
+    roles = sorted(singletons.held(session, names_holders=is_current))
     return [f"{name} ({count})" for name, count in found.items() if count] + roles
 
 

@@ -80,9 +80,12 @@ def is_held(session: Session, name: str) -> bool:
     return name in held(session, name)
 
 
-def held(session: Session, name: str | None = None) -> dict[str, str]:
-    """Who has roles now, by role; of one or of all."""
-    query = sa.select(col(Singleton.name), col(Singleton.owner), col(Singleton.holder)).where(
+def held(
+    session: Session, name: str | None = None, *, names_holders: bool = True
+) -> dict[str, str]:
+    """Who has roles now, by role; of one or of all. A schema of before names no holders."""
+    holder = col(Singleton.holder) if names_holders else sa.null().label("holder")
+    query = sa.select(col(Singleton.name), col(Singleton.owner), holder).where(
         col(Singleton.owner).is_not(None), col(Singleton.lease_until) > now()
     )
     if name is not None:

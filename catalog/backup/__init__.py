@@ -116,9 +116,11 @@ def _refuse_use(catalog: Catalog, replace: bool) -> None:
         return
     try:
         with catalog.read() as session:
-            if schema.read_state(session.connection()).found is None:
+            state = schema.read_state(session.connection())
+            if state.found is None:
                 return
-            workers, held = overview.at_work(session), overview.is_in_use(session)
+            workers = overview.at_work(session, is_current=state.found >= schema.HEAD)
+            held = overview.is_in_use(session)
     except sa.exc.OperationalError:
         raise
     except sa.exc.DatabaseError as error:

@@ -187,14 +187,38 @@ def test_another_database_is_no_catalog(catalog: Catalog, other: Catalog, tmp_pa
         restore(catalog, path)
 
 
-def test_a_backup_of_an_older_schema_says_that_it_is_one(
-    catalog: Catalog, other: Catalog, tmp_path: Path
-) -> None:
-    with other.engine.begin() as connection:
+def upgrade_to(catalog: Catalog, revision: str) -> None:
+    with catalog.engine.begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(schema.migrations()))
         config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
+        command.upgrade(config, revision)
+
+
+@pytest.mark.parametrize("revision", ["0003", "0015"])
+def test_a_catalog_of_an_older_schema_may_be_replaced_once_nobody_works_on_it(
+    catalog: Catalog, other: Catalog, tmp_path: Path, revision: str
+) -> None:
+    upgrade_to(other, revision)
+    made = back_up(catalog, tmp_path / "backup")
+    with other.write() as session:
+        session.execute(
+            sa.text(
+                "INSERT INTO singleton (name, owner, epoch, lease_until) VALUES (:n, :o, 1, :u)"
+            ),
+            {"n": "intake", "o": "somebody", "u": "2199-01-01 00:00:00"},
+        )
+    with pytest.raises(Conflict, match="worked on by intake"):
+        restore(other, made.path, replace=True)
+    with other.write() as session:
+        session.execute(sa.text("UPDATE singleton SET lease_until = '2001-01-01 00:00:00'"))
+    assert restore(other, made.path, replace=True).schema.found == schema.HEAD
+
+
+def test_a_backup_of_an_older_schema_says_that_it_is_one(
+    catalog: Catalog, other: Catalog, tmp_path: Path
+) -> None:
+    upgrade_to(other, "0002")
     made = back_up(other, tmp_path / "backup")
     assert made.schema == "0002"
     done = restore(catalog, made.path)
