@@ -37,6 +37,8 @@ class Verified:
     """Whether it could be read, or seen to be missing; its state says nothing new where not."""
     mtime_us: int | None = None
     """The stamp of one that is whole."""
+    away: bool = False
+    """Whether it could not be read for its storage, which was away."""
 
     @property
     def is_whole(self) -> bool:
@@ -142,7 +144,9 @@ class _Verification:
 
 
 def _unread(info: FileInfo, replica: ReplicaInfo, why: object) -> Verified:
-    return Verified(info.ref, replica.storage, replica.path, replica.state, str(why), read=False)
+    return Verified(
+        info.ref, replica.storage, replica.path, replica.state, str(why), read=False, away=True
+    )
 
 
 def _look(driver: StorageDriver, info: FileInfo, replica: ReplicaInfo) -> Verified:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalog.counts import count_of
-from catalog.errors import BadInput, Conflict
+from catalog.errors import BadInput, Conflict, Unavailable
 from cli.dataset import TABLE, Several, after_close, tell_incomplete
 from cli.home import open_catalog
 from cli.many import From, all_or_none, change, find_datasets, names_of, one_by_one
@@ -118,8 +118,9 @@ def upload(
 def verify(names: Several = None, source: From = None, as_json: Json = False) -> None:
     """Read all copies of datasets' files, and mark those that aren't the catalog's.
 
-    Exit code 4 where one isn't, or can't be read. A CLOSED dataset's digest is compared, too. Of
-    several one that can't be verified keeps no other from it.
+    Exit code 4 where one isn't, or can't be read, 5 where all that is wrong is that a storage is
+    away. A CLOSED dataset's digest is compared, too. Of several one that can't be verified keeps no
+    other from it.
     """
     chosen = names_of(names, source, "NAME")
     catalog = open_catalog()
@@ -128,8 +129,13 @@ def verify(names: Several = None, source: From = None, as_json: Json = False) ->
     read, code = one_by_one(found, lambda info: _verify(catalog, info, quiet=as_json))
     if as_json:
         print_json(chosen.shape(read))
-    if code or any(one["wrong"] or one["changed"] for one in read):
-        raise typer.Exit(code or Conflict.exit_code)
+    wrong = [copy for one in read for copy in one["wrong"]]
+    if any(one["changed"] for one in read) or any(not copy.away for copy in wrong):
+        code = max(code, Conflict.exit_code)
+    elif wrong:
+        code = max(code, Unavailable.exit_code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _verify(catalog: "Catalog", info: "DatasetInfo", *, quiet: bool) -> dict[str, Any]:

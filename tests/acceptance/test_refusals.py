@@ -263,13 +263,16 @@ def test_bad_input_is_refused_in_a_sentence_and_changes_nothing(
 def content(site: Site) -> dict[str, str]:
     """A digest of every table's rows, but for what services change beside any command.
 
-    Those are the leases of singletons, the pilots, which report themselves, and end when idle, and
-    how the sums of what is on storages are parted and sampled; the sums themselves are compared.
+    Those are the leases of singletons, the samples of the clock, the pilots, which report
+    themselves, and end when idle, and how the sums of what is on storages are parted and sampled;
+    the sums themselves are compared.
     """
+    beside = {"singleton", "catalog_clock", "pilot"}
+    beside |= {"storage_sample", "storage_total", "storage_delta"}
     tables = [
         name
         for (name,) in site.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        if name not in {"singleton", "pilot", "storage_sample", "storage_total", "storage_delta"}
+        if name not in beside
     ]
     assert {"dataset", "file", "template", "workflow", "event"} <= set(tables)
     others = {"event": " WHERE entity != 'pilot'"}

@@ -10,13 +10,13 @@ from catalog import answering
 from tests.servers.disks import hanging
 
 Spdf = Callable[..., Any]
-SAID = "doesn't answer within 0.3 s; check its mount or server"
+SAID = "doesn't answer within 1 s; check its mount or server"
 
 
 @pytest.fixture
 def away(home: Path, ok: Spdf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The place of a storage `raw`."""
-    monkeypatch.setattr(answering, "LIMIT_S", 0.3)
+    monkeypatch.setattr(answering, "LIMIT_S", 1.0)
     ok("storage", "add", "raw", tmp_path / "raw", "--role", "input")
     return tmp_path / "raw"
 
