@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from catalog import clock, singletons, storages
 from catalog.db import Catalog
 from catalog.inspection import findings, scan
 from catalog.inspection.scan import inspect
-from catalog.models import StorageKind, StorageRole
+from catalog.models import Singleton, StorageKind, StorageRole
 from catalog.outage import Over
 from catalog.states import InspectionState
 from catalog.storages import StorageInfo
@@ -76,17 +77,22 @@ def test_a_process_that_is_told_to_stop_says_so(
     assert states(catalog) == [InspectionState.FAILED]
 
 
-def test_one_whose_process_was_killed_is_failed_once_its_lease_is_over(
-    catalog: Catalog, catalog_url: str, storage: StorageInfo
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_one_whose_process_was_killed_is_failed_once_that_is_known(
+    catalog: Catalog, catalog_url: str, storage: StorageInfo, *, elsewhere: bool
 ) -> None:
+    """On this machine at once, of another one when its lease is over."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", DIES, catalog_url, str(storage.id)], cwd=root, check=False
     )
     assert done.returncode == -signal.SIGKILL
     assert states(catalog) == [InspectionState.RUNNING]
-    assert bury(catalog) == [], "its lease runs: it may yet live"
-    clock.shift_clock(3600.0)
+    if elsewhere:
+        with catalog.write() as session:
+            session.execute(sa.update(Singleton).values(holder=None))
+        assert bury(catalog) == [], "its lease runs: it may yet live"
+        clock.shift_clock(3600.0)
     with catalog.read() as session:
         (dead,) = findings.recent(session, 10)
     assert bury(catalog) == [dead.id]
