@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import leave
 from catalog.bulk import chunks, insert_ignore, insert_rest
 from catalog.clock import now
 from catalog.ends import unended
@@ -234,6 +235,7 @@ def deleting(session: Session, *, after: int = 0, limit: int = 100) -> list[Data
         sa.text("dataset.state = 'DELETING'"),
         col(Dataset.grace_until).is_(None),
         col(Dataset.id) > after,
+        leave.has_word(session),
     )
     rows = session.execute(query.order_by(col(Dataset.id)).limit(limit))
     return [DatasetInfo(**row._mapping) for row in rows]

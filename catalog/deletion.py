@@ -22,6 +22,7 @@ from catalog import (
     deletionfaults,
     durations,
     grace,
+    leave,
     leftovers,
     originals,
     uploads,
@@ -190,13 +191,14 @@ def _refuse_made(session: Session, info: DatasetInfo, consumed: bool) -> None:
 def expire(session: Session) -> list[str]:
     """Mark the CLOSED datasets whose lifetime is over; gives their names.
 
-    Those that can't go yet (they are pinned, or being read) are left for the next time. Originals
-    go with those whose intake rule is followed and declares a lifetime, once that is over, too.
+    Those that can't go yet (they are pinned, or being read) are left for the next time, and so are
+    all where nothing may go by itself. Originals go with those whose intake rule is followed and
+    declares a lifetime, once that is over, too.
     """
     gone: list[str] = []
-    if not cattime.may_remove(session):
+    if leave.why_not(session) is not None or not cattime.may_remove(session):
         return gone
-    for row in _expired(session):
+    for row in expired(session):
         by, why = None, "its lifetime is over"
         if row.declared_s is not None and row.moment >= row.closed_at + timedelta(
             seconds=row.declared_s
@@ -211,7 +213,7 @@ def expire(session: Session) -> list[str]:
     return gone
 
 
-def _expired(session: Session) -> Sequence[sa.Row[Any]]:
+def expired(session: Session) -> Sequence[sa.Row[Any]]:
     """Datasets whose lifetime is over; those that are in use would be in the way of others."""
     reading = sa.exists().where(
         col(Workflow.dataset_id) == col(Dataset.id),
@@ -260,8 +262,9 @@ def remove(
 ) -> Removed:
     """Phase two: the bytes of a DELETING dataset go, then it is DELETED; none while grace lasts.
 
-    May be killed at any point and run again. Files that can't go now (their storage is away) keep
-    the dataset DELETING, and why is written down; `until` ends the run early.
+    Nor do those of one that was marked before nothing might go by itself. May be killed at any
+    point and run again. Files that can't go now (their storage is away) keep the dataset DELETING,
+    and why is written down; `until` ends the run early.
     """
     total = Removed()
     with catalog.write() as session:
@@ -270,7 +273,9 @@ def remove(
     places = drivers(catalog)
     with Places(THREADS, "delete") as pool:
         for page in _ahead(_doomed_pages(catalog, dataset_id)):
-            total += remove_replicas(catalog, page.rows, places, pool) + Removed(kept=page.kept)
+            # Where nothing may go by itself its grace has ended only by a person's word.
+            done = remove_replicas(catalog, page.rows, places, pool, asked=True)
+            total += done + Removed(kept=page.kept)
             _note_left(catalog, dataset_id, leftovers.look(places, page.left, pool))
             progress(total)
             if until():

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import cattime, deletion, deletionfaults, leftovers
+from catalog import cattime, deletion, deletionfaults, leave, leftovers
 from catalog.clock import now
 from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict
-from catalog.models import DatasetFile, Detached, Replica
+from catalog.models import Dataset, DatasetFile, Detached, Replica
 from catalog.originals import is_original
 from catalog.refs import Originals
 from catalog.states import ReplicaState
@@ -30,6 +30,8 @@ def due(session: Session, info: DatasetInfo) -> list[Cause]:
     """When a CLOSED dataset is deleted by itself, and what keeps it if that time is over."""
     assert info.expires_at is not None
     found = [Cause(f"its lifetime ends at {info.expires_at:{_TIME}}", "then it is deleted")]
+    if (why := leave.why_not(session)) is not None:
+        return [Cause(f"its lifetime ends at {info.expires_at:{_TIME}}", f"then it stays: {why}")]
     if info.expires_at > session.execute(sa.select(now())).scalar_one():
         return found
     if not cattime.may_remove(session):
@@ -54,7 +56,7 @@ def going(session: Session, info: DatasetInfo) -> list[Cause]:
             )
         ]
     else:
-        found = [Cause(fact, "its bytes go with the next run of the flow `deletion`")]
+        found = [Cause(fact, _next(session, info))]
     if _has_originals(session, info.id):
         found.append(_fate(info))
     for fault in deletionfaults.of_dataset(session, info.id):
@@ -71,6 +73,14 @@ def going(session: Session, info: DatasetInfo) -> list[Cause]:
             )
         )
     return found
+
+
+def _next(session: Session, info: DatasetInfo) -> str:
+    """What happens to a dataset that has no grace left."""
+    query = sa.select(col(Dataset.id)).where(col(Dataset.id) == info.id, leave.has_word(session))
+    if session.execute(query).first() is None:
+        return f"its bytes stay: {leave.why_not(session)}"
+    return "its bytes go with the next run of the flow `deletion`"
 
 
 def _fate(info: DatasetInfo) -> Cause:

@@ -1,7 +1,8 @@
 """Erasing bytes: all that is ever removed from a storage goes through here.
 
 Nothing is removed from a storage that isn't itself, or where this catalog has no claim to remove,
-nothing that lies on another storage as well, and nothing that a row of another storage names.
+nothing without a person's word while nothing may go by itself, nothing that lies on another storage
+as well, and nothing that a row of another storage names.
 """
 
 import os
@@ -31,13 +32,16 @@ def erase(
     driver: StorageDriver,
     paths: Iterable[str],
     seen: Mapping[str, ObjectInfo] = NOTHING_SEEN,
+    *,
+    asked: bool = False,
 ) -> dict[str, StorageError]:
     """Remove what is under `paths` of a storage; gives why those stay that do, by path.
 
     Rows of the storage itself that name them are the caller's to look at, and so is what lies
     there: of what the caller has `seen` nothing goes that has changed since, which is `OtherBytes`,
     as are a link, a folder, and what a link leads to outside of the storage.
-    What isn't there counts as gone: the storage is itself.
+    What isn't there counts as gone: the storage is itself. Where nothing may go by itself (see
+    `leave`) only that goes which a person has `asked` for.
     """
     wanted = list(dict.fromkeys(paths))
     if not wanted:
@@ -45,6 +49,8 @@ def erase(
     try:
         driver.check(marked=True)
         claims.require(catalog, storage_id, driver)
+        if not asked:
+            claims.require_leave(catalog, storage_id)
     except StorageError as error:
         return dict.fromkeys(wanted, error)
     kept = others(catalog, storage_id, wanted)

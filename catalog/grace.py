@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from catalog import cattime, datasets, usage
+from catalog import cattime, datasets, leave, usage
 from catalog.clock import now
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict
@@ -59,8 +59,10 @@ def undelete(session: Session, dataset_id: int) -> DatasetInfo:
             f"dataset {info.name!r} is {info.state}: nobody deletes it, so there is nothing to "
             "take back."
         )
+    # Where nothing may go by itself, or the time isn't sure, nobody has ended it.
     is_over = info.grace_until is None or info.grace_until <= moment
-    if is_over and (info.grace_until is None or cattime.may_remove(session)):
+    may_go = cattime.may_remove(session) and leave.why_not(session) is None
+    if is_over and (info.grace_until is None or may_go):
         raise Conflict(
             f"dataset {info.name!r} can't be taken back: its bytes are going; "
             f"`spdf dataset why {info.name}` tells how far that is."
@@ -85,6 +87,7 @@ def end(session: Session, dataset_id: int) -> bool:
             col(Dataset.id) == dataset_id,
             col(Dataset.state) == DatasetState.DELETING,
             sa.or_(col(Dataset.grace_until).is_(None), _is_over(session)),
+            leave.has_word(session),
         )
         .values(grace_until=None)
         .returning(col(Dataset.id)),
@@ -97,7 +100,7 @@ def end_due(session: Session) -> list[str]:
     """End the grace of those whose time is over; gives their names."""
     names = session.scalars(
         sa.update(Dataset)
-        .where(is_left(), _is_over(session))
+        .where(is_left(), _is_over(session), leave.has_word(session))
         .values(grace_until=None)
         .returning(col(Dataset.name)),
         execution_options={"synchronize_session": False},
@@ -112,14 +115,17 @@ def _is_over(session: Session) -> sa.ColumnElement[bool]:
     return col(Dataset.grace_until) <= now()
 
 
-def in_the_way(session: Session) -> dict[int, int]:
+def in_the_way(session: Session, *, anyway: bool = False) -> dict[int, int]:
     """By storage that is above its high-water mark the dataset whose grace is to end early.
 
     It is the oldest that keeps bytes there. One at a time for each storage: the next when that
     one's bytes are gone, and it is full still. Deletions that got stuck there are waited for only
     where their own grace was ended early: a storage from which nothing can be removed ends no
-    other's. Of many files this takes a while, so it is asked before anything is written.
+    other's. Of many files this takes a while, so it is asked before anything is written. None where
+    nothing may go by itself, unless it is asked for `anyway`.
     """
+    if not anyway and leave.why_not(session) is not None:
+        return {}
     return {
         storage_id: oldest
         for storage_id in sorted(usage.pressed(session))

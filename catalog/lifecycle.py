@@ -5,7 +5,7 @@ from contextlib import suppress
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import datasets, deletion, uploads
+from catalog import datasets, deletion, leave, uploads
 from catalog.clock import now
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict, StateConflict
@@ -69,7 +69,27 @@ def _change(
 def release(session: Session, after: int, limit: int = 200) -> tuple[list[str], int]:
     """Mark what lies between stages and isn't needed any more, beyond a dataset's id.
 
-    Gives the names of what goes, and where to go on (0: from the start).
+    Gives the names of what goes, and where to go on (0: from the start). Nothing goes where nothing
+    may go by itself.
+    """
+    if leave.why_not(session) is not None:
+        return [], 0
+    found, behind = over(session, after, limit)
+    gone = []
+    for dataset_id, name, why in found:
+        with isolated("dataset", name), suppress(Conflict):
+            with session.begin_nested():
+                deletion.mark(session, dataset_id, why, consumed=True)
+            gone.append(name)
+    return gone, behind
+
+
+def over(
+    session: Session, after: int = 0, limit: int = 200
+) -> tuple[list[tuple[int, str, str]], int]:
+    """What lies between stages and isn't needed any more: ids, names, and why.
+
+    Beyond a dataset's id; gives where to go on, too (0: from the start).
     """
     rows = session.execute(
         sa.select(
@@ -88,18 +108,15 @@ def release(session: Session, after: int, limit: int = 200) -> tuple[list[str], 
         .order_by(col(Dataset.id))
         .limit(limit)
     ).all()
-    gone = []
+    found = []
     for row in rows:
         if not _is_over(session, row.workflow_id, row.retention, row.readers or []):
             continue
         why = "its readers are FINISHED"
         if row.retention is Retention.UPLOADED:
             why = "what was made of it is uploaded"
-        with isolated("dataset", row.name), suppress(Conflict):
-            with session.begin_nested():
-                deletion.mark(session, row.id, why, consumed=True)
-            gone.append(row.name)
-    return gone, rows[-1].id if len(rows) == limit else 0
+        found.append((row.id, row.name, why))
+    return found, rows[-1].id if len(rows) == limit else 0
 
 
 def _is_over(session: Session, workflow_id: int, retention: Retention, readers: list[str]) -> bool:

@@ -4,8 +4,11 @@ import re
 
 from catalog.drivers.posix import PARTIAL_PREFIX, PARTIAL_SUFFIX
 
-_ATTEMPT = re.compile(r"([^/]+)/\d{6,}/\d+\.(g\d+\.)?a\d+[./].+\Z")
+_ATTEMPT = re.compile(r"([^/]+)/\d{6,}/\d+\.(?:g(\d+)\.)?a\d+[./].+\Z")
 """`DATASET/THOUSANDS/JOB.aNUMBER.NAME`, or a folder of that name: an attempt's output."""
+_FOLDER = re.compile(r"[^/]+/\d{6,}(?:/\d+\.(?:g\d+\.)?a\d+(?:[./].*)?)?\Z")
+"""The folder of a thousand jobs, one of an attempt's own, or one below that."""
+_MOST_DIGITS = 18
 _PROBE = ".spdf-check/"
 
 
@@ -18,6 +21,20 @@ def is_own(path: str) -> bool:
     if name.startswith(PARTIAL_PREFIX) and name.endswith(PARTIAL_SUFFIX):
         return True
     return path.startswith(_PROBE) or dataset_of(path) is not None
+
+
+def is_own_folder(path: str) -> bool:
+    """Whether a folder has the shape of those that attempts' outputs lie in; a dataset's has not.
+
+    That is of the first level, and may be anybody's.
+    """
+    return _FOLDER.match(path) is not None
+
+
+def generation_of(path: str) -> int:
+    """Of the catalog whose job's output lies there, by the path's shape alone; 0 for others."""
+    found = _ATTEMPT.match(path)
+    return int(found[2]) if found and found[2] and len(found[2]) < _MOST_DIGITS else 0
 
 
 def dataset_of(path: str) -> str | None:

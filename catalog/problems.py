@@ -11,10 +11,12 @@ from itertools import islice
 from sqlmodel import Session
 
 from catalog import (
+    claims,
     clockcare,
     deletionfaults,
     following,
     intakelooks,
+    leave,
     nodes,
     refusals,
     rejected,
@@ -68,7 +70,7 @@ def _rules(session: Session) -> Iterable[str]:
 
 def _storages(session: Session) -> Iterable[str]:
     """Storages that aren't what they were, or share a place; looked at, for a few seconds."""
-    return standing.problems(storages.list_all(session))
+    return standing.problems(storages.list_all(session), claims.ours(session))
 
 
 def _deletions(session: Session) -> Iterable[str]:
@@ -86,6 +88,12 @@ def _deletions(session: Session) -> Iterable[str]:
         )
     if len(found) == MOST_SHOWN and (more := deletionfaults.count(session) - MOST_SHOWN) > 0:
         yield f"{more} more deletions can't go on; `spdf dataset why` of each tells"
+
+
+def _leave(session: Session) -> Iterable[str]:
+    """Nothing goes by itself, and why."""
+    why = leave.why_not(session)
+    return () if why is None else (f"{why}.",)
 
 
 def _templates(session: Session) -> Iterable[str]:
@@ -113,6 +121,7 @@ SOURCES: dict[str, Source] = {
     "requests of the spool": _rejected,
     "storages": _storages,
     "deletions": _deletions,
+    "removal": _leave,
     "outages": waits.of_all,
     "templates": _templates,
 }

@@ -115,6 +115,13 @@ class Originals(StrEnum):
     """The lifetime of its intake rule is over: those that the rule is for."""
 
 
+class May(StrEnum):
+    """What a catalog does with a storage, by its claim on it."""
+
+    READS = "reads"
+    REMOVES = "removes"
+
+
 class StorageRole(StrEnum):
     """What a storage is for."""
 

@@ -230,17 +230,23 @@ def _begun(session: Session, storage_id: int, after: int) -> list[Doomed]:
 
 
 def remove_replicas(
-    catalog: Catalog, rows: Sequence[Doomed], places: Drivers, pool: ThreadPoolExecutor
+    catalog: Catalog,
+    rows: Sequence[Doomed],
+    places: Drivers,
+    pool: ThreadPoolExecutor,
+    *,
+    asked: bool = False,
 ) -> Removed:
     """Remove the bytes of replicas that are DELETING, then note that they are DELETED.
 
-    Another process may be at the same ones: each is noted and counted once.
+    `asked`: a person's word lets them go, also where nothing may go by itself. Another process may
+    be at the same ones: each is noted and counted once.
     """
     places = {**places, **_away(places, {row.storage_id for row in rows})}
     sights = _look(places, [row for row in rows if row.original or row.unseen], pool)
     going = [r for r in rows if r.goes and (r.id not in sights or _is_registered(sights[r.id]))]
     # What has changed since it was looked at is as if it had been seen only now.
-    sights |= _remove_bytes(catalog, places, going, sights, pool)
+    sights |= _remove_bytes(catalog, places, going, sights, pool, asked)
     faults = {i: str(s) for i, s in sights.items() if _is_fault(s)}
     reach("deletion.removed")
     with catalog.write() as session:
@@ -355,6 +361,7 @@ def _remove_bytes(
     rows: Sequence[Doomed],
     sights: Mapping[int, Sight | StorageError],
     pool: ThreadPoolExecutor,
+    asked: bool,
 ) -> dict[int, StorageError]:
     """Why bytes aren't gone, by the replica's id; each thread has paths that lie together."""
     parts: list[Sequence[Doomed]] = []
@@ -369,7 +376,7 @@ def _remove_bytes(
             return dict.fromkeys((row.path for row in part), driver)
         seen = {row.path: there for row in part if (there := _seen(sights.get(row.id)))}
         paths = [row.path for row in part]
-        return erasure.erase(catalog, part[0].storage_id, driver, paths, seen)
+        return erasure.erase(catalog, part[0].storage_id, driver, paths, seen, asked=asked)
 
     faults: dict[int, StorageError] = {}
     for part, stayed in zip(parts, pool.map(remove_part, parts), strict=True):

@@ -17,13 +17,14 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import answering, storages
+from catalog import answering, claims, storages
+from catalog.claims import Ours
 from catalog.counts import count_of
 from catalog.db import Catalog
 from catalog.drivers import StorageDriver, driver_for, marker
-from catalog.drivers.marker import Claim, Marker, May
+from catalog.drivers.marker import Marker
 from catalog.errors import Conflict, ErrorCode, SpdfError, StorageError
-from catalog.models import CatalogInfo, File, Replica, StorageRole
+from catalog.models import File, Replica
 from catalog.names import MARKER
 from catalog.overlaps import Overlap, overlaps
 from catalog.refs import StorageInfo
@@ -63,13 +64,18 @@ class NotPlain(Conflict):
     """Nobody can tell whether a storage is the one that it was."""
 
 
-def look(info: StorageInfo) -> Found:
-    """Look at a storage; nothing is changed."""
+def look(info: StorageInfo, mine: Ours | None = None) -> Found:
+    """Look at a storage; nothing is changed.
+
+    Also whether this catalog may remove there, as far as somebody should hear of it, where it is
+    told who that is.
+    """
     try:
         driver = driver_for(info)
         driver.check()
-        if info.marked or (info.identity is not None and driver.read_marker() is not None):
-            return Found(info, Standing.ITSELF)
+        text = None if info.identity is None else driver.read_marker()
+        if info.marked or text is not None:
+            return Found(info, Standing.ITSELF, _of_claims(info, text, mine))
     except StorageError as error:
         return Found(info, Standing.AWAY, str(error))
     return Found(
@@ -80,12 +86,25 @@ def look(info: StorageInfo) -> Found:
     )
 
 
-def look_all(known: Sequence[StorageInfo], *, limit_s: float = LOOK_S) -> list[Found]:
+def _of_claims(info: StorageInfo, text: bytes | None, mine: Ours | None) -> str:
+    """Why nothing may be removed from a storage, where that is a trouble; else nothing."""
+    if text is None or mine is None:
+        return ""
+    found = _read(info, text, anyway=True)
+    if found is None or not claims.is_trouble(found, info, mine):
+        return ""
+    why = claims.why_not(found, info, mine)
+    return "" if why is None else f"storage {info.name!r}: nothing is removed there: {why}."
+
+
+def look_all(
+    known: Sequence[StorageInfo], mine: Ours | None = None, *, limit_s: float = LOOK_S
+) -> list[Found]:
     """Look at storages, at all of them at once; nothing is changed.
 
     One that doesn't answer in time, such as a mount that hangs, is away.
     """
-    found = _in_time([partial(look, info) for info in known], limit_s)
+    found = in_time([partial(look, info, mine) for info in known], limit_s)
     return [
         one
         or Found(
@@ -98,14 +117,16 @@ def look_all(known: Sequence[StorageInfo], *, limit_s: float = LOOK_S) -> list[F
     ]
 
 
-def problems(known: Sequence[StorageInfo], *, limit_s: float = LOOK_S) -> list[str]:
+def problems(
+    known: Sequence[StorageInfo], mine: Ours | None = None, *, limit_s: float = LOOK_S
+) -> list[str]:
     """A sentence on each storage that isn't itself, and on each two that share a place."""
-    told = [found.why for found in look_all(known, limit_s=limit_s) if found.why]
-    (sharing,) = _in_time([partial(overlaps, known, resolve=True)], limit_s)
+    told = [found.why for found in look_all(known, mine, limit_s=limit_s) if found.why]
+    (sharing,) = in_time([partial(overlaps, known, resolve=True)], limit_s)
     return told + told_overlaps(sharing or ())
 
 
-def _in_time(calls: Sequence[Callable[[], R]], limit_s: float) -> list[R | None]:
+def in_time(calls: Sequence[Callable[[], R]], limit_s: float) -> list[R | None]:
     """What calls give that are over in time, all at once; None of the others.
 
     Those go on in threads that nobody waits for: a look at a mount that hangs can't be ended.
@@ -180,7 +201,7 @@ def _mark(catalog: Catalog, storage_id: int, why: _Why) -> Found:
             _identify(catalog, info, found.storage)
         elif not _write(catalog, driver, info, before=text):
             return _by_hand(catalog, info)
-    _claim(catalog, driver, info)
+    claims.join(catalog, driver, info)
     with catalog.read() as session:
         return Found(storages.get(session, storage_id), Standing.ITSELF)
 
@@ -297,7 +318,7 @@ def _write(
         known = storages.get(session, info.id)
         identity = known.identity or marker.new_id()
         storages.identify(session, info.id, identity, marked=known.marked)
-        claim = _our_claim(session, info)
+        claim = claims.first(claims.ours(session), info)
     try:
         driver.write_marker(Marker(identity).with_claim(claim).to_bytes(), before=before)
     except StorageError as error:
@@ -316,7 +337,7 @@ def _by_hand(catalog: Catalog, info: StorageInfo) -> Found:
     """The marker that the owner of a storage has to place, since we may not."""
     with catalog.read() as session:
         known = storages.get(session, info.id)
-        claim = _our_claim(session, info)
+        claim = claims.first(claims.ours(session), info)
     assert known.identity is not None
     text = Marker(known.identity).with_claim(claim).to_bytes().decode()
     why = (
@@ -324,26 +345,3 @@ def _by_hand(catalog: Catalog, info: StorageInfo) -> Found:
         f"{info.url}. Until then nothing there counts as gone, and nothing is removed."
     )
     return Found(known, Standing.UNMARKED, why, text)
-
-
-def _our_claim(session: Session, info: StorageInfo) -> Claim:
-    """Input storages are the detector's: we read them."""
-    ours = session.execute(sa.select(col(CatalogInfo.catalog), col(CatalogInfo.instance))).one()
-    may = May.READS if info.role is StorageRole.INPUT else May.REMOVES
-    return Claim(ours.catalog, ours.instance, may)
-
-
-def _claim(catalog: Catalog, driver: StorageDriver, info: StorageInfo) -> None:
-    """Have our claim in the marker, beside those of others, as far as we may write it."""
-    with catalog.read() as session:
-        claim = _our_claim(session, info)
-    text = driver.read_marker()
-    if text is None:
-        return
-    found = _read(info, text, anyway=True)
-    if found is None or found.format != marker.FORMAT or found.is_claimed_by(claim):
-        return
-    try:
-        driver.write_marker(found.with_claim(claim).to_bytes(), before=text)
-    except StorageError as error:
-        log.warning("storage not claimed", extra={"storage": info.name, "why": str(error)})

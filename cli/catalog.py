@@ -7,10 +7,21 @@ import typer
 
 from catalog.errors import BadInput
 from cli.home import bare_catalog, open_catalog
-from cli.output import Json, note, plain, print_fields, print_json, say, size
+from cli.output import (
+    Json,
+    cell,
+    note,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    size,
+)
 from cli.progress import waiting
 
 if TYPE_CHECKING:
+    from catalog.aftermath import Aftermath
     from catalog.db import Catalog
     from catalog.schema import SchemaState
 
@@ -171,7 +182,61 @@ def restore(
         note(f"what was there is kept in {done.aside}")
     if not done.schema.is_usable:
         note("`spdf catalog migrate` brings its schema up to date.")
-    note("files stored since that backup are unknown to it: see docs/howto/catalog.md.")
+    note(
+        "it knows nothing of what was done since that backup, and removes nothing by itself until "
+        "`spdf catalog accept`: see docs/howto/catalog.md."
+    )
+
+
+@app.command()
+def accept(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Let it remove by itself again; without it only tell.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what a restored or rolled-back catalog doesn't know, and let it remove by itself again.
+
+    Listed are what it would remove by itself, what was deleted or pinned since, and requests that
+    were answered since. With --yes it does as ever from then on; nothing else changes.
+    """
+    from catalog import aftermath, restores
+
+    catalog = open_catalog()
+    with waiting("looking"):
+        found = aftermath.of(catalog)
+    if yes and found is not None:
+        with catalog.write() as session:
+            restores.accept(session)
+    if as_json:
+        print_json({"accepted": yes or found is None, "found": found})
+        return
+    if found is None:
+        say("this catalog was not restored since it was last accepted; it removes as ever.")
+        return
+    _tell(found)
+    say(
+        "accepted: from now on it removes by itself what is due."
+        if yes
+        else "`spdf catalog accept --yes` lets it remove by itself what is due."
+    )
+
+
+def _tell(found: "Aftermath") -> None:
+    """All that is known of the time that a catalog has forgotten."""
+    say(f"this catalog was {found.how} at {cell(found.at)}: generation {found.generation}")
+    for title, rows in (
+        ("goes by itself once this is accepted", found.due),
+        ("deleted since, as the catalog of before says", found.deleted),
+        ("pinned since, and not pinned here", found.pinned),
+        ("requests that were answered since; have them sent again", found.requests),
+    ):
+        if rows:
+            print_table([{"name": row.name, "why": row.why} for row in rows], title)
+        else:
+            say(f"{title}: none that is known")
+    for remark in found.remarks:
+        note(remark)
 
 
 def _where(catalog: "Catalog") -> str:

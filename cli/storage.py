@@ -1,5 +1,6 @@
 """`spdf storage`: the places that hold bytes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from catalog.errors import BadInput, SpdfError
 from catalog.places import kept_path, place_of
-from catalog.refs import StorageRole
+from catalog.refs import May, StorageRole
 from cli.home import open_catalog
 from cli.output import NOTHING, Json, note, print_fields, print_json, say, show_list, size
 
@@ -40,7 +41,7 @@ def add(
     printed, to be placed by hand. A place inside another storage, or around one, is refused. The
     login to an S3 server is not part of it: see SPDF_S3_ACCESS_KEY in the settings.
     """
-    from catalog import siting, standing, storages
+    from catalog import claims, siting, standing, storages
     from catalog.refs import StorageInfo, StorageKind
 
     url = _url(place)
@@ -64,6 +65,8 @@ def add(
         return
     try:
         found = standing.mark(catalog, info.id)
+        with catalog.read() as session:
+            found = standing.look(found.storage, claims.ours(session)) if found.why == "" else found
     except SpdfError as error:
         found = standing.Found(info, standing.Standing.AWAY, str(error))
     _show(found, as_json)
@@ -118,6 +121,53 @@ def mark(
 
 
 @app.command()
+def claim(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of the storages.")],
+    may: Annotated[
+        May | None,
+        typer.Option(help="What this catalog does there; by default what it did, or its role's."),
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="CATALOG", help="Takes the right to remove from that one, by its id."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say that storages are this catalog's: that it reads them, or also removes what goes there.
+
+    It takes the place of the claims that other copies of this catalog have, such as that of before
+    a restore. Of several catalogs one may remove; another's right goes only where it is named.
+    """
+    from catalog import claims, standing, storages
+    from catalog.drivers import driver_for
+
+    catalog = open_catalog()
+    with catalog.read() as session:
+        wanted = [storages.by_name(session, name) for name in names]
+    done = []
+    for info in wanted:
+        driver = driver_for(info)
+        driver.check(marked=True)
+        to_place = claims.take(catalog, info.id, driver, may=may, over=over)
+        with catalog.read() as session:
+            found = standing.look(info, claims.ours(session))
+        if to_place:
+            why = f"storage {info.name!r}: we may not write its marker; have this placed there."
+            found = replace(found, why=why, to_place=to_place)
+        done.append(found)
+    if as_json:
+        print_json([
+            {"storage": found.storage.name, "why": found.why, "to_place": found.to_place}
+            for found in done
+        ])  # fmt: skip
+        return
+    for found in done:
+        _show(found, as_json)
+
+
+@app.command()
 def move(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the storage.")],
     place: Annotated[str, typer.Argument(metavar="PLACE", help="Where all of it lies now.")],
@@ -147,12 +197,12 @@ def _try(name: str, url: str) -> None:
 @app.command("list")
 def list_all(as_json: Json = False) -> None:
     """List the storages, and whether each is itself, away, or has no marker yet."""
-    from catalog import standing, storages
+    from catalog import claims, standing, storages
     from catalog.overlaps import overlaps
 
     with open_catalog().read() as session:
-        known = storages.list_all(session)
-    found = standing.look_all(known)
+        known, mine = storages.list_all(session), claims.ours(session)
+    found = standing.look_all(known, mine)
     show_list(
         [{**vars(f.storage), "standing": f.standing, "why": f.why} for f in found],
         as_json,
@@ -175,20 +225,20 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a storage: whether it is itself, what shares its place, what the catalog has there."""
-    from catalog import standing, storages
+    from catalog import claims, standing, storages
     from catalog.overlaps import overlaps
 
     with open_catalog().read() as session:
         info = storages.by_name(session, name)
-        known = storages.list_all(session)
+        known, mine = storages.list_all(session), claims.ours(session)
         there = [item for item in storages.usage(session) if item.storage == name]
-    found = standing.look(info)
-    mine = [item for item in overlaps(known, resolve=True) if info in (item.outer, item.inner)]
+    found = standing.look(info, mine)
+    sharing = [item for item in overlaps(known, resolve=True) if info in (item.outer, item.inner)]
     result = {
         **vars(info),
         "standing": found.standing,
         "why": found.why,
-        "overlaps": standing.told_overlaps(mine),
+        "overlaps": standing.told_overlaps(sharing),
         "files": {item.state: item.files for item in there},
         "size_bytes": sum(item.size_bytes for item in there),
     }

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from prefect import flow
 
-from catalog import datasets, deletion, deletionfaults, grace, outage, schema
+from catalog import datasets, deletion, deletionfaults, grace, outage, rollbacks, schema
 from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
 from catalog.db import Catalog, get_catalog
@@ -60,6 +60,7 @@ def delete(
         if role is None:
             log.info("another process deletes")
             return Deleted(0, 0, 0, 0, ())
+        rollbacks.look(catalog)
         with catalog.read() as session:
             pressing = grace.in_the_way(session)
         with catalog.write() as session:

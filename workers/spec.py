@@ -127,6 +127,8 @@ class JobSpec:
     number: int
     files: Mapping[str, tuple[FileRef, ...]]
     values: Mapping[str, Any] = field(default_factory=dict)
+    generation: int = 0
+    """Of the catalog: after a restore another job may have the same id."""
 
 
 @dataclass(frozen=True)

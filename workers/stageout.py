@@ -254,9 +254,11 @@ def _told_twice(held: _Found, found: _Found) -> str:
 def place_of(dataset: str, job: JobSpec, basename: str) -> str:
     """Where an attempt's file lies on its storage: never where another attempt's does.
 
-    A thousand jobs share a folder: one of its own for each would cost more than the file.
+    Nor where one of an earlier generation of the catalog does. A thousand jobs share a folder: one
+    of its own for each would cost more than the file.
     """
-    folder, name = f"{dataset}/{job.job_id // 1000:06d}", f"{job.job_id}.a{job.number}"
+    again = f".g{job.generation}" if job.generation else ""
+    folder, name = f"{dataset}/{job.job_id // 1000:06d}", f"{job.job_id}{again}.a{job.number}"
     if len(os.fsencode(basename)) + len(name) < MAX_COMPONENT:
         return f"{folder}/{name}.{basename}"
     return f"{folder}/{name}/{basename}"

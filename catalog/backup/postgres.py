@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from catalog import schema
+from catalog import restores, schema
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict, Unavailable
 from catalog.pgprograms import major_version, program
@@ -57,22 +57,25 @@ def restore(catalog: Catalog, path: Path) -> str | None:
     with catalog.read() as session:
         connection = session.connection()
         inspector = sa.inspect(connection)
-        tables, place = inspector.get_table_names(), inspector.default_schema_name
+        tables, place = inspector.get_table_names(), inspector.default_schema_name or "public"
+        before = restores.generation(session) if "restore" in tables else 0
     catalog.close()
     aside = f"{_ASIDE}{datetime.now(UTC):%Y%m%dt%H%M%S%fz}" if tables else None
-    before = ["BEGIN;", f"SET LOCAL lock_timeout = '{_LOCK_WAIT}';"]
+    first = ["BEGIN;", f"SET LOCAL lock_timeout = '{_LOCK_WAIT}';"]
     if aside is not None:
-        before += [f"CREATE SCHEMA {_quoted(aside)};"]
-        before += [
-            f"ALTER TABLE {_quoted(place or 'public', table)} SET SCHEMA {_quoted(aside)};"
-            for table in tables
+        first += [f"CREATE SCHEMA {_quoted(aside)};"]
+        first += [
+            f"ALTER TABLE {_quoted(place, table)} SET SCHEMA {_quoted(aside)};" for table in tables
         ]
-    _replay(catalog, path, tools, "\n".join(before))
+    claims = _only(path, "catalog_info") is not None
+    last = [f"SET LOCAL search_path = {_quoted(place)};"]
+    last += restores.statements("postgresql", after=before, aside=aside, claims=claims)
+    _replay(catalog, path, tools, "\n".join(first), "\n".join(last))
     return aside
 
 
-def _replay(catalog: Catalog, path: Path, tools: tuple[Path, Path], before: str) -> None:
-    """Feed a transaction to psql: `before`, then what the backup holds, and only then COMMIT.
+def _replay(catalog: Catalog, path: Path, tools: tuple[Path, Path], first: str, last: str) -> None:
+    """Feed a transaction to psql: `first`, what the backup holds, `last`, and only then COMMIT.
 
     Whatever ends too early ends the stream without a COMMIT, and so changes nothing.
     """
@@ -93,11 +96,11 @@ def _replay(catalog: Catalog, path: Path, tools: tuple[Path, Path], before: str)
     ):  # fmt: skip
         assert reader.stdout is not None and writer.stdin is not None
         try:
-            writer.stdin.write(f"{before}\n".encode())
+            writer.stdin.write(f"{first}\n".encode())
             shutil.copyfileobj(reader.stdout, writer.stdin)
             readable = reader.wait() == 0
             if readable:
-                writer.stdin.write(b"COMMIT;\nANALYZE;\n")
+                writer.stdin.write(f"{last}\nCOMMIT;\nANALYZE;\n".encode())
             writer.stdin.close()
         except BrokenPipeError:
             reader.kill()

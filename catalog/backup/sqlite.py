@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catalog import schema
+from catalog import restores, schema
 from catalog.db import Catalog
 from catalog.drivers.posix import fsync_path, partial_name
 from catalog.errors import BadInput, Conflict, Unavailable
@@ -61,13 +61,40 @@ def restore(catalog: Catalog, path: Path) -> str | None:
     try:
         _copy(path, new)
         with catalog.lock():
+            before = _generation(target) if target.exists() else 0
             aside = _put_aside(target) if target.exists() else None
             if aside is not None:
                 shutil.copymode(aside, new)
+            _say_restored(new, before, aside)
             new.replace(target)
     finally:
         new.unlink(missing_ok=True)
     return None if aside is None else str(aside)
+
+
+def _generation(path: Path) -> int:
+    """Of a catalog; 0 where it can't be told, since restoring is for what is damaged, too."""
+    try:
+        with closing(_reader(path)) as connection:
+            (found,) = connection.execute("SELECT max(id) FROM restore").fetchone()
+    except sqlite3.DatabaseError:
+        return 0
+    return int(found or 0)
+
+
+def _say_restored(new: Path, before: int, aside: Path | None) -> None:
+    """Have a catalog say that it is restored, before anybody can open it."""
+    with closing(sqlite3.connect(new)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        for statement in restores.statements(
+            "sqlite",
+            after=before,
+            aside=None if aside is None else str(aside),
+            claims="catalog_info" in names,
+        ):
+            connection.execute(statement)
+        connection.commit()
+    fsync_path(new)
 
 
 def _copy(source: Path, target: Path) -> None:

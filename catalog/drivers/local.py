@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,8 @@ from catalog.drivers.posix import (
 from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
 from catalog.drivers.root import ABSENT, Root
 from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
-from catalog.drivers.unlinking import look, open_folder, prune, sync_folder, unlink, what_else
+from catalog.drivers.sweeping import sweep
+from catalog.drivers.unlinking import look, open_folder, sync_folder, unlink, what_else
 from catalog.drivers.walk import info_of, walk
 from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
@@ -187,14 +189,13 @@ class LocalDriver:
             return steadily(lambda: self._path(path).open("rb"))
 
     def delete(self, path: str) -> bool:
-        """Remove what is under `path`, and the folders that this leaves empty."""
+        """Remove what is under `path`; its folder stays, also where this leaves it empty."""
         check_path("path", path)
         with self._errors(path), self._itself.held() as root:
             there = unlink(path, root)
             folder = path.rpartition("/")[0]
             with suppress(FileNotFoundError, NotADirectoryError):
                 sync_folder(folder, root)
-            prune(folder, root)
         return there
 
     def delete_many(
@@ -210,7 +211,6 @@ class LocalDriver:
             try:
                 with self._errors(folder), self._itself.held() as root:
                     faults |= self._unlink_in(folder, inside, root, seen)
-                    prune(folder, root)
             except StorageError as error:
                 faults |= dict.fromkeys(inside.values(), error)
         return faults
@@ -237,11 +237,16 @@ class LocalDriver:
                     pass  # Perhaps it went by a try whose sync failed.
                 except OSError as error:
                     faults[path] = self._explain(path, error, False)
-            # By its descriptor: another may have found the folder empty, and removed it.
+            # By its descriptor: a sweep may have found the folder empty, and removed it.
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         return faults
+
+    def sweep(self, is_ours: Callable[[str], bool], age_s: float) -> int:
+        """Remove empty folders: see `StorageDriver.sweep`."""
+        with self._errors(""), self._itself.held(marked=True) as root:
+            return sweep(root, is_ours, time.time() - age_s)
 
     def list(
         self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None
@@ -330,7 +335,7 @@ class LocalDriver:
                     self._make_folder(final.parent)
                 return store()
             except FileNotFoundError as error:
-                # The folder isn't there yet, or a `delete`, which left it empty, has removed it.
+                # The folder isn't there yet, or a `sweep`, which found it empty, has removed it.
                 missing = error
         raise missing
 
@@ -342,7 +347,7 @@ class LocalDriver:
             missing.append(folder)
             folder = folder.parent
         for folder in reversed(missing):
-            # With `exist_ok` it would raise where a `delete` takes the folder just then.
+            # With `exist_ok` it would raise where a `sweep` takes the folder just then.
             with suppress(FileExistsError):
                 steadily(folder.mkdir)
             fsync_path(folder.parent)

@@ -6,21 +6,15 @@ catalog reads the storage, or also removes what lies there, and has a beat, whic
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
+
+from catalog.refs import May as May
 
 FORMAT = 1
 MOST_BYTES = 1 << 20
 _ABOUT = "tells spdf which storage this is: leave it here"
-
-
-class May(StrEnum):
-    """What a catalog does with a storage."""
-
-    READS = "reads"
-    REMOVES = "removes"
 
 
 @dataclass(frozen=True)
@@ -62,10 +56,30 @@ class Marker:
         may = claim.may
         if any(found.get("may") == May.REMOVES for found in self.claims):
             may = May.READS
-        new = {
-            "catalog": claim.catalog, "instance": claim.instance, "may": may, "beat": claim.beat,
-        }  # fmt: skip
-        return replace(self, claims=(*self.claims, new))
+        return self.with_claims((*self.claims, as_written(replace(claim, may=may))))
+
+    def with_claims(self, claims: Iterable[Mapping[str, Any]]) -> "Marker":
+        """The marker with these claims, and no others."""
+        return replace(self, claims=tuple(claims))
+
+    def with_beat(self, key: tuple[str, str], beat: int) -> "Marker":
+        """The marker with that beat in the claim of that instance of a catalog."""
+        return self.with_claims(
+            {**claim, "beat": beat} if whose(claim) == key else claim for claim in self.claims
+        )
+
+
+def as_written(claim: Claim) -> Mapping[str, Any]:
+    """A claim as it stands in a marker."""
+    return {
+        "catalog": claim.catalog, "instance": claim.instance, "may": claim.may, "beat": claim.beat,
+    }  # fmt: skip
+
+
+def beat_of(claim: Mapping[str, Any]) -> int:
+    """The beat of a claim; of one that has none that can be read it is 0."""
+    found = claim.get("beat")
+    return found if type(found) is int else 0
 
 
 def new_id() -> str:

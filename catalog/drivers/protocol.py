@@ -147,6 +147,13 @@ class StorageDriver(Protocol):
         """
         ...
 
+    def sweep(self, is_ours: Callable[[str], bool], age_s: float) -> int:
+        """Remove empty folders whose path `is_ours` and that are so old; gives how many.
+
+        None of the first level. On a remote storage there are no folders.
+        """
+        ...
+
     def list(
         self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None
     ) -> Iterator[ObjectInfo]:

@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from io import FileIO
@@ -288,6 +288,10 @@ class S3Driver:
             raise OtherBytes(self.name, seen.path, "other bytes lie under its path now")
         with self._explained(seen.path):
             self._client.remove_object(self._place.bucket, self._key(seen.path))
+
+    def sweep(self, is_ours: Callable[[str], bool], age_s: float) -> int:
+        """Nothing: there are no folders."""
+        return 0
 
     def list(
         self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None

@@ -55,13 +55,3 @@ def sync_folder(folder: str, root: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def prune(folder: str, root: int) -> None:
-    """Remove a folder, and those above it, where they are empty now."""
-    while folder:
-        try:
-            os.rmdir(folder, dir_fd=root)
-        except OSError:
-            break
-        folder = folder.rpartition("/")[0]

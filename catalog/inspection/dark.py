@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlmodel import col
 
-from catalog import cattime, erasure, intakerules
+from catalog import cattime, erasure, intakerules, restores
 from catalog.db import Catalog
 from catalog.drivers import ObjectInfo, StorageDriver
 from catalog.errors import BadInput, ErrorCode, StorageError
 from catalog.inspection.findings import FindingInfo
 from catalog.models import Dataset
-from catalog.ownpaths import dataset_of, is_own
+from catalog.ownpaths import dataset_of, generation_of, is_own
+from catalog.restores import RestoreInfo
 from catalog.rowsets import among
 from catalog.rule import Rule
 
@@ -47,12 +48,19 @@ def no_longer(
     return over, seen
 
 
-def own(catalog: Catalog, items: Sequence[FindingInfo]) -> set[int]:
+def own(catalog: Catalog, driver: StorageDriver, items: Sequence[FindingInfo]) -> set[int]:
     """The ids of those findings whose bytes this program has written, by their paths.
 
-    Outputs are in the folder of a dataset that a workflow of this catalog makes, or made once.
+    Outputs are in the folder of a dataset that a workflow of this catalog makes, or made once, and
+    of its present generation.
     """
-    shaped = {item.id: dataset_of(item.path) for item in items if is_own(item.path)}
+    with catalog.read() as session:
+        restore = restores.latest(session)
+    shaped = {
+        item.id: dataset_of(item.path)
+        for item in items
+        if is_own(item.path) and _is_of_now(restore, driver, item.path)
+    }
     wanted = {name for name in shaped.values() if name is not None}
     if not wanted:
         return set(shaped)
@@ -63,6 +71,24 @@ def own(catalog: Catalog, items: Sequence[FindingInfo]) -> set[int]:
         query = sa.select(name).where(col(Dataset.derived), among(session, name, wanted))
         known = set(session.scalars(query))
     return {item for item, made_by in shaped.items() if made_by is None or made_by in known}
+
+
+def is_of(restore: RestoreInfo | None, info: ObjectInfo) -> bool:
+    """Whether what lies under an output's path can be of a job that the catalog knows.
+
+    After a restore ids start again: what has no generation's number, or another's, or is older, was
+    stored by the catalog of before, or by a copy of it.
+    """
+    if restore is None:
+        return generation_of(info.path) == 0
+    return generation_of(info.path) == restore.id and info.mtime >= restore.at
+
+
+def _is_of_now(restore: RestoreInfo | None, driver: StorageDriver, path: str) -> bool:
+    if dataset_of(path) is None or (restore is None and generation_of(path) == 0):
+        return True
+    there = _there(driver, path)
+    return there is not None and is_of(restore, there)
 
 
 def changed(

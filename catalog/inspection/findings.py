@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,8 @@ from catalog.transitions import move, record
 
 PAGE = 500
 _NO_LEASE_S = 86400.0
+APART = timedelta(days=1)
+"""Between two looks that both must have listed what goes by itself."""
 OPEN = (FindingState.FOUND, FindingState.MARKED, FindingState.QUARANTINED)
 
 
@@ -67,7 +69,13 @@ class FindingInfo:
     size_bytes: int
     message: str
     found_at: datetime
+    seen_at: datetime | None
     settled_at: datetime | None
+
+    @property
+    def is_seen_again(self) -> bool:
+        """Whether an inspection has listed it a day or more after the first that did."""
+        return self.seen_at is not None and self.seen_at - self.found_at >= APART
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,7 @@ _FINDING: tuple[Any, ...] = (
     col(Finding.size_bytes),
     col(Finding.message),
     col(Finding.found_at),
+    col(Finding.seen_at),
     col(Finding.settled_at),
 )
 
@@ -198,6 +207,24 @@ def note(session: Session, inspection_id: int, new: Sequence[NewFinding]) -> Non
                 }
                 for item in batch
             ],
+        )
+
+
+def note_seen(session: Session, inspection_id: int, paths: Sequence[str]) -> None:
+    """An inspection has listed these dark bytes, of which an earlier one has told already."""
+    storage_id = get(session, inspection_id).storage_id
+    for batch in chunks(sorted(paths)):
+        session.execute(
+            sa.update(Finding)
+            .where(
+                col(Finding.storage_id) == storage_id,
+                col(Finding.kind) == FindingKind.DARK,
+                col(Finding.path).in_(batch),
+                col(Finding.state).in_(OPEN),
+                col(Finding.inspection_id) != inspection_id,
+            )
+            .values(seen_at=now()),
+            execution_options={"synchronize_session": False},
         )
 
 

@@ -13,7 +13,18 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import cattime, detached, erasure, intakerules, overlaps, standing, storages, tries
+from catalog import (
+    cattime,
+    claims,
+    detached,
+    erasure,
+    intakerules,
+    overlaps,
+    restores,
+    standing,
+    storages,
+    tries,
+)
 from catalog.bulk import batches
 from catalog.counts import count_of
 from catalog.db import Catalog
@@ -21,11 +32,13 @@ from catalog.drivers import ObjectInfo, StorageDriver, driver_for
 from catalog.errors import BadInput, SpdfError, StorageError
 from catalog.inspection import comparison, dark, findings
 from catalog.inspection.comparison import THREADS, Row, compare
+from catalog.inspection.dark import is_of
 from catalog.inspection.findings import InspectionInfo, NewFinding
 from catalog.inspection.remarks import Remarks
 from catalog.models import Replica
 from catalog.names import is_path
 from catalog.outage import is_outage, sentence
+from catalog.ownpaths import dataset_of
 from catalog.refs import FindingKind
 from catalog.rowsets import among
 from catalog.states import FindingState, InspectionState, ReplicaState
@@ -122,6 +135,7 @@ def _look(
     place = standing.adopt(catalog, storage_id)
     scan = _Scan(catalog, inspection, place.id, driver_for(place), options, progress)
     scan.driver.check()
+    claims.beat(catalog, place.id, scan.driver)
     scan.look_at_sharing()
     scan.look_at_findings()
     scan.look_at_rows()
@@ -246,12 +260,19 @@ class _Scan:
     ) -> list[NewFinding]:
         """Those that aren't another storage's, of this catalog or, by its marker, of another."""
         others = erasure.others(self.catalog, self.storage_id, [info.path for info in dark])
+        with self.catalog.read() as session:
+            restore = restores.latest(session)
         found = []
         for info in dark:
             if info.path in others or elsewhere(info.path) is not None:
                 self.remarks.shared += 1
                 continue
             told = f"no row names it, from {info.mtime}"
+            if (name := dataset_of(info.path)) and not is_of(restore, info):
+                told += (
+                    f"; made for dataset {name} by this catalog as it was before it became an "
+                    "earlier one, or by a copy of it, and kept"
+                )
             found.append(NewFinding(FindingKind.DARK, info.path, info.size_bytes, told))
         return found
 
@@ -267,6 +288,8 @@ class _Scan:
             new = [item for item in found if (item.kind, item.path) not in known]
             counts = {kind.lower(): sum(item.kind is kind for item in new) for kind in FindingKind}
             findings.note(session, self.inspection, new)
+            unnamed = [item.path for item in found if item.kind is FindingKind.DARK]
+            findings.note_seen(session, self.inspection, unnamed)
             findings.count(session, self.inspection, {**counts, **looked_at})
             info = findings.get(session, self.inspection)
         self.progress(info)

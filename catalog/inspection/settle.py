@@ -34,6 +34,7 @@ from catalog.failpoints import reach
 from catalog.inspection import comparison, dark, findings
 from catalog.inspection.findings import FindingInfo
 from catalog.models import Detached, File, Replica
+from catalog.ownpaths import is_own_folder
 from catalog.refs import FindingKind, StorageRole
 from catalog.stamps import Reading
 from catalog.states import FindingState, ReplicaState
@@ -42,6 +43,8 @@ from catalog.transitions import move
 log = logging.getLogger(__name__)
 
 QUARANTINE_S = 7 * 86400.0
+FOLDER_AGE_S = 86400.0
+"""Empty folders of our own that nobody touched for so long are removed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def settle(
 
     Missing and corrupt replicas are marked so where another look finds them so still, and those
     that are whole again are AVAILABLE. Dark bytes are quarantined; those of this program are
-    removed after `quarantine_s`, and all of them now with `remove_dark`. Removals and deletions of
+    removed after `quarantine_s` where two inspections a day apart have listed them, and all of them
+    now with `remove_dark`. Removals and deletions of
     replicas that nobody has ended are ended. Raises `StorageError` where the storage is away, and
     for `remove_dark` where this catalog may not remove there; `Conflict` for that while pilots
     store files.
@@ -105,7 +109,7 @@ def settle(
         total += _copies(catalog, driver, page)
         unnamed = [item for item in page if item.kind is FindingKind.DARK]
         fresh = [item for item in unnamed if item.state is FindingState.FOUND]
-        own = dark.own(catalog, unnamed) if goes else set()
+        own = dark.own(catalog, driver, unnamed) if goes else set()
         total += _quarantine(catalog, fresh, own, refused)
         if refused is None:
             moment = _moment(catalog)
@@ -114,10 +118,12 @@ def settle(
                 for item in unnamed
                 if item.state is FindingState.MARKED
                 or remove_dark
-                or (item.id in own and _is_over(item, moment, quarantine_s))
+                or (item.id in own and item.is_seen_again and _is_over(item, moment, quarantine_s))
             ]
             total += _remove(catalog, driver, storage_id, due)
         progress(total)
+    if goes:
+        driver.sweep(is_own_folder, FOLDER_AGE_S)
     return total
 
 
@@ -125,6 +131,7 @@ def _refusal(catalog: Catalog, storage_id: int, driver: StorageDriver) -> Storag
     """Why this catalog may remove nothing there, which is told to the log, too."""
     try:
         claims.require(catalog, storage_id, driver)
+        claims.require_leave(catalog, storage_id)
     except StorageError as error:
         if error.code is not ErrorCode.STORAGE_DENIED:
             raise

@@ -226,6 +226,8 @@ class Finding(SQLModel, table=True):
     size_bytes: int = Field(sa_type=BigInt, description="Of the bytes that are there, or should.")
     message: str
     found_at: datetime = created()
+    seen_at: datetime | None = moment()
+    """When a later inspection listed it, for the last time."""
     settled_at: datetime | None = moment()
 
 

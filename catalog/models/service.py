@@ -90,6 +90,9 @@ class CatalogInfo(SQLModel, table=True):
     id: int = Field(default=1, primary_key=True)
     catalog: str = Field(description="Its id: a restored copy has the same.")
     instance: str = Field(description="Of the copy of it that is at work.")
+    beat: int = added(
+        0, sa_type=BigInt, description="Only grows: claims on storages have had no later one."
+    )
 
 
 class CatalogClock(SQLModel, table=True):
@@ -110,3 +113,17 @@ class CatalogClock(SQLModel, table=True):
     since: datetime | None = moment()
     back_at: datetime | None = moment()
     most_s: float = Field(default=0.0, description="The skew at its largest since then.")
+
+
+class Restore(SQLModel, table=True):
+    """When the catalog became what it had been earlier; the id is the generation that began.
+
+    A restore makes this table in a catalog of any schema: a migration that adds a column to it
+    looks first whether it is there.
+    """
+
+    id: int = Field(primary_key=True, sa_type=BigInt, sa_column_kwargs={"autoincrement": False})
+    at: datetime = created()
+    how: str
+    aside: str | None = Field(default=None, description="Where the catalog of before is kept.")
+    accepted_at: datetime | None = moment()

@@ -11,6 +11,7 @@ from catalog import (
     deletion,
     durations,
     files,
+    leave,
     manifests,
     sources,
     storages,
@@ -173,6 +174,11 @@ class Actions:
                     "removes them."
                 )
             by = Originals.BY_WORD
+        if (old := leave.too_old(self._session, document.key)) is not None:
+            raise Conflict(
+                f"dataset {info.name!r} is not deleted for a request of before that: {old}. "
+                f"`spdf request retry {document.key}` has it done after that."
+            )
         why = f"asked for by request {document.key}"
         if not deletion.mark(self._session, info.id, why, by=by):
             # Whoever deleted it decides: a request neither hastens nor widens that.

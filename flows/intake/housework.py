@@ -20,6 +20,7 @@ from catalog import (
     deletion,
     grace,
     lifecycle,
+    rollbacks,
     singletons,
     troubles,
     uploads,
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 _SAMPLE_S = 60.0
+_LOOK_S = 60.0
+"""Between two looks for a rollback: before bytes go their storage's claim is read in any case."""
 BEGIN_S, LONGEST_S = 20.0, 600.0
 """A run takes its role within the first time; the same errand waits up to the second."""
 
@@ -49,6 +52,7 @@ class Housework:
     def __init__(self, catalog: Catalog, fence: Callable[[Session], None]) -> None:
         self._catalog, self._fence = catalog, fence
         self._sampled = float("-inf")
+        self._looked = float("-inf")
         self._released = 0
         self._again = Again()
         self._skew_s: float | None = None
@@ -56,6 +60,8 @@ class Housework:
 
     def turn(self) -> float:
         """Do what is due; gives the seconds until the next turn."""
+        with self._apart("claims on storages"):
+            self._look_for_rollback()
         for name, chore in (
             ("lifetimes", self._expire),
             ("what lies between stages", self._release),
@@ -87,6 +93,12 @@ class Housework:
         with isolated("chore", chore, tell, outage=outage):
             yield
             self._troubles.over(Of.SERVICE, number)
+
+    def _look_for_rollback(self) -> None:
+        """Before anything goes by itself, and then now and again."""
+        if time.monotonic() - self._looked >= _LOOK_S:
+            rollbacks.look(self._catalog)
+            self._looked = time.monotonic()
 
     def _expire(self, session: Session) -> None:
         for name in deletion.expire(session):

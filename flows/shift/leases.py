@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from catalog import attempts, jobfiles
+from catalog import attempts, jobfiles, restores
 from catalog.attempts import Lease
 from catalog.db import Catalog
 from catalog.outage import is_away, ride_out
@@ -131,7 +131,7 @@ class Leases:
         )
 
     def _running(self, leases: Sequence[Lease]) -> list[RunningJob]:
-        files = ride_out(lambda: self._files(leases), limit_s=self._settings.outage_s)
+        files, generation = ride_out(lambda: self._files(leases), limit_s=self._settings.outage_s)
         return [
             RunningJob(
                 JobSpec(
@@ -143,11 +143,16 @@ class Leases:
                     number=lease.number,
                     files=files[lease.job_id],
                     values=lease.values,
+                    generation=generation,
                 )
             )
             for lease in leases
         ]
 
-    def _files(self, leases: Sequence[Lease]) -> dict[int, dict[str, tuple[FileRef, ...]]]:
+    def _files(
+        self, leases: Sequence[Lease]
+    ) -> tuple[dict[int, dict[str, tuple[FileRef, ...]]], int]:
+        """Inputs of the jobs by id, and the generation of the catalog that their ids are of."""
         with self._catalog.read() as session:
-            return jobfiles.inputs(session, [lease.job_id for lease in leases])
+            found = jobfiles.inputs(session, [lease.job_id for lease in leases])
+            return found, restores.generation(session)

@@ -144,7 +144,7 @@ def test_a_copy_that_is_not_as_expected_changes_nothing(
         intake.copy_in(paths, storage, "run", expected={paths[1]: Expected(size_bytes=7)})
     with pytest.raises(BadInput, match="not the adler32:00000001 given"):
         intake.copy_in(paths, storage, "run", expected={paths[1]: Expected(checksum="00000001")})
-    assert [path.name for path in Path(storage.url).iterdir()] == [MARKER]
+    assert [path.name for path in Path(storage.url).rglob("*") if path.is_file()] == [MARKER]
 
 
 def test_a_copy_over_other_bytes_is_refused_and_undone(

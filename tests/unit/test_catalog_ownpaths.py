@@ -1,18 +1,20 @@
 """What lies dark is removed by itself only where its path says that this program wrote it."""
 
+import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from catalog import datasets, events, standing, storages
+from catalog import clock, datasets, events, standing, storages
 from catalog.db import Catalog
 from catalog.drivers.posix import partial_name
 from catalog.inspection import findings
 from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import settle
-from catalog.models import Dataset, StorageKind, StorageRole
-from catalog.ownpaths import is_own
+from catalog.models import Dataset, Restore, StorageKind, StorageRole
+from catalog.ownpaths import generation_of, is_own
 from catalog.states import DatasetState
 from catalog.storages import StorageInfo
 from catalog.transitions import move
@@ -37,11 +39,21 @@ def place(catalog: Catalog, tmp_path: Path) -> Place:
     return made
 
 
+def look_again(catalog: Catalog, place: StorageInfo) -> None:
+    """A day later: what goes by itself was listed twice."""
+    clock.shift_clock(86_401.0)
+    inspect(catalog, place.id, NOW)
+
+
 @pytest.mark.parametrize("basename", ["out.root", "a b", "x" * 250])
 @pytest.mark.parametrize("job", [7, 1_234_567_890])
 def test_an_attempts_output_is_known_by_its_path(basename: str, job: int) -> None:
-    spec = JobSpec(job, 0, 1, "key", 0, 3, {}, {})
-    assert is_own(place_of("run-1.reco.v1.decode.hits", spec, basename))
+    for generation in (0, 2, 17):
+        spec = JobSpec(job, 0, 1, "key", 0, 3, {}, {}, generation)
+        path = place_of("run-1.reco.v1.decode.hits", spec, basename)
+        assert is_own(path) and generation_of(path) == generation
+        assert (f"/{job}.a3" in path) == (generation == 0), "as ever before a restore"
+        assert (f"/{job}.g{generation}.a3" in path) == (generation > 0)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +79,7 @@ def test_by_itself_only_what_is_ours_goes(catalog: Catalog, place: Place) -> Non
     with catalog.read() as session:
         told = {item.path: item.state for item in findings.findings(session)}
     assert len(told) == 3
+    look_again(catalog, storage)
     with clock_of_another_boot(catalog):
         assert settle(catalog, storage.id, quarantine_s=0.0).removed == 0
     assert settle(catalog, storage.id, quarantine_s=0.0).removed == 2
@@ -100,8 +113,9 @@ def test_an_output_is_ours_where_a_workflow_of_this_catalog_makes_its_dataset(
         path.partition("/")[0] for path, why in told.items() if "may be somebody's" in str(why)
     }
     assert stays == {"a-persons", "my-safety-copy"}
+    look_again(catalog, storage)
     assert settle(catalog, storage.id, quarantine_s=0.0).removed == 2
-    left = {path.name for path in Path(storage.url).iterdir() if path.is_dir()}
+    left = {path.parts[-3] for path in Path(storage.url).rglob("*.out")}
     assert left == {"a-persons", "my-safety-copy"}
 
 
@@ -112,4 +126,57 @@ def test_what_looks_like_ours_on_an_input_storage_stays(catalog: Catalog, place:
     path.write_text("x")
     assert inspect(catalog, storage.id, NOW).dark == 1
     settle(catalog, storage.id)
+    look_again(catalog, storage)
     assert settle(catalog, storage.id, quarantine_s=0.0).removed == 0 and path.exists()
+
+
+@pytest.mark.parametrize("apart_s, removed", [(0.0, 0), (86_000.0, 0), (86_401.0, 1)])
+def test_what_goes_by_itself_was_listed_by_two_looks_a_day_apart(
+    catalog: Catalog, place: Place, apart_s: float, removed: int
+) -> None:
+    """However long it is quarantined, and even a single file."""
+    storage = place(StorageRole.OUTPUT)
+    with catalog.write() as session:
+        datasets.create(session, "run-1.x", derived=True)
+    path = Path(storage.url, "run-1.x/000000/7.a1.out")
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    inspect(catalog, storage.id, NOW)
+    settle(catalog, storage.id)
+    clock.shift_clock(30 * 86_400.0)
+    assert settle(catalog, storage.id).removed == 0, "nobody has looked again"
+    clock.shift_clock(apart_s)
+    inspect(catalog, storage.id, NOW)
+    clock.shift_clock(30 * 86_400.0)
+    assert settle(catalog, storage.id).removed == removed
+    assert path.exists() == (not removed)
+
+
+@pytest.mark.parametrize(
+    "name, stays",
+    [("7.a1.out", True), ("7.g2.a1.out", True), ("7.g1.a1.out", False)],
+)  # fmt: skip
+def test_after_a_restore_only_what_was_stored_since_is_ours(
+    catalog: Catalog, place: Place, name: str, stays: bool
+) -> None:
+    """What has the same number may be of a copy of this catalog, or of a later time of it."""
+    storage = place(StorageRole.OUTPUT)
+    with catalog.write() as session:
+        datasets.create(session, "run-1.x", derived=True)
+        before = datetime.now(UTC) - timedelta(minutes=1)
+        session.add(Restore(id=1, at=before, how="restored", accepted_at=before))
+    path = Path(storage.url, "run-1.x/000000", name)
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    older = Path(storage.url, "run-1.x/000000/8.g1.a1.out")
+    older.write_text("of another time")
+    os.utime(older, (1e9, 1e9))
+    inspect(catalog, storage.id, NOW)
+    settle(catalog, storage.id)
+    with catalog.read() as session:
+        told = {item.path: item.message for item in findings.findings(session)}
+    assert ("made for dataset run-1.x" in told[f"run-1.x/000000/{name}"]) == stays
+    assert "made for dataset run-1.x" in told["run-1.x/000000/8.g1.a1.out"]
+    look_again(catalog, storage)
+    settle(catalog, storage.id, quarantine_s=0.0)
+    assert path.exists() == stays and older.exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from catalog import datasets, deletion, events, files, standing, storages, transfers, uploads
+from catalog import clock, datasets, deletion, events, files, standing, storages, transfers, uploads
 from catalog.datasets import Member
 from catalog.db import Catalog
 from catalog.errors import StorageError
@@ -97,6 +97,12 @@ def fill(catalog: Catalog, place: StorageInfo, *, in_place: bool = False) -> int
     return made
 
 
+def look_again(catalog: Catalog, place: StorageInfo) -> None:
+    """A day later: what goes by itself was listed twice."""
+    clock.shift_clock(86_401.0)
+    inspect(catalog, place.id, FULL)
+
+
 def there(place: StorageInfo) -> set[str]:
     root = Path(place.url)
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
@@ -112,6 +118,7 @@ def test_dark_bytes_stay_where_this_catalog_may_not_remove(
     assert inspect(catalog, disk.id, FULL).state is InspectionState.DONE, "it reads as ever"
     with pytest.raises(StorageError, match="'disk': nothing is removed there"):
         settle(catalog, disk.id, remove_dark=True)
+    look_again(catalog, disk)
     assert settle(catalog, disk.id, quarantine_s=-1.0) == Settled(quarantined=2)
     assert settle(catalog, disk.id, quarantine_s=-1.0) == Settled()
     assert there(disk) == {"a", OWN, "odd"}
@@ -146,6 +153,7 @@ def test_dark_bytes_go_where_this_catalog_may_remove_and_others_read(
     fill(catalog, disk)
     claim(disk, lambda found: found["claims"].append(THEIRS | {"may": "reads"}))
     inspect(catalog, disk.id, FULL)
+    look_again(catalog, disk)
     assert settle(catalog, disk.id, quarantine_s=-1.0) == Settled(quarantined=2, removed=1)
     assert there(disk) == {"a", "odd"}
 

@@ -320,7 +320,7 @@ def test_a_folder_that_became_a_file_holds_its_copies_no_more(
     done = deletion.remove(catalog, made)
     assert (done.copies, done.left, done.faults) == (3, 0, ())
     assert state_of(catalog, made) is DatasetState.DELETED
-    assert there(storage) == ["deep"]
+    assert there(storage) == ["beside", "deep"]
 
 
 def test_what_is_no_file_under_the_path_of_a_copy_stays(
