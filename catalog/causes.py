@@ -110,8 +110,9 @@ def _closed(session: Session, info: DatasetInfo) -> list[Cause]:
     found = [Cause(f"{info.name} is CLOSED since {info.closed_at:%Y-%m-%d %H:%M:%SZ}")]
     if info.pin is not None:
         found.append(Cause(f"it is pinned: {info.pin}", "it stays until `spdf dataset unpin`"))
-    elif info.expires_at is not None:
+    elif info.lifetime_s is not None:
         found += deletioncauses.due(session, info)
+    found += deletioncauses.between(session, info)
     for upload in uploads.of_dataset(session, info.id)[:1]:
         done = f"{upload.files_done} of {count_of(upload.files, 'file')}"
         told = upload.reason or upload.waits_for

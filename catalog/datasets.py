@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import incomplete
+from catalog import duties, incomplete, lifetimes
 from catalog.bulk import chunks, insert_ignore, insert_rest
 from catalog.clock import now
 from catalog.ends import unended
@@ -51,6 +51,7 @@ class DatasetInfo:
     created_at: datetime
     closed_at: datetime | None
     expires_at: datetime | None
+    released_at: datetime | None
     deleting_at: datetime | None
     grace_until: datetime | None
     originals: Originals | None
@@ -82,6 +83,7 @@ _INFO = (
     col(Dataset.created_at),
     col(Dataset.closed_at),
     col(Dataset.expires_at),
+    col(Dataset.released_at),
     col(Dataset.deleting_at),
     col(Dataset.grace_until),
     col(Dataset.originals),
@@ -385,11 +387,9 @@ def close(
     (see `incomplete`), unless a person says that it `is_whole`. Raises `StateConflict` for one that
     is being deleted.
     """
-    lifetime_s: Any = sa.func.coalesce(col(Dataset.lifetime_s), 0.0)
-    expires_at = sa.case((col(Dataset.lifetime_s).is_(None), None), else_=now(lifetime_s))
     if not move(
         session, Dataset, [dataset_id], DatasetState.CLOSED, only_from=[DatasetState.OPEN],
-        message=why, closed_at=now(), expires_at=expires_at,
+        message=why, closed_at=now(),
     ):  # fmt: skip
         info = get(session, dataset_id)
         if info.state is DatasetState.CLOSED:
@@ -413,6 +413,8 @@ def close(
         size_bytes=found.size_bytes,
         digest=found.digest,
     )
+    duties.fix(session, dataset_id)
+    lifetimes.begin(session, only=dataset_id)
     return get(session, dataset_id)
 
 

@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
+from catalog import fixedinputs
 from catalog.errors import Conflict, NotFound, StateConflict
-from catalog.models import Dataset, Replica, Task, Template, Workflow
+from catalog.models import Dataset, Task, Template, Workflow
 from catalog.names import check_name, output_dataset
 from catalog.refs import Retention
 from catalog.rowsets import among
 from catalog.states import (
     DatasetState,
-    ReplicaState,
     TaskState,
     TemplateState,
     WorkflowState,
@@ -80,7 +80,7 @@ def define(
     ).scalar()
     if existing is not None and not again:
         return existing, False
-    _hold(session, sorted({*file_ids(inputs), *files}))
+    fixedinputs.hold(session, inputs, files)
     number = session.execute(
         sa.select(sa.func.coalesce(sa.func.max(col(Workflow.number)), 0)).where(mine)
     )
@@ -100,41 +100,6 @@ def define(
     record(session, Workflow, [(workflow.id, None)], WorkflowState.DEFINED)
     _add_tasks(session, workflow, prefix, tasks, _retention(session, template_id))
     return workflow.id, True
-
-
-def file_ids(inputs: Any) -> Iterator[int]:
-    """The files that are fixed inputs of a workflow, as its row has them."""
-    if isinstance(inputs, dict):
-        if "file_id" in inputs:
-            yield inputs["file_id"]
-        for item in inputs.values():
-            yield from file_ids(item)
-    elif isinstance(inputs, list):
-        for item in inputs:
-            yield from file_ids(item)
-
-
-def _hold(session: Session, wanted: Sequence[int]) -> None:
-    """Keep copies of these files until the transaction ends; raises `Conflict` where one has none.
-
-    Who deletes one of them meanwhile waits, and then finds the workflow that reads it.
-    """
-    query = (
-        sa.select(col(Replica.file_id))
-        .where(
-            among(session, col(Replica.file_id), wanted),
-            col(Replica.state) == ReplicaState.AVAILABLE,
-        )
-        .order_by(col(Replica.id))
-        .with_for_update(read=True)
-    )
-    held = set(session.scalars(query)) if wanted else set()
-    for file_id in wanted:
-        if file_id not in held:
-            raise Conflict(
-                f"file {file_id}, an input of the workflow, has no copy that is AVAILABLE; "
-                f"`spdf file why {file_id}` says what became of them."
-            )
 
 
 def _usable_template(session: Session, template_id: int) -> str:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import cattime, deletion, deletionfaults, leftovers
+from catalog import cattime, deletion, deletionfaults, durations, dutywords, leftovers
 from catalog.clock import now
 from catalog.counts import count_of
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict
-from catalog.models import DatasetFile, Detached, Replica
+from catalog.models import Dataset, DatasetFile, Detached, Replica, Task
 from catalog.originals import is_original
-from catalog.refs import Originals
-from catalog.states import ReplicaState
+from catalog.refs import Originals, Retention
+from catalog.states import JobState, ReplicaState
 
 _TIME = "%Y-%m-%d %H:%M:%SZ"
 
@@ -27,18 +27,55 @@ class Cause:
 
 
 def due(session: Session, info: DatasetInfo) -> list[Cause]:
-    """When a CLOSED dataset is deleted by itself, and what keeps it if that time is over."""
-    assert info.expires_at is not None
-    found = [Cause(f"its lifetime ends at {info.expires_at:{_TIME}}", "then it is deleted")]
+    """When a CLOSED dataset is deleted by itself, and what it is kept for."""
+    assert info.lifetime_s is not None
+    kept = [Cause(item.fact, item.mend) for item in dutywords.kept_for(session, info.id)]
+    if info.expires_at is None:
+        lasts = durations.words(info.lifetime_s)
+        return [Cause(f"its lifetime of {lasts} begins when all is done with it"), *kept]
+    ends = f"its lifetime ends at {info.expires_at:{_TIME}}"
     if info.expires_at > session.execute(sa.select(now())).scalar_one():
-        return found
+        return [Cause(ends, "then it is kept for this:" if kept else "then it is deleted"), *kept]
+    ended = f"its lifetime ended at {info.expires_at:{_TIME}}"
     if not cattime.may_remove(session):
         waits = "it waits, as it isn't sure what time it is: `spdf clock` tells until when"
-        return [Cause(f"its lifetime ended at {info.expires_at:{_TIME}}", waits)]
+        return [Cause(ended, waits), *kept]
     try:
         deletion.check_free(session, info)
     except Conflict as error:
-        found = [Cause(f"its lifetime ended at {info.expires_at:{_TIME}}", str(error))]
+        return [Cause(ended, str(error)), *kept]
+    return [Cause(ended), *kept] if kept else [Cause(ends, "then it is deleted")]
+
+
+def between(session: Session, info: DatasetInfo) -> list[Cause]:
+    """Of what lies between two stages and isn't kept for ever: until when it is."""
+    row = session.execute(
+        sa.select(col(Dataset.retention), col(Dataset.readers), col(Task.workflow_id))
+        .join(Task, col(Task.id) == col(Dataset.task_id))
+        .where(col(Dataset.id) == info.id, col(Dataset.retention).is_not(None))
+    ).one_or_none()
+    if row is None:
+        return []
+    # What it is made for is uploaded when the whole workflow is done with.
+    stages = session.execute(
+        sa.select(col(Task.stage), col(Task.counts)).where(col(Task.workflow_id) == row.workflow_id)
+    )
+    failed = sum(
+        (stage.counts or {}).get(JobState.FAILED, 0)
+        for stage in stages
+        if row.retention is Retention.UPLOADED or stage.stage in (row.readers or ())
+    )
+    until = "the stages that read it are FINISHED"
+    if row.retention is Retention.UPLOADED:
+        until = "the outputs of its workflow are uploaded"
+    found = [Cause(f"it is kept until {until}")]
+    if failed:
+        found.append(
+            Cause(
+                f"{count_of(failed, 'job')} failed within a goal, so what they read is unprocessed",
+                f"it stays until `spdf dataset delete {info.name}`",
+            )
+        )
     return found
 
 

@@ -1,11 +1,12 @@
 """How full storages are, how fast they fill, and when they will be full."""
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 
-from catalog import answering, durations, storages, usage
+from catalog import answering, durations, lifetimes, storages, usage
 from catalog.db import Catalog
-from catalog.refs import StorageInfo, StorageKind
+from catalog.refs import StorageInfo, StorageKind, StorageRole
 from catalog.usage import Usage
 
 SINCE_S = 900.0
@@ -30,6 +31,10 @@ class Fill:
     pressed: bool
     growth_bytes_per_s: float | None
     away: str | None = None
+    overdue_bytes: int = 0
+    """Of datasets that are kept though their lifetime is over: none of it goes by itself."""
+    is_early: bool = False
+    """Whether an input buffer is above its low mark."""
 
     @property
     def full_in_s(self) -> float | None:
@@ -45,12 +50,31 @@ class Fill:
         """A sentence for an operator, where it is away, full, or will be within a week."""
         if self.away is not None:
             return self.away
+        if self.role == StorageRole.INPUT and (self.pressed or self.is_early):
+            return self._alarm
         if self.pressed:
             return f"storage {self.storage} is above its high-water mark: producing stages pause"
         if self.full_in_s is None or self.full_in_s > _SOON_S:
             return None
-        what = "input buffer" if self.role == "input" else "storage"
-        return f"{what} {self.storage} full in {durations.words(self.full_in_s)}"
+        what = "input buffer" if self.role == StorageRole.INPUT else "storage"
+        when = durations.words(self.full_in_s)
+        return f"{what} {self.storage} full in {when}{self._overdue}"
+
+    @property
+    def _alarm(self) -> str:
+        """Of an input buffer, early: no stage of ours can wait for it."""
+        mark = "high-water" if self.pressed else "low"
+        when = "" if self.full_in_s is None else f", full in {durations.words(self.full_in_s)}"
+        return (
+            f"input buffer {self.storage} is above its {mark} mark{when}: only who writes there "
+            f"can slow down{self._overdue}"
+        )
+
+    @property
+    def _overdue(self) -> str:
+        if not self.overdue_bytes:
+            return ""
+        return f"; {self.overdue_bytes} bytes of it are overdue: `spdf dataset list --overdue`"
 
 
 def fills(catalog: Catalog) -> list[Fill]:
@@ -62,15 +86,21 @@ def fills(catalog: Catalog) -> list[Fill]:
             for item in usage.of_storages(session)
             if item.storage_id in places  # It may have been added between the two looks.
         ]
+        late: Counter[int | None] = Counter()
+        for one in lifetimes.sums(session):
+            late[one.storage_id] += one.size_bytes
     local = [info.url for info in places.values() if info.kind is StorageKind.LOCAL]
     hanging = answering.hanging(local)
     return [
-        _fill(item, growth, places[item.storage_id], places[item.storage_id].url not in hanging)
+        _fill(item, growth, place, place.url not in hanging, late[item.storage_id])
         for item, growth in known
+        for place in (places[item.storage_id],)
     ]
 
 
-def _fill(item: Usage, growth: float | None, place: StorageInfo, answers: bool) -> Fill:
+def _fill(
+    item: Usage, growth: float | None, place: StorageInfo, answers: bool, overdue_bytes: int
+) -> Fill:
     capacity = item.quota_bytes
     if capacity is None and place.kind is StorageKind.LOCAL and answers:
         capacity = _room(place.url, item.size_bytes)
@@ -85,6 +115,8 @@ def _fill(item: Usage, growth: float | None, place: StorageInfo, answers: bool) 
         item.pressed_at is not None,
         growth,
         None if answers else answering.words(item.storage, place.url),
+        overdue_bytes,
+        is_early=item.share is not None and 100 * item.share >= item.low_percent,
     )
 
 

@@ -1,5 +1,6 @@
 """Rules of the intake: which files that arrive on a storage belong to which dataset."""
 
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,9 +9,10 @@ from sqlmodel import Session, col
 from catalog import refusals, storages
 from catalog.bulk import insert_ignore
 from catalog.errors import BadInput, Conflict, NotFound
-from catalog.models import IntakeRule, Storage
+from catalog.models import IntakeRule, Storage, Template
+from catalog.refs import Untaken
 from catalog.rule import Rule as Rule
-from catalog.rule import check
+from catalog.rule import check, check_decided
 from catalog.transitions import record_change
 
 _HINT = "`spdf intake list` shows what there is"
@@ -38,6 +40,9 @@ _COLUMNS: tuple[Any, ...] = (
     col(IntakeRule.end_for_all),
     col(IntakeRule.refused_after_s),
     col(IntakeRule.with_storage),
+    col(IntakeRule.unmatched),
+    col(IntakeRule.until),
+    col(IntakeRule.shed_percent),
     col(IntakeRule.version),
     col(IntakeRule.id),
     col(IntakeRule.storage_id),
@@ -47,6 +52,8 @@ _COLUMNS: tuple[Any, ...] = (
 def add(session: Session, rule: Rule) -> Rule:
     """Add a rule; the same again changes nothing. Raises `BadInput`, `Conflict`, `NotFound`."""
     check(rule)
+    check_decided(rule)
+    check_templates(session, rule)
     row = _row(session, rule)
     new = insert_ignore(session, IntakeRule, [row])
     found = get(session, rule.name)
@@ -86,7 +93,18 @@ def _row(session: Session, rule: Rule) -> dict[str, Any]:
         "end_for_all": rule.end_for_all,
         "refused_after_s": rule.refused_after_s,
         "with_storage": rule.with_storage,
+        "unmatched": rule.unmatched,
+        "until": rule.until,
+        "shed_percent": rule.shed_percent,
     }
+
+
+def check_templates(session: Session, rule: Rule) -> None:
+    """Raise `NotFound` where its datasets would wait for a template that isn't there."""
+    for name in rule.until:
+        query = sa.select(col(Template.id)).where(col(Template.name) == name).limit(1)
+        if session.execute(query).first() is None:
+            raise NotFound("template", name, "--until names one that `spdf template list` shows")
 
 
 def update(session: Session, rule: Rule) -> Rule:
@@ -97,6 +115,8 @@ def update(session: Session, rule: Rule) -> Rule:
     """
     check(rule)
     before = get(session, rule.name)
+    rule = decided(rule, before)
+    check_templates(session, rule)
     row = _row(session, rule)
     changed = {name: value for name, value in row.items() if getattr(before, name) != value}
     for name, option in (("storage_id", "--storage"), ("dataset", "--dataset")):
@@ -121,6 +141,27 @@ def update(session: Session, rule: Rule) -> Rule:
     return get(session, rule.name)
 
 
+def decided(rule: Rule, before: Rule) -> Rule:
+    """A rule whose lifetime is changed says what becomes of what nothing took.
+
+    One that loses its lifetime keeps what it had decided, since datasets have theirs; while nobody
+    has decided, all else of it may be changed. Raises `BadInput`.
+    """
+    if rule.lifetime_s is not None:
+        if (rule.lifetime_s, rule.unmatched) != (before.lifetime_s, None):
+            check_decided(rule)
+        return rule
+    if before.lifetime_s is None:
+        if _what_is_undone(rule) != _what_is_undone(before):
+            check_decided(rule)
+        return rule
+    return replace(rule, unmatched=rule.unmatched or Untaken.KEEP, until=(), shed_percent=None)
+
+
+def _what_is_undone(rule: Rule) -> tuple[Any, ...]:
+    return rule.unmatched, rule.until, rule.shed_percent
+
+
 def alike(session: Session, rule: Rule) -> list[Rule]:
     """The other rules that are followed and call their datasets as this one does."""
     query = _select().where(
@@ -128,7 +169,7 @@ def alike(session: Session, rule: Rule) -> list[Rule]:
         col(IntakeRule.dataset) == rule.dataset,
         col(IntakeRule.name) != rule.name,
     )
-    return [Rule(**row._mapping) for row in session.execute(query.order_by(col(IntakeRule.id)))]
+    return [_rule(row) for row in session.execute(query.order_by(col(IntakeRule.id)))]
 
 
 def remove(session: Session, name: str) -> Rule:
@@ -159,7 +200,7 @@ def get(session: Session, name: str) -> Rule:
 def find(session: Session, name: str) -> Rule | None:
     """The rule of that name that is followed, if there is one."""
     row = session.execute(_select().where(col(IntakeRule.name) == name)).one_or_none()
-    return None if row is None else Rule(**row._mapping)
+    return None if row is None else _rule(row)
 
 
 def by_id(session: Session, rule_id: int) -> Rule:
@@ -167,13 +208,17 @@ def by_id(session: Session, rule_id: int) -> Rule:
     row = session.execute(_select().where(col(IntakeRule.id) == rule_id)).one_or_none()
     if row is None:
         raise NotFound("intake rule", rule_id, _HINT)
-    return Rule(**row._mapping)
+    return _rule(row)
 
 
 def active(session: Session) -> list[Rule]:
     """The rules that are followed, by name."""
     query = _select().where(col(IntakeRule.active)).order_by(col(IntakeRule.name))
-    return [Rule(**row._mapping) for row in session.execute(query)]
+    return [_rule(row) for row in session.execute(query)]
+
+
+def _rule(row: sa.Row[Any]) -> Rule:
+    return Rule(**{**row._mapping, "until": tuple(row.until or ())})
 
 
 def _select() -> sa.Select[Any]:

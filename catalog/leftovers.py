@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import intakerules
+from catalog import intakerules, originals
 from catalog.bulk import insert_ignore, table_of
 from catalog.drivers import ObjectInfo, StorageDriver
 from catalog.errors import StorageError
@@ -76,7 +76,8 @@ def owner(session: Session, dataset_id: int) -> Owner:
         )
     )
     followed = tuple(rule for rule in intakerules.active(session) if rule.fault is None)
-    return Owner(row.name.removesuffix(f"#{dataset_id}"), frozenset(storages), followed)
+    called = originals.parent(session, dataset_id) or row.name.removesuffix(f"#{dataset_id}")
+    return Owner(called, frozenset(storages), followed)
 
 
 def look(

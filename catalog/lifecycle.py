@@ -5,14 +5,14 @@ from contextlib import suppress
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import datasets, deletion, uploads
+from catalog import datasets, deletion, duties, uploads
 from catalog.clock import now
 from catalog.datasets import DatasetInfo
 from catalog.errors import Conflict, StateConflict
 from catalog.models import Dataset, Task, Workflow
 from catalog.outage import isolated
 from catalog.refs import Retention
-from catalog.states import DatasetState, TaskState, WorkflowState
+from catalog.states import DatasetState, JobState, TaskState
 from catalog.transitions import record_change
 
 PINNED, UNPINNED, LIFETIME = "PINNED", "UNPINNED", "LIFETIME"
@@ -97,7 +97,7 @@ def release(session: Session, after: int, limit: int = 200) -> tuple[list[str], 
             why = "what was made of it is uploaded"
         with isolated("dataset", row.name), suppress(Conflict):
             with session.begin_nested():
-                deletion.mark(session, row.id, why, consumed=True)
+                deletion.mark_by_itself(session, row.id, why, consumed=True)
             gone.append(row.name)
     return gone, rows[-1].id if len(rows) == limit else 0
 
@@ -105,18 +105,22 @@ def release(session: Session, after: int, limit: int = 200) -> tuple[list[str], 
 def _is_over(session: Session, workflow_id: int, retention: Retention, readers: list[str]) -> bool:
     if retention is Retention.UPLOADED:
         return _is_uploaded(session, workflow_id)
-    states = session.scalars(
-        sa.select(col(Task.state)).where(
+    stages = session.execute(
+        sa.select(col(Task.state), col(Task.counts)).where(
             col(Task.workflow_id) == workflow_id, col(Task.stage).in_(readers)
         )
     ).all()
-    return bool(states) and all(state is TaskState.FINISHED for state in states)
+    # What a job read that failed is unprocessed, though its task is FINISHED within its goal.
+    return bool(stages) and all(
+        row.state is TaskState.FINISHED and not (row.counts or {}).get(JobState.FAILED)
+        for row in stages
+    )
 
 
 def _is_uploaded(session: Session, workflow_id: int) -> bool:
-    """Whether a workflow is FINISHED and all that it is for has been uploaded."""
-    query = sa.select(col(Workflow.state)).where(col(Workflow.id) == workflow_id)
-    if session.execute(query).scalar() is not WorkflowState.FINISHED:
+    """Whether a workflow is FINISHED, whole, and all that it is for has been uploaded."""
+    query = sa.select(col(Workflow.id)).where(col(Workflow.id) == workflow_id, duties.is_whole())
+    if session.execute(query).first() is None:
         return False
     outputs = session.scalars(
         sa.select(col(Dataset.id))

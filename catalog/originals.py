@@ -51,6 +51,19 @@ def _was_made() -> sa.ColumnElement[bool]:
     return sa.or_(sa.exists(derived), sa.exists(uploaded))
 
 
+def parent(session: Session, dataset_id: int) -> str | None:
+    """The name that the dataset has, or had, from which one was parted."""
+    row = session.execute(
+        sa.select(col(Dataset.id), col(Dataset.name)).where(
+            col(Dataset.id)
+            == sa.select(col(Dataset.parted_from))
+            .where(col(Dataset.id) == dataset_id)
+            .scalar_subquery()
+        )
+    ).one_or_none()
+    return None if row is None else str(row.name).removesuffix(f"#{row.id}")
+
+
 @dataclass(frozen=True)
 class Order:
     """What goes with a dataset of that name: originals, too, where one of the two words says so.
@@ -87,9 +100,10 @@ class Order:
 
 def order_of(session: Session, dataset_id: int) -> Order:
     """What goes with a dataset, as its row says, and as the rules say that are followed now."""
+    called = parent(session, dataset_id)
     row = session.execute(
         sa.select(
-            col(Dataset.name),
+            (sa.literal(called) if called else col(Dataset.name)).label("name"),
             col(Dataset.originals),
             col(Dataset.closed_at),
             col(Dataset.deleting_at),

@@ -15,6 +15,8 @@ from catalog import (
     deletionfaults,
     following,
     intakelooks,
+    intakerules,
+    lifetimes,
     nodes,
     refusals,
     rejected,
@@ -89,6 +91,25 @@ def _deletions(session: Session) -> Iterable[str]:
         yield f"{more} more deletions can't go on; `spdf dataset why` of each tells"
 
 
+def _overdue(session: Session) -> Iterable[str]:
+    """What is kept though its lifetime is over, and rules by which nobody has decided."""
+    for rule in intakerules.active(session):
+        if rule.lifetime_s is not None and rule.unmatched is None:
+            yield (
+                f"intake rule {rule.name} has a lifetime, and nobody has said what becomes of "
+                "datasets that nothing took, so none of its goes by itself; `spdf intake update "
+                f"{rule.name} --unmatched keep`, or `expire`"
+            )
+    found = lifetimes.sums(session)
+    for item in found[:MOST_SHOWN]:
+        whose = "of no rule" if item.rule is None else f"of intake rule {item.rule}"
+        yield (
+            f"overdue {whose}: {count_of(item.datasets, 'dataset')}, {item.size_bytes} bytes, kept "
+            "since not all was done with them; `spdf dataset list --overdue` says what, and `spdf "
+            "dataset release` lets them go"
+        )
+
+
 def _templates(session: Session) -> Iterable[str]:
     """Datasets that an automatic template was for, until another took its place."""
     return islice(following.lost(session), MOST_SHOWN)
@@ -122,6 +143,7 @@ SOURCES: dict[str, Source] = {
     "outages": waits.of_all,
     "templates": _templates,
     "datasets that nobody closes": _stranded,
+    "lifetimes": _overdue,
 }
 
 

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from catalog import deletion
-from catalog.definition import file_ids
+from catalog import deletion, dutywords
+from catalog.fixedinputs import file_ids
 from catalog.models import Dataset, DatasetFile, File, Replica, Storage, Template, Upload, Workflow
 from catalog.originals import is_original
 from catalog.rowsets import among
@@ -123,8 +123,15 @@ def _referrers(session: Session, dataset_id: int) -> tuple[Referrers, ...]:
         _named(session, "workflows that read it", _reading(dataset_id)),
         _fixed(session, dataset_id),
         _named(session, "uploads of it", _uploading(dataset_id)),
+        _undone(session, dataset_id),
     )
     return tuple(item for item in found if item.count)
+
+
+def _undone(session: Session, dataset_id: int) -> Referrers:
+    """What it would be kept for, were there only its lifetime."""
+    facts = [item.fact for item in dutywords.kept_for(session, dataset_id)]
+    return Referrers("not done with it", len(facts), tuple(facts[:_NAMED]))
 
 
 def _named(session: Session, kind: str, query: sa.Select[Any]) -> Referrers:

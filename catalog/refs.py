@@ -106,6 +106,13 @@ class Retention(StrEnum):
     """Until the stages that read them are FINISHED."""
 
 
+class Untaken(StrEnum):
+    """What becomes of a rule's datasets that nothing took, when their lifetime is over."""
+
+    KEEP = "keep"
+    EXPIRE = "expire"
+
+
 class Originals(StrEnum):
     """By what bytes go with a dataset that were registered where they lay."""
 

@@ -8,6 +8,7 @@ from catalog import durations
 from catalog.errors import BadInput, BadName
 from catalog.names import check_name, check_path, is_hidden, is_path
 from catalog.patterns import Pattern, named
+from catalog.refs import Untaken
 
 MOST_COUNT = 2**53
 LEAST_LIFETIME_S = 60.0
@@ -27,6 +28,10 @@ class Rule:
     `end_for_all` it ends the other sources of its dataset, too. What can't be taken holds its
     dataset open for `refused_after_s`, None: until it is settled. `with_storage` puts the storage
     before the names that files have in the dataset.
+    A lifetime begins when its datasets are done with: `until` names templates that they wait for,
+    besides those that take them by themselves; `unmatched` says what becomes of those that nothing
+    took, None: nobody has decided. Above `shed_percent` of its storage's quota what is overdue
+    goes.
     """
 
     name: str
@@ -45,6 +50,9 @@ class Rule:
     end_for_all: bool = False
     refused_after_s: float | None = None
     with_storage: bool = False
+    unmatched: Untaken | None = None
+    until: tuple[str, ...] = ()
+    shed_percent: int | None = None
     version: int = 1
     id: int = 0
     storage_id: int = 0
@@ -135,6 +143,8 @@ def check(rule: Rule) -> None:
             f"--lifetime of {durations.words(rule.lifetime_s)} is too short, as it takes the "
             "originals, too; give at least 1m, or leave it out to keep them."
         )
+    if rule.shed_percent is not None and not 0 < rule.shed_percent <= 100:
+        raise BadInput(f"--shed-above {rule.shed_percent} is no percentage; give 1 to 100.")
     check_patterns(rule)
     for option, text in {"--pattern": rule.pattern, "--end": rule.end_pattern}.items():
         if text is not None and Pattern(text, option).takes_nothing:
@@ -142,6 +152,23 @@ def check(rule: Rule) -> None:
                 f"{option} '{text}' fits no path, as it fits the empty text only; write what the "
                 r"whole path is like, such as `(?P<run>run-\d+)/.*\.raw`."
             )
+
+
+def check_decided(rule: Rule) -> None:
+    """Raise `BadInput` where nobody has said what becomes of what its lifetime finds undone."""
+    if rule.lifetime_s is not None and rule.unmatched is None:
+        raise BadInput(
+            "--lifetime needs --unmatched: `keep` keeps datasets that nothing took until something "
+            "has, or an operator releases them; `expire` deletes them, originals and all."
+        )
+    if rule.lifetime_s is None:
+        for option, value in (
+            ("--unmatched", rule.unmatched),
+            ("--until", rule.until),
+            ("--shed-above", rule.shed_percent),
+        ):
+            if value:
+                raise BadInput(f"{option} needs --lifetime: without one its datasets are kept.")
 
 
 def check_patterns(rule: Rule) -> None:

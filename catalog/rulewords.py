@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from catalog import durations
 from catalog.counts import count_of
-from catalog.refs import StorageRole
+from catalog.refs import StorageRole, Untaken
 from catalog.rule import Rule
 
 
@@ -65,8 +65,35 @@ def sentences(rule: Rule, role: StorageRole = StorageRole.INPUT) -> list[str]:
         )
         found.append(f"a marker of a run without files {empty}")
     if rule.lifetime_s is not None:
-        later = durations.words(rule.lifetime_s)
-        found.append(f"{later} after its close a dataset is deleted, bytes and all")
+        found += _lifetime(rule, durations.words(rule.lifetime_s))
+    return found
+
+
+def _lifetime(rule: Rule, later: str) -> list[str]:
+    """When its datasets go by themselves, and what keeps them."""
+    done = "the workflow that began by itself over it"
+    if rule.until:
+        done += f", and one of each of {', '.join(rule.until)}"
+    found = [
+        f"a dataset is deleted, bytes and all, {later} after it is done with: {done}, is FINISHED, "
+        "and uploads that were asked for are DONE; what FAILED keeps it"
+    ]
+    if rule.unmatched is None:
+        found.append(
+            "nobody has said what becomes of datasets that nothing took, so none of its goes by "
+            f"itself: `spdf intake update {rule.name} --unmatched keep`, or `expire`"
+        )
+    elif rule.unmatched is Untaken.KEEP:
+        found.append(
+            "one that no template took, and nobody processed, stays until `spdf dataset release`"
+        )
+    else:
+        found.append(f"one that no template took is deleted {later} after its close")
+    if rule.shed_percent is not None:
+        found.append(
+            f"above {rule.shed_percent} % of the quota of {rule.storage} what is overdue is "
+            "deleted though it isn't done with, the oldest first"
+        )
     return found
 
 

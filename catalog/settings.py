@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         ge=0,
         description="How long `spdf dataset delete` can be taken back; 0: not at all.",
     )
+    failed_holds_s: float = Field(
+        604_800.0,
+        ge=0,
+        description="How long a FAILED workflow that a person began keeps its input, and what it "
+        "made, from going by a lifetime: it may be retried.",
+    )
     requests_remove_originals: bool = Field(
         False,
         description="Requests `dataset.delete` may say `removeOriginals`; else they are refused.",

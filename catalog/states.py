@@ -191,7 +191,7 @@ ALLOWED: Mapping[type[StrEnum], Transitions] = {
         {
             _U.QUEUED: (_U.RUNNING, _U.CANCELLED),
             _U.RUNNING: (_U.DONE, _U.FAILED, _U.CANCELLED),
-            _U.FAILED: (_U.QUEUED,),
+            _U.FAILED: (_U.QUEUED, _U.CANCELLED),
         }
     ),
     _I: _table({_I.RUNNING: (_I.DONE, _I.ASKING, _I.FAILED), _I.ASKING: (_I.DONE,)}),

@@ -8,16 +8,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from catalog import incomplete, outages
+from catalog import fixedinputs, incomplete, outages
 from catalog.attempts import cancel_running
 from catalog.clock import now
-from catalog.errors import NotFound, StateConflict
-from catalog.models import IS_OPEN, Dataset, Job, Task, Template, Workflow
-from catalog.states import (
-    JobState,
-    TaskState,
-    WorkflowState,
+from catalog.errors import Conflict, NotFound, StateConflict
+from catalog.models import (
+    IS_OPEN,
+    Dataset,
+    DatasetFile,
+    Job,
+    JobInput,
+    Task,
+    Template,
+    Workflow,
 )
+from catalog.states import DatasetState, JobState, TaskState, WorkflowState
 from catalog.transitions import move, move_one
 
 
@@ -166,8 +171,8 @@ def cancel(session: Session, workflow_id: int, reason: str) -> bool:
 def retry(session: Session, workflow_id: int) -> int:
     """Reopen a FAILED workflow: its failed and held jobs are READY again; gives their number.
 
-    Raises `StateConflict` for one that isn't FAILED, `Conflict` where an output of it that isn't
-    whole was closed or deleted meanwhile.
+    Raises `StateConflict` for one that isn't FAILED, `Conflict` where files are going, or gone,
+    that it would read or add to, or where an output of it that isn't whole was closed meanwhile.
     """
     reopened = move(
         session,
@@ -211,6 +216,68 @@ def retry(session: Session, workflow_id: int) -> int:
             ended_at=None,
         )
         .returning(col(Job.id))
-    ).all()
+    )
+    reopened_jobs = len(jobs.all())
     incomplete.go_on(session, workflow_id)
-    return len(jobs)
+    _hold_files(session, workflow_id, failed)
+    return reopened_jobs
+
+
+def _hold_files(session: Session, workflow_id: int, reopened: Sequence[int]) -> None:
+    """Keep what a retry needs from being deleted until the transaction ends; raises `Conflict`.
+
+    That is its input, what its reopened stages read, and what they add to. A removal that was
+    faster is waited for, and seen; one that is slower finds the workflow reopened.
+    """
+    made_by = sa.select(col(Task.id)).where(col(Task.workflow_id) == workflow_id)
+    stages = set(session.scalars(sa.select(col(Task.stage)).where(col(Task.id).in_(reopened))))
+    reads = session.execute(
+        sa.select(col(Workflow.dataset_id), col(Workflow.inputs)).where(
+            col(Workflow.id) == workflow_id
+        )
+    ).one()
+    rows = session.execute(
+        sa.select(
+            col(Dataset.id),
+            col(Dataset.name),
+            col(Dataset.state),
+            col(Dataset.task_id),
+            col(Dataset.readers),
+            col(Dataset.grace_until),
+        )
+        .where(sa.or_(col(Dataset.id) == reads.dataset_id, col(Dataset.task_id).in_(made_by)))
+        .order_by(col(Dataset.id))
+        .with_for_update(read=True)
+    ).all()
+    for row in rows:
+        if row.state not in (DatasetState.DELETING, DatasetState.DELETED):
+            continue
+        if row.id == reads.dataset_id:
+            raise _going(workflow_id, row, "its input")
+        is_read = stages & set(row.readers or ()) or _is_read(session, row.id, reopened)
+        if row.task_id in reopened or is_read:
+            raise _going(workflow_id, row, "what it needs,")
+    fixedinputs.hold(session, reads.inputs)
+
+
+def _is_read(session: Session, dataset_id: int, task_ids: Sequence[int]) -> bool:
+    """Whether jobs of these tasks read a file of a dataset."""
+    query = (
+        sa.select(sa.literal(1))
+        .select_from(DatasetFile)
+        .join(JobInput, col(JobInput.file_id) == col(DatasetFile.file_id))
+        .where(col(DatasetFile.dataset_id) == dataset_id, col(JobInput.task_id).in_(task_ids))
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
+def _going(workflow_id: int, dataset: sa.Row[Any], what: str) -> Conflict:
+    mend = "its files are gone: submit the template over a dataset that has them"
+    if dataset.state is DatasetState.DELETING:
+        mend = f"`spdf dataset why {dataset.name}` tells how far that is"
+        if dataset.grace_until is not None:
+            mend = f"`spdf dataset undelete {dataset.name}` takes that back while its grace lasts"
+    return Conflict(
+        f"workflow {workflow_id} can't be retried: {what} dataset {dataset.name!r}, is "
+        f"{dataset.state}; {mend}."
+    )

@@ -34,6 +34,7 @@ def status(as_json: Json = False) -> None:
             "size": size(fill.size_bytes),
             "of": size(fill.capacity_bytes),
             "quota": fill.has_quota,
+            "overdue": size(fill.overdue_bytes) if fill.overdue_bytes else None,
             "grows per s": size(round(fill.growth_bytes_per_s or 0)),
             "full in": durations.words(fill.full_in_s) if fill.full_in_s is not None else None,
         },

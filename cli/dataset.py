@@ -27,6 +27,7 @@ from cli.output import (
     size,
     stream_json,
 )
+from cli.overdue import list_overdue
 from cli.progress import counted
 
 if TYPE_CHECKING:
@@ -92,11 +93,20 @@ def list_all(
     state: Annotated[DatasetState | None, typer.Option(help="Only those in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     after: Annotated[str | None, typer.Option(help="Go on behind this name.")] = None,
+    overdue: Annotated[
+        bool,
+        typer.Option("--overdue", help="Only those kept beyond their lifetime, and what for."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List datasets by name."""
+    """List datasets by name, or by their age what is overdue."""
     from catalog import datasets
 
+    if overdue:
+        if state not in (None, DatasetState.CLOSED) or after is not None:
+            raise BadInput("--overdue lists CLOSED datasets, from the oldest: without --after.")
+        list_overdue(mask, limit, as_json)
+        return
     with open_catalog().read() as session:
         found = datasets.list_datasets(session, mask=mask, state=state, limit=limit, after=after)
     show_list(
@@ -142,7 +152,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "origin": _words(origin),
             "created": info.created_at,
             "closed": info.closed_at,
-            "deleted after": info.expires_at or after_close(info.lifetime_s),
+            "deleted after": info.expires_at or after_close(info.lifetime_s, info.state),
             "pinned": info.pin,
             **_going(info),
         }
@@ -174,11 +184,14 @@ def _going(info: "DatasetInfo") -> dict[str, Any]:
     return fields
 
 
-def after_close(lifetime_s: float | None) -> str | None:
-    """A lifetime in words; None where there is none."""
+def after_close(lifetime_s: float | None, state: DatasetState = DatasetState.OPEN) -> str | None:
+    """A lifetime in words, of a dataset for which it hasn't begun; None where there is none."""
     from catalog import durations
 
-    return None if lifetime_s is None else f"{durations.words(lifetime_s)} from its close"
+    if lifetime_s is None:
+        return None
+    since = "its close" if state is DatasetState.OPEN else "when all is done with it: see `why`"
+    return f"{durations.words(lifetime_s)} from {since}"
 
 
 def _upload_row(upload: "UploadInfo") -> dict[str, Any]:

@@ -6,10 +6,11 @@ import typer
 
 from catalog.counts import count_of
 from catalog.errors import BadInput, Conflict
+from catalog.states import DatasetState
 from cli.dataset import TABLE, Several, after_close, tell_incomplete
 from cli.home import open_catalog
 from cli.many import From, all_or_none, change, find_datasets, names_of, one_by_one
-from cli.output import Json, cell, print_json, print_table, say, show_causes
+from cli.output import Json, cell, note, print_json, print_table, say, show_causes
 from cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def expire(
     as_json: Json = False,
 ) -> None:
     """Set when datasets are deleted by themselves; all or none."""
-    from catalog import durations, lifecycle
+    from catalog import durations, dutywords, lifecycle
 
     if bool(lifetime) == never:
         raise BadInput("give either --lifetime TIME or --never.")
@@ -77,6 +78,7 @@ def expire(
     with open_catalog().write() as session:
         found = find_datasets(session, chosen.all)
         changed = change(found, lambda info: lifecycle.set_lifetime(session, info.id, lifetime_s))
+        kept = {} if never else {i.id: dutywords.facts(session, i.id) for i in changed[:TABLE]}
     if as_json:
         print_json(chosen.shape(changed))
         return
@@ -84,6 +86,8 @@ def expire(
         later = cell(info.expires_at) if info.expires_at else after_close(info.lifetime_s)
         goes = "isn't deleted by itself" if never else f"is deleted after {later}"
         say(f"dataset {info.name} {goes}")
+        if kept.get(info.id) and info.state is DatasetState.CLOSED:
+            note(f"dataset {info.name} stays until it is done with: {kept[info.id]}")
 
 
 def upload(

@@ -24,6 +24,7 @@ from cli import (
     inspect,
     intake,
     job,
+    overdue,
     pilot,
     profile,
     register,
@@ -56,6 +57,7 @@ datasetfill.register(dataset.app)
 datasetcare.register(dataset.app)
 datasetdelete.register(dataset.app)
 ending.register(workflow.app)
+overdue.register(dataset.app)
 for noun in (
     catalog, storage, dataset, file, request, template, workflow, task, job, pilot, worker, cwl,
     intake, buffer, inspect, site, clock,

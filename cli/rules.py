@@ -26,6 +26,7 @@ def follow(
     from dataclasses import replace
 
     from catalog import intakerules, sources
+    from catalog.rule import check_decided
 
     catalog = open_catalog()
     if not is_named:
@@ -36,6 +37,7 @@ def follow(
         is_apart = any(other.storage != rule.storage for other in others)
         rule = replace(rule, with_storage=is_apart if standing is None else standing.with_storage)
     if dry_run:
+        check_decided(rule)
         preview(rule, as_json=as_json)
         return
     with catalog.write() as session:
@@ -78,6 +80,7 @@ def preview(rule: "Rule", *, as_json: bool) -> None:
     catalog = open_catalog()
     with catalog.read() as session:
         check(rule)
+        intakerules.check_templates(session, rule)
         storage = storages.by_name(session, rule.storage)
         others = intakerules.alike(session, rule)
     found = previewed(catalog, rule, storage, settings().look_s)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from catalog import datasets, definition, files, storages, templates
+from catalog import datasets, definition, duties, files, fixedinputs, storages, templates
 from catalog.db import Catalog
 from catalog.definition import NewTask
 from catalog.errors import BadInput, Conflict
@@ -23,13 +23,17 @@ FILE_PREFIX = "file:"
 
 @dataclass(frozen=True)
 class Submission:
-    """What is asked for. Inputs are CWL values, or the texts that a user gave."""
+    """What is asked for. Inputs are CWL values, or the texts that a user gave.
+
+    `by_itself`: no person asks, but an automatic template takes the dataset.
+    """
 
     template: str
     dataset: str
     inputs: Mapping[str, Any]
     rank: int | None = None
     again: bool = False
+    by_itself: bool = False
 
 
 def submit(
@@ -62,13 +66,15 @@ def submit(
         )
         if new:
             check_engines(session, plan)
+        if wanted.by_itself:
+            duties.take(session, dataset.id, [template.name])
     return workflow_id, new
 
 
 def _brought(template: TemplateDetail, inputs: Mapping[str, Any]) -> set[int]:
     """The files of a template that its jobs read: defaults, but for those of given inputs."""
     fixed = [item for item in template.plan.get("fixed", ()) if item["name"] not in inputs]
-    return set(definition.file_ids({**template.plan, "fixed": fixed}))
+    return set(fixedinputs.file_ids({**template.plan, "fixed": fixed}))
 
 
 def _check_match(template: TemplateDetail, dataset: str, derived: bool) -> None:

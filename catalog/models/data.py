@@ -26,6 +26,7 @@ from catalog.refs import (
     SourceEnd,
     StorageKind,
     StorageRole,
+    Untaken,
 )
 from catalog.states import DatasetState, FindingState, InspectionState, ReplicaState, UploadState
 
@@ -76,6 +77,18 @@ class IntakeRule(SQLModel, table=True):
         default=None, description="Time after which what was refused holds no close; None: never."
     )
     with_storage: bool = added(False, description="Names in datasets begin with the storage's.")
+    unmatched: Untaken | None = Field(
+        default=None,
+        sa_type=state_word(Untaken),
+        nullable=True,
+        description="None with a lifetime: nobody has decided, and nothing goes by itself.",
+    )
+    until: list[str] | None = Field(
+        default=None, sa_type=Json, description="Templates that its datasets wait for."
+    )
+    shed_percent: int | None = Field(
+        default=None, description="Of the storage's quota: above it what is overdue goes."
+    )
     created_at: datetime = created()
 
 
@@ -239,6 +252,11 @@ class Dataset(SQLModel, table=True):
         sa.Index(
             "ix_dataset_retained", "id", **rows_where("state = 'CLOSED' AND retention IS NOT NULL")
         ),
+        sa.Index(
+            "ix_dataset_undone",
+            "id",
+            **rows_where("state = 'CLOSED' AND lifetime_s IS NOT NULL AND expires_at IS NULL"),
+        ),
         sa.Index("ix_dataset_deleting", "id", **rows_where("state = 'DELETING'")),
         sa.Index(
             "ix_dataset_grace",
@@ -268,11 +286,18 @@ class Dataset(SQLModel, table=True):
     )
     pin: str | None = Field(default=None, description="Why it must stay; None: it is not pinned.")
     incomplete: str | None = Field(default=None, description="What it lacks; None: nothing known.")
+    parted_from: int | None = Field(
+        default=None,
+        sa_type=BigInt,
+        nullable=True,
+        description="The dataset that went without these files, as nothing processed them.",
+    )
     created_at: datetime = created()
     filled_at: datetime | None = moment()
     closed_at: datetime | None = moment()
     matched_at: datetime | None = moment()
     expires_at: datetime | None = moment()
+    released_at: datetime | None = moment()
     deleting_at: datetime | None = moment()
     grace_until: datetime | None = moment()
     originals: Originals | None = Field(
@@ -281,6 +306,18 @@ class Dataset(SQLModel, table=True):
         nullable=True,
         description="By what its originals go with it; None: they stay.",
     )
+
+
+class Duty(SQLModel, table=True):
+    """A template by which a dataset is to be processed before it may go by itself."""
+
+    __table_args__ = (sa.UniqueConstraint("dataset_id", "template"),)
+
+    id: int = row_id()
+    dataset_id: int = reference("dataset.id")
+    template: str = Field(description="Its name: any version does.")
+    rule_id: int | None = reference("intake_rule.id", null=True)
+    created_at: datetime = created()
 
 
 class Source(SQLModel, table=True):

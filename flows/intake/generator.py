@@ -83,7 +83,9 @@ class Generator:
             self._troubles.note(Of.DATASET, item.id, item.name, told)
 
         with isolated("dataset", item.name, refuse):
-            workflow, new = submit(self._catalog, Submission(template, item.name, {}))
+            workflow, new = submit(
+                self._catalog, Submission(template, item.name, {}, by_itself=True)
+            )
             self._settle([item.id])
             self._troubles.over(Of.DATASET, item.id)
             if new:

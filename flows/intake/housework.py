@@ -20,6 +20,7 @@ from catalog import (
     deletion,
     grace,
     lifecycle,
+    shedding,
     singletons,
     troubles,
     uploads,
@@ -59,6 +60,7 @@ class Housework:
         for name, chore in (
             ("lifetimes", self._expire),
             ("what lies between stages", self._release),
+            ("shedding", self._shed),
             ("usage", self._count),
             ("history of usage", self._sample),
         ):
@@ -96,6 +98,10 @@ class Housework:
         released, self._released = lifecycle.release(session, self._released)
         for name in released:
             log.info("dataset released", extra={"dataset": name})
+
+    def _shed(self, session: Session) -> None:
+        for name in shedding.shed(session):
+            log.warning("dataset shed", extra={"dataset": name})
 
     def _count(self, session: Session) -> None:
         usage.fold(session)

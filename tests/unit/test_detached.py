@@ -39,7 +39,7 @@ from catalog.inspection.scan import Options, inspect
 from catalog.inspection.settle import settle
 from catalog.models import Dataset, IntakeRule, Replica, StorageKind, StorageRole
 from catalog.names import MARKER
-from catalog.refs import Originals
+from catalog.refs import Originals, Untaken
 from catalog.stamps import Reading, of_stat
 from catalog.states import DatasetState, ReplicaState
 from catalog.storages import StorageInfo
@@ -158,7 +158,14 @@ def rule(catalog: Catalog, storage: StorageInfo) -> intakerules.Rule:
     with catalog.write() as session:
         return intakerules.add(
             session,
-            intakerules.Rule("daq", storage.name, r"(?P<run>run-\d+)/.*", "{run}", lifetime_s=3600),
+            intakerules.Rule(
+                "daq",
+                storage.name,
+                r"(?P<run>run-\d+)/.*",
+                "{run}",
+                lifetime_s=3600,
+                unmatched=Untaken.EXPIRE,
+            ),
         )
 
 
@@ -202,7 +209,14 @@ def test_of_two_rules_that_fill_one_dataset_each_lifetime_takes_its_own_storages
         kept[name] = standing.mark(catalog, place.id).storage
         with catalog.write() as session:
             pattern = r"(?P<run>run-\d+)/.*"
-            more = intakerules.Rule(name, name, pattern, "{run}", lifetime_s=lifetime_s)
+            more = intakerules.Rule(
+                name,
+                name,
+                pattern,
+                "{run}",
+                lifetime_s=lifetime_s,
+                unmatched=lifetime_s and Untaken.EXPIRE,
+            )
             intakerules.add(session, more)
             ids = files.register(session, place.id, [original(place, f"run-1/{name}")])
             session.execute(sa.update(Dataset).values(state=DatasetState.OPEN))
@@ -241,6 +255,7 @@ def test_a_lifetime_takes_only_what_the_watch_would_take_for_the_rule(
             session,
             intakerules.Rule(
                 "daq", storage.name, pattern, "{run}", prefix="daq/", lifetime_s=lifetime_s,
+                unmatched=Untaken.EXPIRE,
                 end_pattern=r".*(?P<run>run-\d+)_END",
             ),
         )  # fmt: skip
@@ -291,7 +306,9 @@ def test_a_rule_that_cannot_be_followed_stops_no_deletion(
     run = register(["by-hand", "run-1/a"], rule_id=rule.id)
     with catalog.write() as session:
         lifecycle.set_lifetime(session, run, 3600)
-        broken = intakerules.Rule("old", storage.name, r"(?P<run>x)", "{run}", lifetime_s=60.0)
+        broken = intakerules.Rule(
+            "old", storage.name, r"(?P<run>x)", "{run}", lifetime_s=60.0, unmatched=Untaken.EXPIRE
+        )
         made = intakerules.add(session, broken)
         # As one of an earlier program may stand there.
         session.execute(

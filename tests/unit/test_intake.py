@@ -20,6 +20,7 @@ from catalog.errors import BadInput, Conflict, NotFound
 from catalog.failpoints import VARIABLE
 from catalog.intakerules import Rule
 from catalog.problems import problems
+from catalog.refs import Untaken
 from catalog.rejected import REJECTED
 from catalog.requests import queue
 from catalog.settings import Settings
@@ -88,7 +89,7 @@ def asked(catalog: Catalog) -> list[str]:
 def test_files_become_the_datasets_that_their_names_say(
     catalog: Catalog, storage: StorageInfo, follow: Callable[..., Watch], work: Callable[[], None]
 ) -> None:
-    watch = follow(lifetime_s=60.0)
+    watch = follow(lifetime_s=60.0, unmatched=Untaken.EXPIRE)
     arrive(storage, "run-1/a.raw", "run-1/b.raw", "run-2/a.raw", "run-1/notes.txt", "run-1/.c.raw")
     watch.turn()
     work()

@@ -8,7 +8,7 @@ import pytest
 from catalog import causes, clock, datasets, deletion, detached, files, stamps
 from catalog.datasets import Member
 from catalog.db import Catalog
-from catalog.refs import Originals, RefusalKind
+from catalog.refs import Originals, RefusalKind, Untaken
 from catalog.requests import submit_requests
 from catalog.states import DatasetState
 from catalog.storages import StorageInfo
@@ -72,7 +72,7 @@ def test_what_another_rules_dataset_holds_makes_a_deleted_one_never_again(buffer
 def test_what_a_persons_dataset_holds_makes_one_whose_lifetime_is_over_never_again(
     buffer: Buffer,
 ) -> None:
-    buffer.follow(end_pattern=END, lifetime_s=60.0)
+    buffer.follow(end_pattern=END, lifetime_s=60.0, unmatched=Untaken.EXPIRE)
     buffer.arrive("run-1/a.raw", "run-1/b.raw", "run-1/END")
     buffer.look(4)
     with buffer.catalog.write() as session:

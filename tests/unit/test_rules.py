@@ -10,6 +10,7 @@ from catalog import intakerules, rulewords
 from catalog.db import Catalog
 from catalog.errors import BadInput, Conflict
 from catalog.models import IntakeRule
+from catalog.refs import Untaken
 from catalog.rule import Rule
 from catalog.storages import StorageInfo
 
@@ -40,7 +41,24 @@ END = r"(?P<run>run-\d+)/END"
         ),
         ({"end_pattern": END}, "a marker of a run without files makes none, and is told of"),
         ({"end_pattern": END, "close_empty": True}, "without files makes an empty, CLOSED dataset"),
-        ({"lifetime_s": 360.0}, "6 min after its close a dataset is deleted, bytes and all"),
+        ({"lifetime_s": 360.0}, "deleted, bytes and all, 6 min after it is done with"),
+        ({"lifetime_s": 360.0}, "nobody has said what becomes of datasets that nothing took"),
+        (
+            {"lifetime_s": 360.0, "unmatched": Untaken.KEEP},
+            "one that no template took, and nobody processed, stays until `spdf dataset release`",
+        ),
+        (
+            {"lifetime_s": 360.0, "unmatched": Untaken.EXPIRE},
+            "one that no template took is deleted 6 min after its close",
+        ),
+        (
+            {"lifetime_s": 360.0, "until": ("reco", "qa")},
+            "and one of each of reco, qa, is FINISHED",
+        ),
+        (
+            {"lifetime_s": 360.0, "shed_percent": 90},
+            "above 90 % of the quota of raw what is overdue",
+        ),
         ({"stable_s": 0.0}, "as soon as it is listed"),
         ({"stable_s": 0.5}, "once it hasn't changed for 0.5 s"),
     ],
@@ -64,6 +82,11 @@ def test_a_rule_says_what_it_will_do(more: dict[str, Any], told: str) -> None:
         ({"close_count": 2**63}, "is no number of files"),
         ({"lifetime_s": 0.0}, "--lifetime of 0 s is too short.* at least 1m"),
         ({"lifetime_s": 59.0}, "--lifetime of 59 s is too short"),
+        ({"lifetime_s": 60.0}, "--lifetime needs --unmatched: `keep` keeps datasets"),
+        ({"unmatched": Untaken.KEEP}, "--unmatched needs --lifetime"),
+        ({"until": ("reco",)}, "--until needs --lifetime"),
+        ({"shed_percent": 90}, "--shed-above needs --lifetime"),
+        ({"shed_percent": 101}, "--shed-above 101 is no percentage"),
         ({"prefix": ".staging/"}, "is hidden"),
         ({"prefix": "daq/.staging"}, "is hidden"),
     ],

@@ -27,7 +27,7 @@ from catalog import (
 from catalog.db import Catalog
 from catalog.models import Replica, Request, StorageKind, StorageRole
 from catalog.names import shown
-from catalog.refs import RefusalKind, Settlement
+from catalog.refs import RefusalKind, Settlement, Untaken
 from catalog.requests import submit_requests
 from catalog.states import DatasetState, RequestState
 from catalog.storages import StorageInfo
@@ -659,7 +659,7 @@ def test_a_folder_where_a_marker_is_awaited_is_told_until_it_is_a_file(buffer: B
 
 
 def test_a_rule_may_make_empty_datasets_of_empty_runs(buffer: Buffer) -> None:
-    buffer.follow(end_pattern=END, close_empty=True, lifetime_s=60.0)
+    buffer.follow(end_pattern=END, close_empty=True, lifetime_s=60.0, unmatched=Untaken.EXPIRE)
     buffer.arrive("run-1/END")
     buffer.look(4)
     with buffer.catalog.read() as session:

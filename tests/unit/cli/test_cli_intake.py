@@ -27,11 +27,13 @@ def look() -> None:
 
 
 def test_add_says_what_the_rule_will_do(ok: Spdf) -> None:
-    done = ok(*ADD, "--end", END, "--count", "5", "--lifetime", "6m", "--stable", "0s")
+    line = (*ADD, "--end", END, "--count", "5", "--lifetime", "6m", "--stable", "0s")
+    line = (*line, "--unmatched", "keep")
+    done = ok(*line)
     assert f"each file whose whole path is like {PATTERN}, as soon as it is listed" in done.out
     assert f"it has ended with a dataset at marker {END} and 5 files" in done.out
-    assert "6 min after its close a dataset is deleted, bytes and all" in done.out
-    assert ok(*ADD, "--end", END, "--count", "5", "--lifetime", "6m", "--stable", "0s").code == 0
+    assert "deleted, bytes and all, 6 min after it is done with" in done.out
+    assert ok(*line).code == 0
     assert ok("intake", "list").out.count("marker") == 1
 
 
