@@ -12,6 +12,7 @@ from catalog.clock import later_of, now
 from catalog.errors import Conflict, ErrorCode
 from catalog.models import (
     Attempt,
+    Companion,
     Dataset,
     DatasetFile,
     File,
@@ -121,6 +122,15 @@ def _register_files(
                 "mtime_us": f.mtime_us,
             }
             for _, f in everything
+        ],
+    )
+    insert_rows(
+        session,
+        Companion,
+        [
+            {"file_id": ids[f.dataset_id, f.name], "primary_id": ids[f.dataset_id, primary]}
+            for _, f in everything
+            for primary in f.also_of
         ],
     )
     usage.note_all(session, [(f.storage_id, f.size_bytes) for _, f in everything])

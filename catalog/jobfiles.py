@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from catalog.bulk import chunks, table_of
-from catalog.models import DatasetFile, File, JobInput, JobOutput, Replica
+from catalog.models import Companion, DatasetFile, File, JobInput, JobOutput, Replica
 from catalog.refs import FileRef, ReplicaRef
 from catalog.rowsets import among
 from catalog.states import ReplicaState
 
-_file, _replica = table_of(File), table_of(Replica)
+_file, _replica, _companion = table_of(File), table_of(Replica), table_of(Companion)
 _input, _output = table_of(JobInput), table_of(JobOutput)
 _BESIDE = "/^"
 
@@ -88,36 +88,40 @@ def files_by_name(
 def file_refs(session: Session, file_ids: Sequence[int]) -> dict[int, FileRef]:
     """What a node needs to read these files, with their secondary files, by file id."""
     ids = list(dict.fromkeys(file_ids))
-    # Two look-ups: one with OR over both columns would read the whole table.
-    found = [*_file_rows(session, _file.c.id, ids), *_file_rows(session, _file.c.primary_id, ids)]
-    rows = sorted({row.id: row for row in found}.values(), key=lambda row: row.id)
+    # A look-up each: one with OR over the columns would read the whole table.
+    mine = session.execute(_files().where(among(session, _file.c.id, ids))).all()
+    beside = session.execute(_files().where(among(session, _file.c.primary_id, ids))).all()
+    shared = session.execute(
+        _files(_companion.c.primary_id)
+        .join(_companion, _companion.c.file_id == _file.c.id)
+        .where(among(session, _companion.c.primary_id, ids))
+    ).all()
+    rows = {row.id: row for row in (*mine, *beside, *shared)}
     places: dict[int, list[ReplicaRef]] = {}
     for file_id, storage_id, path, mtime_us in session.execute(
         sa.select(_replica.c.file_id, _replica.c.storage_id, _replica.c.path, _replica.c.mtime_us)
         .where(
-            among(session, _replica.c.file_id, [row.id for row in rows]),
+            among(session, _replica.c.file_id, sorted(rows)),
             _replica.c.state == ReplicaState.AVAILABLE,
         )
         .order_by(_replica.c.id)
     ):
         places.setdefault(file_id, []).append(ReplicaRef(storage_id, path, mtime_us))
+    plain = {
+        i: FileRef(i, row.name, row.size_bytes, row.checksum, tuple(places.get(i, ())))
+        for i, row in rows.items()
+    }
     secondary: dict[int, list[FileRef]] = {}
-    plain = {}
-    for row in rows:
-        ref = FileRef(row.id, row.name, row.size_bytes, row.checksum, tuple(places.get(row.id, ())))
-        plain[row.id] = ref
-        if row.primary_id is not None:
-            secondary.setdefault(row.primary_id, []).append(ref)
+    for row in sorted((*beside, *shared), key=lambda row: row.id):
+        secondary.setdefault(row.primary_id, []).append(plain[row.id])
     return {i: replace(plain[i], secondary=tuple(secondary.get(i, ()))) for i in ids if i in plain}
 
 
-def _file_rows(session: Session, column: sa.Column[Any], ids: Sequence[int]) -> Sequence[Any]:
-    """The files that have one of these ids in a column, by their own."""
-    return session.execute(
-        sa.select(
-            _file.c.id, _file.c.name, _file.c.size_bytes, _file.c.checksum, _file.c.primary_id
-        ).where(among(session, column, ids))
-    ).all()
+def _files(primary: sa.Column[Any] = _file.c.primary_id) -> sa.Select[Any]:
+    """What is asked of files: `primary` is the column that says what each accompanies."""
+    return sa.select(
+        _file.c.id, _file.c.name, _file.c.size_bytes, _file.c.checksum, primary.label("primary_id")
+    )
 
 
 def companion_port(port: str, file_id: int) -> str:

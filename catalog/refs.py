@@ -182,7 +182,8 @@ class Outcome(StrEnum):
 class NewFile:
     """A file that an attempt made: uploaded already, to be registered with its end.
 
-    `index` orders the files of a port; `secondary_of` is the `name` of the primary file.
+    `index` orders the files of a port; `secondary_of` is the `name` of the primary file, and
+    `also_of` are those of further ones.
     """
 
     port: str
@@ -196,6 +197,7 @@ class NewFile:
     secondary_of: str | None = None
     mtime_us: int | None = None
     """Its stamp's time, where the storage has told it."""
+    also_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Alembic is imported where it is used: every pilot checks the schema, few change it.
 
-HEAD = "0015"
+HEAD = "0021"
 """The newest revision in `migrations/versions`; revisions are numbered, so they compare."""
 
 _ADVISORY_LOCK = 0x73706466

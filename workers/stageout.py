@@ -63,6 +63,7 @@ class StageOut:
         self._uploaded = uploaded
         self._outdir = outdir
         self._names: dict[tuple[int, str], _Found] = {}
+        self._also: dict[tuple[int, str], list[str]] = {}
         self._twins: dict[tuple[int, str], Twin] = {}
         self.putting_bytes = 0
         """Size of the file that is, or was last, on its way."""
@@ -127,7 +128,10 @@ class StageOut:
     def _file(
         self, port: str, value: Mapping[str, Any], secondary_of: str | None = None
     ) -> _Found | None:
-        """A file under the name that it will have; None for what its primary has given before."""
+        """A file under the name that it will have; None for one that is given already.
+
+        One that accompanies several is stored once, for the first of them.
+        """
         target = self._task.targets[port]
         path = str(value["path"])
         basename = value.get("basename") or os.path.basename(path)
@@ -143,10 +147,14 @@ class StageOut:
                 f"{basename!r}; give it a shorter basename",
             )
         found = _Found(port, path, *self._real(path), name, basename, target, secondary_of)
-        held = self._names.setdefault((target.dataset_id, name), found)
+        place = target.dataset_id, name
+        held = self._names.setdefault(place, found)
         if held is found:
             return found
-        if held.real == found.real and held.secondary_of == secondary_of is not None:
+        if held.real == found.real and held.secondary_of and secondary_of:
+            also = self._also.setdefault(place, [])
+            if secondary_of not in (held.secondary_of, *also):
+                also.append(secondary_of)
             return None
         raise ToolFailure(ErrorCode.OUTPUT_INVALID, _told_twice(held, found))
 
@@ -188,6 +196,7 @@ class StageOut:
             dataset_id=one.target.dataset_id,
             secondary_of=one.secondary_of,
             mtime_us=stored.stamp.mtime_us if stored.stamp else None,
+            also_of=tuple(self._also.get((one.target.dataset_id, one.name), ())),
         )
 
     def _real(self, path: str) -> tuple[str, bool]:
@@ -229,25 +238,16 @@ def _told_twice(held: _Found, found: _Found) -> str:
             f"{what} two files named {found.basename!r} ({held.path!r} and {found.path!r}); "
             "give one of them another name"
         )
-    (first, a), (second, b) = sorted(
-        (one.secondary_of is not None, (one.secondary_of or "").rpartition("/")[2])
-        for one in (held, found)
-    )
-    if not second:
+    primary = next((one.secondary_of for one in (held, found) if one.secondary_of), None)
+    if primary is None:
         return (
             f"{what} the file {found.basename!r} twice ({found.path!r}), and a dataset holds a "
             "file once; let it be named once"
         )
-    if not first:
-        return (
-            f"{what} the file {found.basename!r} ({found.path!r}) both by itself and as a "
-            f"secondary file of {b!r}, and a file is one or the other; let the output's glob "
-            "leave it out, or give it a port of its own"
-        )
     return (
-        f"{what} the file {found.basename!r} ({found.path!r}) as a secondary file of both {a!r} "
-        f"and {b!r}, and a stored file accompanies one; let the tool make one for each, or give it "
-        "a port of its own"
+        f"{what} the file {found.basename!r} ({found.path!r}) both by itself and as a secondary "
+        f"file of {primary.rpartition('/')[2]!r}, and a file is one or the other; let the output's "
+        "glob leave it out, or give it a port of its own"
     )
 
 

@@ -1,6 +1,7 @@
 """The tables of the catalog. Rows don't leave the catalog's transactions."""
 
 from catalog.models.data import (
+    Companion,
     Dataset,
     DatasetFile,
     DeletionFault,
@@ -52,6 +53,7 @@ __all__ = [
     "IS_UNPASSED",
     "Attempt",
     "CatalogInfo",
+    "Companion",
     "Dataset",
     "DatasetFile",
     "DeletionFault",

@@ -320,6 +320,13 @@ class File(SQLModel, table=True):
     created_at: datetime = created()
 
 
+class Companion(SQLModel, table=True):
+    """A file that accompanies another one besides the one that its row names."""
+
+    file_id: int = Field(foreign_key="file.id", primary_key=True, sa_type=BigInt)
+    primary_id: int = Field(foreign_key="file.id", primary_key=True, sa_type=BigInt, index=True)
+
+
 class Replica(SQLModel, table=True):
     """One copy of a file on one storage; `path` is relative to the storage."""
 

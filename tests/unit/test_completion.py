@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
-from catalog import clock, completion, storages, tasks, usage
+from catalog import clock, completion, jobfiles, storages, tasks, usage
 from catalog.attempts import Lease
 from catalog.errors import ErrorCode
 from catalog.models import Attempt, DatasetFile, Event, File, Job, JobOutput, Pilot, Replica
@@ -109,6 +109,26 @@ def test_each_attempt_keeps_its_own_figures_log_and_words(run: Run) -> None:
     ]  # fmt: skip
     assert {(j.pilot_id, j.lease_until) for j in jobs} == {(None, None)}
     assert row(run, Pilot, run.pilot("a")).jobs_done == 3
+
+
+def test_an_index_of_several_files_goes_with_each(run: Run) -> None:
+    lease, *_ = run.lease("a")
+    key = lease.key
+    index = made(run, lease, "i", secondary_of=f"{key}/a", also_of=(f"{key}/b", f"{key}/c"))
+    rest = (made(run, lease, name, index=n) for n, name in enumerate("abcd", 1))
+    finish(run, result(lease, files=(index, *rest)))
+    ids = pairs(run, col(File.name), col(File.id))
+    with run.catalog.read() as session:
+        refs = jobfiles.file_refs(session, [ids[f"{key}/{name}"] for name in "bcda"])
+        alone = jobfiles.file_refs(session, [ids[f"{key}/i"]])
+    assert {ref.name: [one.name for one in ref.secondary] for ref in refs.values()} == {
+        f"{key}/a": [f"{key}/i"],
+        f"{key}/b": [f"{key}/i"],
+        f"{key}/c": [f"{key}/i"],
+        f"{key}/d": [],
+    }
+    assert all(one.replicas for ref in refs.values() for one in ref.secondary)
+    assert [ref.secondary for ref in alone.values()] == [()]
 
 
 def test_files_are_registered_with_size_key_order_and_companions(run: Run) -> None:
