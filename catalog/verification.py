@@ -1,6 +1,5 @@
 """Verifying: all copies of a file, or of a dataset's files, read and compared with the catalog."""
 
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -62,14 +61,17 @@ class _Verification:
     away: dict[int, StorageError] = field(default_factory=dict)
     """Storages that were waited for in vain, until one of them is asked again."""
     _drivers: dict[int, StorageDriver] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def driver(self, storage_id: int) -> StorageDriver:
-        """The way to a storage; one that nobody has a login for is in nobody else's."""
-        with self._lock:
-            if storage_id not in self._drivers:
-                self._drivers[storage_id] = driver_for(standing.adopt(self.catalog, storage_id))
-            return self._drivers[storage_id]
+        """The way to a storage; one that nobody has a login for is in nobody else's.
+
+        Under no lock: to adopt a storage is to ask it, and who waits for its next try needs a place
+        afterwards, which those have who would wait for the lock.
+        """
+        if storage_id not in self._drivers:
+            made = driver_for(standing.adopt(self.catalog, storage_id))
+            self._drivers.setdefault(storage_id, made)
+        return self._drivers[storage_id]
 
     def copies(self, info: FileInfo) -> list[ReplicaInfo]:
         """Those that are to be read."""

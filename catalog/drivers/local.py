@@ -23,7 +23,7 @@ from catalog.drivers.posix import (
 from catalog.drivers.protocol import NOTHING_SEEN, ObjectInfo, Passed, Stored, Unread
 from catalog.drivers.root import ABSENT, Root
 from catalog.drivers.storing import FULL, can_take, check_source, copy_in, copy_out, take
-from catalog.drivers.unlinking import look, open_folder, prune, sync_folder, unlink, what_else
+from catalog.drivers.unlinking import open_folder, prune, sync_folder, unlink, unlink_seen
 from catalog.drivers.walk import info_of, walk
 from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.names import check_path
@@ -228,11 +228,9 @@ class LocalDriver:
         try:
             for name, path in names.items():
                 try:
-                    found = look(name, descriptor)
-                    if (what := what_else(path, found, seen.get(path))) is not None:
+                    what = unlink_seen(path, name, descriptor, seen.get(path))
+                    if what is not None:
                         faults[path] = OtherBytes(self.name, path, what)
-                    else:
-                        unlink(name, descriptor)
                 except FileNotFoundError:
                     pass  # Perhaps it went by a try whose sync failed.
                 except OSError as error:

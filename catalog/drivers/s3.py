@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from catalog import tries
 from catalog.checksums import Hasher, stream_checksum
 from catalog.drivers.identity import Identity, require
 from catalog.drivers.marker import MOST_BYTES
@@ -278,16 +279,36 @@ class S3Driver:
         return faults | remove_many(self.name, self._place, self._client, unseen)
 
     def _delete_seen(self, seen: ObjectInfo) -> None:
+        """Remove what is as it was seen; each try looks anew: after a wait it may be another's."""
+        busy: StorageError | None = None
+
+        def remove() -> None:
+            nonlocal busy
+            if not self._is_as(seen):
+                return
+            try:
+                with self._explained(seen.path), self._pool.once():
+                    self._client.remove_object(self._place.bucket, self._key(seen.path))
+            except StorageError as error:
+                busy = error
+                raise
+
+        tries.again(remove, lambda error: error is busy and tries.may_be_back(error), tries.REQUEST)
+
+    def _is_as(self, seen: ObjectInfo) -> bool:
+        """Whether an object is as it was seen; False where it is gone.
+
+        Raises `OtherBytes` where another one lies there.
+        """
         try:
             there = self.stat(seen.path)
         except StorageError as error:
             if error.code is ErrorCode.INPUT_MISSING:
-                return
+                return False
             raise
         if there != seen:
             raise OtherBytes(self.name, seen.path, "other bytes lie under its path now")
-        with self._explained(seen.path):
-            self._client.remove_object(self._place.bucket, self._key(seen.path))
+        return True
 
     def list(
         self, prefix: str = "", *, unread: Unread | None = None, passed: Passed | None = None

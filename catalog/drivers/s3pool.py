@@ -112,10 +112,10 @@ class _Tries(urllib3.Retry):
         super().__init__(**kw)
 
     @classmethod
-    def begin(cls) -> Self:
+    def begin(cls, most: int) -> Self:
         """Of a new request."""
         return cls(
-            Met(), total=tries.REQUEST.tries - 1, connect=_CONNECTS, other=0,
+            Met(), total=most - 1, connect=min(_CONNECTS, most - 1), other=0,
             status_forcelist=BUSY, allowed_methods=None, retry_after_max=_MOST_ASKED_S,
         )  # fmt: skip
 
@@ -172,6 +172,15 @@ class ConditionalPool(urllib3.PoolManager):
         finally:
             self._here.etag = None
 
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """This thread's requests are tried once: whoever asks looks again before the next try."""
+        self._here.most = 1
+        try:
+            yield
+        finally:
+            del self._here.most
+
     def begin(self) -> None:
         """This thread is about to make an object."""
         self._here.is_unsure = False
@@ -188,7 +197,7 @@ class ConditionalPool(urllib3.PoolManager):
 
         Raises `GaveUp` in place of its errors.
         """
-        begun = _Tries.begin()
+        begun = _Tries.begin(getattr(self._here, "most", tries.REQUEST.tries))
         makes = makes_object(method, url)
         if makes:
             etag = getattr(self._here, "etag", None)

@@ -15,9 +15,21 @@ def open_folder(folder: str, root: int) -> int:
     return steadily(lambda: os.open(folder or ".", _FOLDER, dir_fd=root))
 
 
-def look(name: str, folder: int) -> os.stat_result:
-    """What has a name there; a link itself."""
-    return steadily(lambda: os.stat(name, dir_fd=folder, follow_symlinks=False))
+def unlink_seen(path: str, name: str, folder: int, seen: ObjectInfo | None) -> str | None:
+    """Remove a file's name, unless another thing has it by now; gives what that is.
+
+    Each try looks anew: after a wait it may be another's. Raises `FileNotFoundError` where nothing
+    has the name.
+    """
+
+    def remove() -> str | None:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        what = _what_else(path, found, seen)
+        if what is None:
+            os.unlink(name, dir_fd=folder)
+        return what
+
+    return steadily(remove)
 
 
 def unlink(path: str, folder: int) -> bool:
@@ -37,7 +49,7 @@ def unlink(path: str, folder: int) -> bool:
     return steadily(remove)
 
 
-def what_else(path: str, found: os.stat_result, seen: ObjectInfo | None) -> str | None:
+def _what_else(path: str, found: os.stat_result, seen: ObjectInfo | None) -> str | None:
     """What lies under a path that isn't the file which did; None where it may be that file."""
     if stat.S_ISDIR(found.st_mode):
         return "a folder has its path now"

@@ -16,7 +16,7 @@ from catalog.db import Catalog
 from catalog.drivers import driver_for
 from catalog.drivers.s3 import S3Driver
 from catalog.drivers.s3client import login_of
-from catalog.errors import ErrorCode, StorageError
+from catalog.errors import ErrorCode, OtherBytes, StorageError
 from catalog.inspection.scan import Options, inspect
 from catalog.models import StorageKind, StorageRole
 from catalog.settings import Settings
@@ -127,6 +127,34 @@ def test_an_object_of_another_is_not_taken_for_the_one_whose_answer_was_lost(
         assert size > MIB or proxy.spoilt[Fault.CUT] == 1
         assert driver.checksum("x", "sha256") == file_checksum(other, "sha256")
     assert source.exists()
+
+
+def test_an_object_that_came_while_a_removal_waited_stays(
+    spoilt: Callable[..., "Iterator[tuple[S3Driver, FaultyProxy]]"], tmp_path: Path
+) -> None:
+    """Each try looks anew: what was seen before the first one is another's by the second."""
+    source, new = tmp_path / "source", tmp_path / "new"
+    source.write_bytes(b"old")
+    new.write_bytes(b"newer")
+    with spoilt(lambda *_: None) as (well, _):
+        well.put(source, "x")
+        well.put(source, "y")
+        seen = {path: well.stat(path) for path in "xy"}
+
+        def meanwhile(method: str, path: str, number: int) -> Fault | None:
+            if method != "DELETE" or number > 1:
+                return None
+            if path.endswith("/x"):
+                assert well.delete("x")
+                well.put(new, "x")
+            return Fault.BUSY
+
+        with spoilt(meanwhile) as (driver, proxy):
+            faults = driver.delete_many(["x", "y"], seen)
+        assert proxy.spoilt == {Fault.BUSY: 2}
+        assert list(faults) == ["x"] and isinstance(faults["x"], OtherBytes)
+        assert well.checksum("x", "sha256") == file_checksum(new, "sha256")
+        assert [found.path for found in well.list()] == ["x"], "y went at its second try"
 
 
 def test_a_marker_whose_answer_was_lost_is_written(

@@ -44,6 +44,28 @@ def row_of(name: str, content: bytes | None = None, scope: str = "raw") -> NewFi
 
 
 @pytest.fixture
+def tape(catalog: Catalog, tmp_path: Path) -> StorageInfo:
+    """A local storage for output, to which datasets are uploaded."""
+    with catalog.write() as session:
+        place = str(tmp_path / "tape")
+        return storages.add(session, "tape", StorageKind.LOCAL, StorageRole.OUTPUT, place)
+
+
+def closed(catalog: Catalog, storage: StorageInfo, names: Sequence[str]) -> int:
+    """The CLOSED dataset run-1 of files that are written to a storage; each holds its name."""
+    for name in names:
+        path = Path(storage.url, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    with catalog.write() as session:
+        made = datasets.create(session, "run-1")
+        ids = files.register(session, storage.id, [row_of(name) for name in names])
+        datasets.attach(session, made, [*map(Member, ids, names)])
+        datasets.close(session, made)
+    return made
+
+
+@pytest.fixture
 def new_rows() -> Callable[..., list[NewFileRow]]:
     """Files to be registered, by their names."""
     return lambda *names: [row_of(name) for name in names]

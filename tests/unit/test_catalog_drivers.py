@@ -21,7 +21,7 @@ from catalog.drivers import Drivers, StorageDriver, driver_for, local, posix
 from catalog.drivers.filecopy import write_all
 from catalog.drivers.local import LocalDriver
 from catalog.drivers.storing import can_take
-from catalog.errors import BadInput, BadName, ErrorCode, StorageError
+from catalog.errors import BadInput, BadName, ErrorCode, OtherBytes, StorageError
 from catalog.models import StorageKind, StorageRole
 from catalog.places import Place, place_of
 from catalog.settings import Settings
@@ -590,6 +590,32 @@ def test_folders_that_a_removal_leaves_empty_go_and_the_file_s_own_is_synced(
     assert driver.delete("a/b/c/d") is True
     assert told == [root / "a/b/c"]
     assert everything_in(root) == ["a/e"] and not (root / "a/b").exists()
+
+
+def test_a_file_that_came_while_a_removal_waited_stays(
+    driver: StorageDriver, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try looks anew: what was seen before the first one is another's by the second."""
+    for name in ("x", "y"):
+        (root / name).write_text("old")
+    seen = {name: driver.stat(name) for name in ("x", "y")}
+    unlink, asked = os.unlink, []
+
+    def falters(path: str, **how: Any) -> None:
+        asked.append(path)
+        if asked.count(path) > 1:
+            unlink(path, **how)
+            return
+        if path == "x":
+            unlink(path, **how)
+            (root / path).write_text("newer")
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "unlink", falters)
+    faults = driver.delete_many(["x", "y"], seen)
+    assert list(faults) == ["x"] and isinstance(faults["x"], OtherBytes)
+    assert (root / "x").read_text() == "newer"
+    assert not (root / "y").exists() and asked == ["x", "y", "y"]
 
 
 def test_of_what_was_seen_only_that_is_removed(driver: StorageDriver, root: Path) -> None:

@@ -1,27 +1,25 @@
 """Errands over a storage that refuses some files: the others are done, these named and resumed."""
 
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from catalog import datasets, files, storages, transfers, tries, uploads
-from catalog.datasets import Member
+from catalog import files, standing, transfers, tries, uploads
 from catalog.db import Catalog
 from catalog.drivers import Stored
 from catalog.drivers.local import LocalDriver
 from catalog.errors import ErrorCode, StorageError
-from catalog.files import NewFileRow
-from catalog.models import StorageKind, StorageRole
 from catalog.stamps import Reading
 from catalog.states import UploadState
 from catalog.storages import StorageInfo
 from catalog.tries import Pace
 from catalog.verification import verify, verify_dataset
+from tests.unit.conftest import closed
 
 NAMES = [f"f{number:03}" for number in range(40)]
 REFUSED = StorageError(ErrorCode.STORAGE_UNAVAILABLE, "tape answered 503.", of_path=True)
@@ -34,26 +32,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tape(catalog: Catalog, tmp_path: Path) -> StorageInfo:
-    with catalog.write() as session:
-        place = str(tmp_path / "tape")
-        return storages.add(session, "tape", StorageKind.LOCAL, StorageRole.OUTPUT, place)
-
-
-@pytest.fixture
 def run(catalog: Catalog, storage: StorageInfo) -> int:
     """A closed dataset."""
-    rows = []
-    for name in NAMES:
-        Path(storage.url, name).write_text(name)
-        checksum = f"adler32:{zlib.adler32(name.encode()):08x}"
-        rows.append(NewFileRow("raw", name, name, len(name), checksum))
-    with catalog.write() as session:
-        made = datasets.create(session, "run-1")
-        ids = files.register(session, storage.id, rows)
-        datasets.attach(session, made, [*map(Member, ids, NAMES)])
-        datasets.close(session, made)
-    return made
+    return closed(catalog, storage, NAMES)
 
 
 def upload(catalog: Catalog, run: int, tape: StorageInfo) -> int:
@@ -171,3 +152,21 @@ def test_a_verification_waits_for_a_storage_that_is_away_for_a_moment(
     monkeypatch.setattr(tries, "pause", back)
     assert verify_dataset(catalog, run, places=1) == []
     assert times["f010"] == 2
+
+
+def test_who_waits_while_a_storage_is_looked_up_keeps_nobody_out(
+    catalog: Catalog, run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All places are with those who want the storage, too, when the first one comes back."""
+    adopt = standing.adopt
+
+    def busy(*given: Any, **how: Any) -> StorageInfo:
+        tries.pause(0.3)
+        return adopt(*given, **how)
+
+    monkeypatch.setattr(standing, "adopt", busy)
+    found: list[object] = []
+    thread = Thread(target=lambda: found.append(verify_dataset(catalog, run)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert found == [[]]
