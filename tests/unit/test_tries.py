@@ -69,7 +69,7 @@ def test_who_waits_gives_its_place_to_another(monkeypatch: pytest.MonkeyPatch) -
 def test_so_many_work_at_a_time_and_no_more() -> None:
     at_work, most, lock = 0, 0, threading.Lock()
 
-    def work(_: int) -> None:
+    def be_busy() -> None:
         nonlocal at_work, most
         with lock:
             at_work += 1
@@ -77,13 +77,11 @@ def test_so_many_work_at_a_time_and_no_more() -> None:
         tries.time.sleep(0.002)
         with lock:
             at_work -= 1
+
+    def work(_: int) -> None:
+        be_busy()
         tries.pause(0.001)
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-        tries.time.sleep(0.002)
-        with lock:
-            at_work -= 1
+        be_busy()
 
     with Places(3, "test") as pool:
         assert len(list(pool.map(work, range(60)))) == 60
